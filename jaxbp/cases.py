@@ -1,0 +1,121 @@
+"""Cases: an op's arguments at named shapes, drawn from seeded distributions."""
+
+import dataclasses
+import zlib
+from typing import Protocol
+
+import numpy as np
+
+from jaxbp.errors import import_extra
+
+SEED = 20241123
+
+
+class Draw(Protocol):
+    """A distribution of one argument; its `str` is what reports print."""
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Uniform on [low, high)."""
+
+    low: float
+    high: float
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.uniform(self.low, self.high, shape)
+
+    def __str__(self) -> str:
+        return f"uniform({self.low:g}, {self.high:g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Normal with mean 0; `scale` is the standard deviation."""
+
+    scale: float = 1.0
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.normal(0.0, self.scale, shape)
+
+    def __str__(self) -> str:
+        return f"normal(0, {self.scale:g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniform:
+    """Magnitudes uniform in the exponent, 2^low to 2^high: every binade is met equally often.
+
+    With `signed` half of the entries are negative.
+    """
+
+    low: float
+    high: float
+    signed: bool = True
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        magnitude = np.exp2(rng.uniform(self.low, self.high, shape))
+        return np.where(rng.random(shape) < 0.5, -magnitude, magnitude) if self.signed else magnitude
+
+    def __str__(self) -> str:
+        return f"{'+-' if self.signed else ''}2^uniform({self.low:g}, {self.high:g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """The 1797 images of handwritten digits that scikit-learn carries, [1797, 64], pixels scaled to [0, 1]."""
+
+    SHAPE = (1797, 64)
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        if shape != self.SHAPE:
+            raise ValueError(f"The digit images have shape {self.SHAPE}, but the case asks for {shape}.")
+        return import_extra("sklearn.datasets", "bench").load_digits().data / 16.0
+
+    def __str__(self) -> str:
+        return "scikit-learn digits / 16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An op's arguments at named shapes.
+
+    Attributes:
+        name: what the command line and the reports call it (`small`, `cache`, `memory`, `digits`, ...).
+        shapes: one shape an argument.
+        draws: one distribution an argument.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    draws: tuple[Draw, ...]
+
+    def arguments(self, dtype: np.dtype) -> tuple[np.ndarray, ...]:
+        """The arguments as NumPy arrays of `dtype`; the same for every engine, machine and session."""
+        rng = np.random.default_rng([SEED, zlib.crc32(self.name.encode())])
+        return tuple(
+            np.asarray(draw(rng, shape)).astype(dtype) for draw, shape in zip(self.draws, self.shapes, strict=True)
+        )
+
+    def cotangent(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A cotangent for an output of `shape`: normal(0, 1), seeded apart from the arguments."""
+        rng = np.random.default_rng([SEED, zlib.crc32(self.name.encode()), 1])
+        return rng.normal(size=shape).astype(dtype)
+
+
+#: Entries of an elementwise op's arrays: 4 KiB, 256 KiB and 32 MiB of float32 each.
+ELEMENTWISE_SIZES = {"small": 2**10, "cache": 2**16, "memory": 2**23}
+
+
+def elementwise_cases(*draws: Draw, scalars: tuple[int, ...] = ()) -> tuple[Case, ...]:
+    """The standard cases of an elementwise op: vectors of `ELEMENTWISE_SIZES`; arguments in `scalars` are 0-d.
+
+    >>> [case.shapes for case in elementwise_cases(Normal(), Normal(), scalars=(1,))][0]
+    ((1024,), ())
+    """
+    return tuple(
+        Case(name, tuple(() if i in scalars else (n,) for i in range(len(draws))), draws)
+        for name, n in ELEMENTWISE_SIZES.items()
+    )

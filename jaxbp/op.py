@@ -1,0 +1,356 @@
+"""What an op declares, and the `jax.custom_vjp` functions that are built from it.
+
+An op is declared once, in one file under `jaxbp/ops/`; tests, benchmarks, documentation and reports read that
+declaration.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.cases import Case
+from jaxbp.errors import unknown_name
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One hand-written VJP of an op.
+
+    Attributes:
+        name: what `op.rules[name]`, engines (`rule:<name>`) and reports call it.
+        fwd: `fwd(*args, **options) -> (y, res)`; the op's options are its keyword-only parameters.
+        bwd: `bwd(res, ct, **options) -> cotangents`, a tuple with one of the argument's shape per argument.
+        note: what the rule is for, in one sentence.
+    """
+
+    name: str
+    fwd: Callable[..., tuple[Any, Any]]
+    bwd: Callable[..., tuple[Any, ...]]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """Where an argument may lie: an open interval, without the points in `excluded`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    excluded: tuple[float, ...] = ()
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The finite points that numerical differences must not step over."""
+        return tuple(e for e in (self.low, self.high, *self.excluded) if math.isfinite(e))
+
+    def __str__(self) -> str:
+        text = f"({self.low:g}, {self.high:g})"
+        return text + (f" without {', '.join(f'{e:g}' for e in self.excluded)}" if self.excluded else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kink:
+    """A point where the derivative does not exist, and the value that a rule returns there by convention.
+
+    Attributes:
+        at: one number an argument.
+        gradient: by rule name, one number an argument, for the cotangent 1.
+        why: the convention and where it comes from.
+    """
+
+    at: tuple[float, ...]
+    gradient: Mapping[str, tuple[float, ...]]
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Analytic floating-point operations: of the forward pass, and of the backward pass for all cotangents."""
+
+    fwd: int
+    bwd: int
+
+
+class BoundRule:
+    """An op under one of its rules: call it like the op itself."""
+
+    def __init__(self, op: "Op", rule: Rule) -> None:
+        self.op = op
+        self.rule = rule
+        self.name = rule.name
+        self.fwd = rule.fwd
+        self.bwd = rule.bwd
+        self.__doc__ = f"{op.name} under the rule {rule.name!r}. {rule.note}"
+        self.function = functools.cache(self._function)
+
+    def __repr__(self) -> str:
+        return f"jaxbp.{self.op.name}.rules[{self.name!r}]"
+
+    def _function(self, **options: Any) -> Callable[..., Any]:
+        """The jitted `jax.custom_vjp` function of the arguments alone, with the options fixed."""
+        fwd = functools.partial(self.fwd, **options)
+        bwd = functools.partial(self.bwd, **options)
+
+        def primal(*args: jax.Array) -> jax.Array:
+            return fwd(*args)[0]
+
+        primal.__name__ = self.op.name
+        function = jax.custom_vjp(primal)
+        function.defvjp(fwd, bwd)
+        # Inlined, so that a caller's own jit sees the arithmetic and not a call.
+        return jax.jit(function, inline=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+        arrays, options = self.op.bind(*args, **kwargs)
+        return self.function(**options)(*self.op.promote(arrays, options))
+
+    def value_and_vjp(self, args: tuple[Any, ...], ct: Any, **options: Any) -> tuple[Any, tuple[Any, ...]]:
+        """`Op.value_and_vjp` under this rule."""
+        return self.op.value_and_vjp(args, ct, engine=f"rule:{self.name}", **options)
+
+
+class Op:
+    """A differentiable function with hand-written gradient; an object you call.
+
+    Attributes:
+        name: its name in `jaxbp` and on the command line.
+        summary: what it computes and its shapes, in a few sentences.
+        formula: value and VJP as text.
+        rules: by name, the op under each of its rules; the first is the default. Declared as a tuple of `Rule`.
+        stock: what a user would call otherwise; the engine `autodiff` differentiates it.
+        reference: the value in pure NumPy, in the precision of its arguments (float64 as the yardstick).
+        reference_vjp: `reference_vjp(ct, *args) -> cotangents` in pure NumPy, likewise.
+        cases: the named argument sets of tests and benchmarks.
+        flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
+        elementwise: the output's shape is the broadcast shape, entries depend on their own inputs alone.
+        domain: by argument name, where it may lie if not everywhere.
+        kinks: the points without derivative, with the stated conventions.
+        torch: given the torch module, what a torch user would call; None where there is no such function.
+        example: a doctest.
+        source: where the formula and the convention come from.
+        version: raised whenever rules, cases or reference change; reports compare equal versions only.
+    """
+
+    #: How `value_and_vjp` finds an engine; set by `jaxbp.engines`, since imports point upwards only.
+    jitted_engine: ClassVar[Callable[..., Callable[..., Any]]]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        summary: str,
+        formula: str,
+        rules: tuple[Rule, ...],
+        stock: Callable[..., Any],
+        reference: Callable[..., Any],
+        reference_vjp: Callable[..., tuple[Any, ...]],
+        cases: tuple[Case, ...],
+        flops: Flops | Callable[[Shapes], Flops],
+        source: str,
+        example: str,
+        elementwise: bool = False,
+        domain: Mapping[str, Domain] = MappingProxyType({}),
+        kinks: tuple[Kink, ...] = (),
+        torch: Callable[[Any], Callable[..., Any]] | None = None,
+        version: int = 1,
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.formula = formula
+        self.rules: Mapping[str, BoundRule] = MappingProxyType({rule.name: BoundRule(self, rule) for rule in rules})
+        self.stock = stock
+        self.reference = reference
+        self.reference_vjp = reference_vjp
+        self.cases = cases
+        self.flops = flops
+        self.source = source
+        self.example = example
+        self.elementwise = elementwise
+        self.domain = domain
+        self.kinks = kinks
+        self.torch = torch
+        self.version = version
+        self.__name__ = name
+        self.__signature__ = inspect.signature(rules[0].fwd)
+        self.__doc__ = "\n\n".join(self._sections())
+
+    def __repr__(self) -> str:
+        return f"jaxbp.{self.name}"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the array arguments, in order."""
+        return tuple(self._parameters(inspect.Parameter.POSITIONAL_OR_KEYWORD))
+
+    @property
+    def default_rule(self) -> BoundRule:
+        """The op under its first rule."""
+        return next(iter(self.rules.values()))
+
+    def case(self, name: str) -> Case:
+        """The case of that name, or an error that offers the closest ones."""
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise unknown_name(f"case of {self.name}", name, [case.name for case in self.cases])
+
+    def replace(self, **changes: Any) -> "Op":
+        """A copy of the declaration with some attributes changed; `rules` is a tuple of `Rule` here."""
+        declared = {name: getattr(self, name) for name in inspect.signature(Op).parameters}
+        declared["rules"] = tuple(bound.rule for bound in self.rules.values())
+        return Op(**(declared | changes))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+        return self.default_rule(*args, **kwargs)
+
+    def value_and_vjp(
+        self, args: tuple[Any, ...], ct: Any, *, engine: str | None = None, **options: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The value and the cotangents of all arguments, jitted.
+
+        Args:
+            args: the op's array arguments.
+            ct: the cotangent of the output: its shape and dtype.
+            engine: `rule:<name>`, `autodiff`, `forward_difference`, `central_difference`, `numpy`, `torch`;
+                the default rule if None.
+            **options: the op's options, such as `precision` of matmul.
+
+        Returns:
+            `(y, cts)`; `cts` is a tuple with one cotangent an argument, None for an argument of an integer or
+            boolean dtype. The engines `numpy` and `torch` return NumPy arrays.
+
+        Raises:
+            TypeError: an argument or the cotangent has a wrong type or dtype, or there are too many or few.
+            ValueError: shapes do not fit, or there is no such engine.
+        """
+        arrays, bound_options = self.bind(*args, **options)
+        run = Op.jitted_engine(self, engine or f"rule:{self.default_rule.name}", **bound_options)
+        if not any(is_inexact(x) for x in arrays):
+            raise TypeError(f"{self.name}: no argument has a floating dtype, so there is no gradient to take.")
+        return run(arrays, self._checked_cotangent(arrays, bound_options, ct))
+
+    def bind(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Check a call's arguments; returns the array arguments in order and all options with their values."""
+        try:
+            bound = self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.__signature__}: {error}.") from None
+        bound.apply_defaults()
+        options = {name: bound.arguments.pop(name) for name in self._option_names}
+        for name, value in bound.arguments.items():
+            self._check_argument(name, value)
+        return tuple(bound.arguments.values()), options
+
+    def promote(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Convert the arguments to one floating dtype by JAX's promotion rules, as `stock` would."""
+        dtypes = {jnp.result_type(x) for x in args}
+        if len(dtypes) == 1 and jnp.issubdtype(next(iter(dtypes)), jnp.inexact):
+            if self.elementwise:
+                self._check_broadcast(args)
+            return args
+        dtype = self.output(args, options).dtype
+        return tuple(jnp.asarray(x, dtype) for x in args)
+
+    def output(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+        """The output's shape and dtype, or an error that names the shapes that do not fit."""
+        if self.elementwise:
+            self._check_broadcast(args)
+        try:
+            return jax.eval_shape(functools.partial(self.stock, **options), *args)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{self.name}: the arguments {self._describe(args)} do not fit together: {error}"
+            ) from None
+
+    def count_flops(self, shapes: Shapes) -> Flops:
+        """Analytic floating-point operations at the given argument shapes."""
+        if isinstance(self.flops, Flops):
+            n = math.prod(np.broadcast_shapes(*shapes))
+            return Flops(self.flops.fwd * n, self.flops.bwd * n)
+        return self.flops(shapes)
+
+    def _parameters(self, kind: Any) -> Iterator[str]:
+        return (p.name for p in self.__signature__.parameters.values() if p.kind is kind)
+
+    @functools.cached_property
+    def _option_names(self) -> tuple[str, ...]:
+        return tuple(self._parameters(inspect.Parameter.KEYWORD_ONLY))
+
+    def _check_argument(self, name: str, value: Any) -> None:
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+            raise TypeError(
+                f"{self.name}: argument {name} must be an array or a number, got {type(value).__name__}; "
+                "convert it with jnp.asarray."
+            )
+        dtype = jnp.result_type(value)
+        if not (
+            jnp.issubdtype(dtype, jnp.floating)
+            or jnp.issubdtype(dtype, jnp.integer)
+            or jnp.issubdtype(dtype, jnp.bool_)
+        ):
+            raise TypeError(
+                f"{self.name}: argument {name} must be of a floating, integer or boolean dtype, got {dtype}."
+            )
+
+    def _check_broadcast(self, args: tuple[Any, ...]) -> None:
+        shapes = [jnp.shape(x) for x in args]
+        if any(shape != shapes[0] for shape in shapes):
+            try:
+                np.broadcast_shapes(*shapes)
+            except ValueError:
+                raise ValueError(
+                    f"{self.name}: the shapes of {self._describe(args)} do not broadcast together."
+                ) from None
+
+    def _checked_cotangent(self, args: tuple[Any, ...], options: Mapping[str, Any], ct: Any) -> Any:
+        y = self.output(args, options)
+        if not isinstance(ct, jax.Array | np.ndarray | np.generic | int | float):
+            raise TypeError(f"{self.name}: ct must be an array or a number, got {type(ct).__name__}.")
+        if jnp.shape(ct) != y.shape:
+            raise ValueError(
+                f"{self.name}: ct must have the output's shape {list(y.shape)}, got {list(jnp.shape(ct))}."
+            )
+        if isinstance(ct, int | float) and not isinstance(ct, np.generic):
+            return np.asarray(ct, y.dtype)
+        if jnp.result_type(ct) != y.dtype:
+            raise TypeError(
+                f"{self.name}: ct must have the output's dtype {y.dtype}, got {jnp.result_type(ct)}; "
+                f"convert it with ct.astype({str(y.dtype)!r})."
+            )
+        return ct
+
+    def _describe(self, args: tuple[Any, ...]) -> str:
+        return ", ".join(
+            f"{name} {jnp.result_type(x)}{list(jnp.shape(x))}" for name, x in zip(self.arguments, args, strict=True)
+        )
+
+    def _sections(self) -> Iterator[str]:
+        yield f"{self.name}{self.__signature__}"
+        yield self.summary
+        yield f"Formula: {self.formula}"
+        if self.domain:
+            where = ", ".join(f"{name} in {domain}" for name, domain in self.domain.items())
+            yield f"Domain: {where}."
+        for kink in self.kinks:
+            point = ", ".join(f"{n} = {v:g}" for n, v in zip(self.arguments, kink.at, strict=True))
+            values = "; ".join(
+                f"{rule} gives {', '.join(f'{g:g}' for g in gradient)}" for rule, gradient in kink.gradient.items()
+            )
+            yield f"At {point}: {values}. {kink.why}"
+        yield "Rules:\n" + "\n".join(f"    {b.name}: {b.rule.note}" for b in self.rules.values())
+        yield f"Source: {self.source}"
+        yield f"Example:\n\n{self.example}"
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether `x` is of a floating dtype and so has a gradient."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))

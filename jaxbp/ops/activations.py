@@ -1,0 +1,130 @@
+"""Activation functions: sigmoid, tanh, relu."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.cases import Normal, Uniform, elementwise_cases
+from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
+from jaxbp.op import Flops, Kink, Op, Rule
+
+
+def stable_sigmoid_fwd(x):
+    # The residual is x: s (1 - s) cancels to 0 in float32 once s rounds to 1.
+    return logistic(x), (x,)
+
+
+def stable_sigmoid_bwd(res, ct):
+    (x,) = res
+    return (ct * logistic_slope(x),)
+
+
+def textbook_sigmoid_fwd(x):
+    y = 1 / (1 + jnp.exp(-x))
+    return y, (y,)
+
+
+def textbook_sigmoid_bwd(res, ct):
+    (y,) = res
+    return (ct * ((1 - y) * y),)
+
+
+sigmoid = Op(
+    name="sigmoid",
+    summary="The logistic function. x [...] -> y [...], floating.",
+    formula="s(x) = 1 / (1 + e^-x); ct_x = ct s(x) (1 - s(x)) = ct s(x) s(-x)",
+    rules=(
+        Rule("stable", stable_sigmoid_fwd, stable_sigmoid_bwd, "One exponential of -|x|: right in both tails."),
+        Rule("textbook", textbook_sigmoid_fwd, textbook_sigmoid_bwd, "(1 - y) y: cancels to 0 from x = 17 on."),
+    ),
+    stock=jax.nn.sigmoid,
+    reference=numpy_logistic,
+    reference_vjp=lambda ct, x: (ct * numpy_logistic_slope(x),),
+    elementwise=True,
+    cases=elementwise_cases(Uniform(-80, 80)),
+    flops=Flops(12, 14),
+    torch=lambda torch: torch.sigmoid,
+    source="CS231n, Backpropagation, Intuitions: the sigmoid gate; s'(x) = s(x) s(-x).",
+    example=""">>> y, (ct_x,) = jaxbp.sigmoid.value_and_vjp((1.0,), 1.0)
+>>> round(float(y), 2), round(float(ct_x), 1)
+(0.73, 0.2)
+>>> print(f"{jax.grad(jaxbp.sigmoid)(20.0):.3e}, where jax.nn gives {jax.grad(jax.nn.sigmoid)(20.0):.0f}")
+2.061e-09, where jax.nn gives 0""",
+)
+
+
+def stable_tanh_fwd(x):
+    return jnp.tanh(x), (x,)
+
+
+def stable_tanh_bwd(res, ct):
+    (x,) = res
+    # sech^2 as a square of sech: exp(-2|x|) would vanish while 4 exp(-2|x|) is still a normal number.
+    e = jnp.exp(-jnp.abs(x))
+    sech = (e + e) / (1 + e * e)
+    return (ct * (sech * sech),)
+
+
+def textbook_tanh_fwd(x):
+    y = jnp.tanh(x)
+    return y, (y,)
+
+
+def textbook_tanh_bwd(res, ct):
+    (y,) = res
+    return (ct * (1 - y * y),)
+
+
+def tanh_reference_vjp(ct, x):
+    e = np.exp(-np.abs(x))
+    sech = 2 * e / (1 + e * e)
+    return (ct * sech * sech,)
+
+
+tanh = Op(
+    name="tanh",
+    summary="The hyperbolic tangent. x [...] -> y [...], floating.",
+    formula="tanh(x); ct_x = ct (1 - tanh(x)^2) = ct sech(x)^2",
+    rules=(
+        Rule("stable", stable_tanh_fwd, stable_tanh_bwd, "sech^2 from exp(-|x|): right in both tails."),
+        Rule("textbook", textbook_tanh_fwd, textbook_tanh_bwd, "1 - y^2: cancels to 0 from |x| = 9 on."),
+    ),
+    stock=jnp.tanh,
+    reference=np.tanh,
+    reference_vjp=tanh_reference_vjp,
+    elementwise=True,
+    cases=elementwise_cases(Uniform(-40, 40)),
+    flops=Flops(20, 14),
+    torch=lambda torch: torch.tanh,
+    source="tanh' = sech^2.",
+    example=""">>> print(f"{jax.grad(jaxbp.tanh)(20.0):.3e}, where jnp gives {jax.grad(jnp.tanh)(20.0):.0f}")
+1.699e-17, where jnp gives 0""",
+)
+
+
+def relu_fwd(x):
+    return jnp.maximum(x, 0), (x,)
+
+
+def relu_bwd(res, ct):
+    (x,) = res
+    return (jnp.where(x > 0, ct, 0),)
+
+
+relu = Op(
+    name="relu",
+    summary="max(x, 0). x [...] -> y [...], floating. The Jacobian is diagonal and never formed.",
+    formula="max(x, 0); ct_x = ct 1(x > 0)",
+    rules=(Rule("mask", relu_fwd, relu_bwd, "Keeps x, which costs nothing extra."),),
+    stock=jax.nn.relu,
+    reference=lambda x: np.maximum(x, 0),
+    reference_vjp=lambda ct, x: (np.where(x > 0, ct, 0),),
+    elementwise=True,
+    kinks=(Kink((0.0,), {"mask": (0.0,)}, "The subgradient 0, as jax.nn.relu."),),
+    cases=elementwise_cases(Normal()),
+    flops=Flops(1, 1),
+    torch=lambda torch: torch.relu,
+    source="CS231n, Backpropagation, Intuitions: the max gate routes the gradient.",
+    example=""">>> jax.vmap(jax.grad(jaxbp.relu))(jnp.array([-1.0, 0.0, 2.0])).tolist()
+[0.0, 0.0, 1.0]""",
+)

@@ -1,0 +1,339 @@
+"""The gates of arithmetic: add, subtract, multiply, divide, negative, reciprocal, shift, scale, square, power."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.broadcasting import shape_of, sum_to
+from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
+from jaxbp.numerics import numpy_sum_to
+from jaxbp.op import Domain, Flops, Kink, Op, Rule
+
+BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
+NOTES = "CS231n, Backpropagation, Intuitions"
+
+
+def add_fwd(x, y):
+    return x + y, (shape_of(x), shape_of(y))
+
+
+def add_bwd(res, ct):
+    x, y = res
+    return sum_to(ct, x), sum_to(ct, y)
+
+
+add = Op(
+    name="add",
+    summary="The add gate: hands the cotangent to both inputs, whatever their values. " + BROADCAST,
+    formula="x + y; ct_x = ct, ct_y = ct",
+    rules=(Rule("distribute", add_fwd, add_bwd, "Keeps nothing but the shapes."),),
+    stock=jnp.add,
+    reference=np.add,
+    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct, x), numpy_sum_to(ct, y)),
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal()),
+    flops=Flops(1, 0),
+    torch=lambda torch: torch.add,
+    source=f"{NOTES}: the add gate distributes the gradient.",
+    example=""">>> jaxbp.add.value_and_vjp((-2.0, 5.0), -4.0)
+(Array(3., dtype=float32...), (Array(-4., dtype=float32...), Array(-4., dtype=float32...)))""",
+)
+
+
+def subtract_fwd(x, y):
+    return x - y, (shape_of(x), shape_of(y))
+
+
+def subtract_bwd(res, ct):
+    x, y = res
+    return sum_to(ct, x), -sum_to(ct, y)
+
+
+subtract = Op(
+    name="subtract",
+    summary="The subtract gate. " + BROADCAST,
+    formula="x - y; ct_x = ct, ct_y = -ct",
+    rules=(Rule("distribute", subtract_fwd, subtract_bwd, "Keeps nothing but the shapes."),),
+    stock=jnp.subtract,
+    reference=np.subtract,
+    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct, x), -numpy_sum_to(ct, y)),
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal()),
+    flops=Flops(1, 1),
+    torch=lambda torch: torch.sub,
+    source=NOTES,
+    example=""">>> y, (ct_x, ct_y) = jaxbp.subtract.value_and_vjp((3.0, 1.0), 2.0)
+>>> float(y), float(ct_x), float(ct_y)
+(2.0, 2.0, -2.0)""",
+)
+
+
+def multiply_fwd(x, y):
+    return x * y, (x, y)
+
+
+def multiply_bwd(res, ct):
+    x, y = res
+    return sum_to(ct * y, x), sum_to(ct * x, y)
+
+
+multiply = Op(
+    name="multiply",
+    summary="The multiply gate: each input's gradient is the other input's value. " + BROADCAST,
+    formula="x y; ct_x = ct y, ct_y = ct x",
+    rules=(Rule("swap", multiply_fwd, multiply_bwd, "Keeps the inputs, which cost nothing extra."),),
+    stock=jnp.multiply,
+    reference=np.multiply,
+    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct * y, x), numpy_sum_to(ct * x, y)),
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal()),
+    flops=Flops(1, 2),
+    torch=lambda torch: torch.mul,
+    source=f"{NOTES}: the multiply gate swaps its inputs.",
+    example=""">>> y, (ct_x, ct_y) = jaxbp.multiply.value_and_vjp((4.0, -3.0), 1.0)
+>>> float(y), float(ct_x), float(ct_y)
+(-12.0, -3.0, 4.0)""",
+)
+
+
+def divide_fwd(x, y):
+    return x / y, (x, y)
+
+
+def divide_bwd(res, ct):
+    x, y = res
+    # ct x / y^2 as two quotients: y^2 would overflow or vanish long before the result does.
+    ct_x = ct / y
+    return sum_to(ct_x, x), sum_to(-ct_x * (x / y), y)
+
+
+divide = Op(
+    name="divide",
+    summary="The quotient x / y. At y = 0 value and gradients are infinite or NaN, as IEEE division. " + BROADCAST,
+    formula="x / y; ct_x = ct / y, ct_y = -ct x / y^2",
+    rules=(Rule("quotients", divide_fwd, divide_bwd, "Never forms y^2, so it does not overflow early."),),
+    stock=jnp.divide,
+    reference=np.divide,
+    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct / y, x), numpy_sum_to(-(ct / y) * (x / y), y)),
+    elementwise=True,
+    domain={"y": Domain(excluded=(0.0,))},
+    cases=elementwise_cases(Normal(), LogUniform(-20, 20)),
+    flops=Flops(1, 4),
+    torch=lambda torch: torch.div,
+    source="Quotient rule.",
+    example=""">>> y, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((6.0, 2.0), 1.0)
+>>> float(y), float(ct_x), float(ct_y)
+(3.0, 0.5, -1.5)""",
+)
+
+
+def negative_fwd(x):
+    return -x, ()
+
+
+def negative_bwd(res, ct):
+    () = res
+    return (-ct,)
+
+
+negative = Op(
+    name="negative",
+    summary="-x. x [...] -> y [...], floating.",
+    formula="-x; ct_x = -ct",
+    rules=(Rule("flip", negative_fwd, negative_bwd, "Keeps nothing."),),
+    stock=jnp.negative,
+    reference=np.negative,
+    reference_vjp=lambda ct, x: (-ct,),
+    elementwise=True,
+    cases=elementwise_cases(Normal()),
+    flops=Flops(1, 1),
+    torch=lambda torch: torch.neg,
+    source=NOTES,
+    example=""">>> float(jax.grad(jaxbp.negative)(3.0))
+-1.0""",
+)
+
+
+def reciprocal_fwd(x):
+    return 1 / x, (x,)
+
+
+def reciprocal_bwd(res, ct):
+    (x,) = res
+    y = 1 / x
+    # (ct y) y, not ct (y y) or ct / (x x): the square overflows or vanishes where the product need not.
+    return (-(ct * y) * y,)
+
+
+reciprocal = Op(
+    name="reciprocal",
+    summary="1 / x. At 0 value and gradient are infinite. x [...] -> y [...], floating.",
+    formula="1 / x; ct_x = -ct / x^2",
+    rules=(Rule("product", reciprocal_fwd, reciprocal_bwd, "Multiplies by 1 / x twice; keeps x alone."),),
+    stock=jnp.reciprocal,
+    reference=lambda x: 1 / x,
+    reference_vjp=lambda ct, x: (-ct / x / x,),
+    elementwise=True,
+    domain={"x": Domain(excluded=(0.0,))},
+    cases=elementwise_cases(LogUniform(-20, 20)),
+    flops=Flops(1, 4),
+    torch=lambda torch: torch.reciprocal,
+    source=f"{NOTES}: f(x) = 1/x, df/dx = -1/x^2.",
+    example=""">>> float(jax.grad(jaxbp.reciprocal)(0.5))
+-4.0""",
+)
+
+
+def shift_fwd(x, c):
+    return c + x, (shape_of(x), shape_of(c))
+
+
+def shift_bwd(res, ct):
+    x, c = res
+    return sum_to(ct, x), sum_to(ct, c)
+
+
+shift = Op(
+    name="shift",
+    summary="Shift by a constant c that has a gradient too. x [...], c [] (or broadcast) -> y [...], floating.",
+    formula="c + x; ct_x = ct, ct_c = sum(ct)",
+    rules=(Rule("sum", shift_fwd, shift_bwd, "Keeps nothing but the shapes."),),
+    stock=lambda x, c: c + jnp.asarray(x),
+    reference=lambda x, c: c + x,
+    reference_vjp=lambda ct, x, c: (numpy_sum_to(ct, x), numpy_sum_to(ct, c)),
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal(), scalars=(1,)),
+    flops=Flops(1, 1),
+    torch=lambda torch: lambda x, c: c + x,
+    source=f"{NOTES}: f_c(x) = c + x, df/dx = 1.",
+    example=""">>> y, (ct_x, ct_c) = jaxbp.shift.value_and_vjp((jnp.zeros(3), 2.0), jnp.ones(3))
+>>> float(ct_c)
+3.0""",
+)
+
+
+def scale_fwd(x, a):
+    return a * x, (x, a)
+
+
+def scale_bwd(res, ct):
+    x, a = res
+    return sum_to(ct * a, x), sum_to(ct * x, a)
+
+
+scale = Op(
+    name="scale",
+    summary="Scale by a constant a that has a gradient too. x [...], a [] (or broadcast) -> y [...], floating.",
+    formula="a x; ct_x = ct a, ct_a = sum(ct x)",
+    rules=(Rule("sum", scale_fwd, scale_bwd, "Keeps the inputs, which cost nothing extra."),),
+    stock=lambda x, a: a * jnp.asarray(x),
+    reference=lambda x, a: a * x,
+    reference_vjp=lambda ct, x, a: (numpy_sum_to(ct * a, x), numpy_sum_to(ct * x, a)),
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal(), scalars=(1,)),
+    flops=Flops(1, 3),
+    torch=lambda torch: lambda x, a: a * x,
+    source=f"{NOTES}: f_a(x) = a x, df/dx = a.",
+    example=""">>> y, (ct_x, ct_a) = jaxbp.scale.value_and_vjp((jnp.array([1.0, 2.0]), 3.0), jnp.ones(2))
+>>> ct_x.tolist(), float(ct_a)
+([3.0, 3.0], 3.0)""",
+)
+
+
+def square_fwd(x):
+    return x * x, (x,)
+
+
+def square_bwd(res, ct):
+    (x,) = res
+    return (ct * (x + x),)
+
+
+square = Op(
+    name="square",
+    summary="x^2. x [...] -> y [...], floating.",
+    formula="x^2; ct_x = 2 ct x",
+    rules=(Rule("double", square_fwd, square_bwd, "Keeps x, which costs nothing extra."),),
+    stock=jnp.square,
+    reference=np.square,
+    reference_vjp=lambda ct, x: (2 * ct * x,),
+    elementwise=True,
+    cases=elementwise_cases(LogUniform(-20, 20)),
+    flops=Flops(1, 2),
+    torch=lambda torch: torch.square,
+    source="Power rule.",
+    example=""">>> float(jax.grad(jaxbp.square)(-3.0))
+-6.0""",
+)
+
+
+def sqrt_fwd(x):
+    y = jnp.sqrt(x)
+    return y, (y,)
+
+
+def sqrt_bwd(res, ct):
+    (y,) = res
+    return (ct / (y + y),)
+
+
+sqrt = Op(
+    name="sqrt",
+    summary="The square root; NaN below 0. x [...] -> y [...], floating.",
+    formula="sqrt(x); ct_x = ct / (2 sqrt(x))",
+    rules=(Rule("quotient", sqrt_fwd, sqrt_bwd, "Keeps y, so that the root is taken once."),),
+    stock=jnp.sqrt,
+    reference=np.sqrt,
+    reference_vjp=lambda ct, x: (ct / (2 * np.sqrt(x)),),
+    elementwise=True,
+    domain={"x": Domain(low=0.0)},
+    kinks=(Kink((0.0,), {"quotient": (np.inf,)}, "The one-sided derivative, as stock JAX."),),
+    cases=elementwise_cases(LogUniform(-20, 20, signed=False)),
+    flops=Flops(1, 2),
+    torch=lambda torch: torch.sqrt,
+    source="Power rule.",
+    example=""">>> float(jax.grad(jaxbp.sqrt)(4.0))
+0.25""",
+)
+
+
+def power_fwd(x, y):
+    return jnp.power(x, y), (x, y)
+
+
+def power_bwd(res, ct):
+    x, y = res
+    # Masked before, not after: 0 * inf and log(0) would turn into NaN.
+    slope_x = y * jnp.power(x, jnp.where(y == 0, 1, y - 1))
+    slope_y = jnp.where(x == 0, 0, jnp.power(x, y) * jnp.log(jnp.where(x == 0, 1, x)))
+    return sum_to(ct * jnp.where(y == 0, 0, slope_x), x), sum_to(ct * slope_y, y)
+
+
+def power_reference_vjp(ct, x, y):
+    slope_x = np.where(y == 0, 0, y * np.power(x, np.where(y == 0, 1, y - 1)))
+    slope_y = np.where(x == 0, 0, np.power(x, y) * np.log(np.where(x == 0, 1, x)))
+    return numpy_sum_to(ct * slope_x, x), numpy_sum_to(ct * slope_y, y)
+
+
+power = Op(
+    name="power",
+    summary="x to the power of y. For x < 0 the value is NaN unless y is a whole number, and the gradient for y "
+    "is NaN: x^y is not defined beside a whole y. " + BROADCAST,
+    formula="x^y; ct_x = ct y x^(y-1), ct_y = ct x^y log(x)",
+    rules=(Rule("masked", power_fwd, power_bwd, "Keeps the inputs; the zeros of x and y are masked first."),),
+    stock=jnp.power,
+    reference=np.power,
+    reference_vjp=power_reference_vjp,
+    elementwise=True,
+    domain={"x": Domain(low=0.0)},
+    kinks=(
+        Kink((0.0, 2.0), {"masked": (0.0, 0.0)}, "The limit of x^y log(x) from the right, as stock JAX."),
+        Kink((0.0, 0.0), {"masked": (0.0, 0.0)}, "0^0 = 1, and x^0 is constant in x; stock JAX gives NaN for x."),
+    ),
+    cases=elementwise_cases(Uniform(0.05, 8), Uniform(-4, 4)),
+    flops=Flops(10, 25),
+    torch=lambda torch: torch.pow,
+    source="Power rule; jax.numpy.power for the conventions at 0.",
+    example=""">>> y, (ct_x, ct_y) = jaxbp.power.value_and_vjp((2.0, 3.0), 1.0)
+>>> float(y), float(ct_x), round(float(ct_y), 4)
+(8.0, 12.0, 5.5452)""",
+)

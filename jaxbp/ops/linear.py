@@ -1,0 +1,146 @@
+"""Linear maps: matmul and linear (x w + b)."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.broadcasting import sum_to
+from jaxbp.cases import Case, Digits, Normal
+from jaxbp.numerics import numpy_sum_to
+from jaxbp.op import Flops, Op, Rule, Shapes
+
+
+def _as_matrices(a, b, ct):
+    """Write a vector on the left as a row, one on the right as a column, and the cotangent accordingly."""
+    if b.ndim == 1:
+        b, ct = b[:, None], ct[..., None]
+    if a.ndim == 1:
+        a, ct = a[None, :], ct[..., None, :]
+    return a, b, ct
+
+
+def matmul_fwd(a, b, *, precision=None):
+    return jnp.matmul(a, b, precision=precision), (a, b)
+
+
+def matmul_bwd(res, ct, *, precision=None):
+    a, b = res
+    left, right, ct = _as_matrices(a, b, ct)
+    ct_a = jnp.matmul(ct, right.swapaxes(-1, -2), precision=precision)
+    if right.ndim == 2:
+        # One contraction over rows of all batches; batch by batch it would be materialized and then summed.
+        ct_b = jnp.matmul(_rows(left).T, _rows(ct), precision=precision)
+    else:
+        ct_b = jnp.matmul(left.swapaxes(-1, -2), ct, precision=precision)
+    return _restore(ct_a, left, a), _restore(ct_b, right, b)
+
+
+def _rows(x):
+    """[..., m, k] as one matrix of all its rows."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _restore(ct, matrices, argument):
+    return sum_to(ct, matrices).reshape(argument.shape)
+
+
+def matmul_reference_vjp(ct, a, b, *, precision=None):
+    left, right, ct = _as_matrices(a, b, ct)
+    ct_a = np.matmul(ct, right.swapaxes(-1, -2))
+    ct_b = np.matmul(left.swapaxes(-1, -2), ct)
+    return (
+        numpy_sum_to(ct_a, left).reshape(a.shape),
+        numpy_sum_to(ct_b, right).reshape(b.shape),
+    )
+
+
+def matmul_flops(shapes: Shapes) -> Flops:
+    a, b = shapes
+    k = a[-1]
+    batch = np.broadcast_shapes(a[:-2], b[:-2])
+    product = 2 * math.prod(batch) * math.prod(a[-2:-1]) * k * math.prod(b[-1:] if len(b) > 1 else ())
+    return Flops(product, 2 * product)
+
+
+def _matrix_cases(*, bias):
+    """Square matrices of three sizes and the digit images times a weight matrix for ten classes."""
+
+    def case(name, m, k, n, x):
+        scale = Normal(1 / math.sqrt(k))
+        shapes, draws = ((m, k), (k, n), (n,)), (x, scale, Normal())
+        return Case(name, shapes, draws) if bias else Case(name, shapes[:2], draws[:2])
+
+    sizes = {"small": 16, "cache": 256, "memory": 2048}
+    return (
+        *(case(name, n, n, n, Normal()) for name, n in sizes.items()),
+        case("digits", *Digits.SHAPE, 10, Digits()),
+    )
+
+
+matmul = Op(
+    name="matmul",
+    summary="Matrix product with jnp.matmul's shapes: a [..., m, k], b [..., k, n] -> y [..., m, n], batch axes "
+    "broadcast; a vector on the left is a row, one on the right a column. `precision` is jnp.matmul's, for all "
+    "three products.",
+    formula="a b; ct_a = ct b^T, ct_b = a^T ct",
+    rules=(Rule("transpose", matmul_fwd, matmul_bwd, "Two products with the other matrix transposed."),),
+    stock=jnp.matmul,
+    reference=lambda a, b, *, precision=None: np.matmul(a, b),
+    reference_vjp=matmul_reference_vjp,
+    cases=_matrix_cases(bias=False),
+    flops=matmul_flops,
+    torch=lambda torch: torch.matmul,
+    source="CS231n, Backpropagation, Intuitions: dW = dD X^T, dX = W^T dD.",
+    example=""">>> w, x = jnp.ones((5, 10)), jnp.ones((10, 3))
+>>> d, (dw, dx) = jaxbp.matmul.value_and_vjp((w, x), jnp.ones((5, 3)))
+>>> d.shape, dw.shape, dx.shape
+((5, 3), (5, 10), (10, 3))""",
+)
+
+
+def linear_fwd(x, w, b, *, precision=None):
+    return jnp.matmul(x, w, precision=precision) + b, (x, w)
+
+
+def linear_bwd(res, ct, *, precision=None):
+    x, w = res
+    rows = _rows(ct)
+    ct_x = jnp.matmul(ct, w.T, precision=precision)
+    ct_w = jnp.matmul(_rows(x).T, rows, precision=precision)
+    return ct_x, ct_w, jnp.sum(rows, axis=0)
+
+
+def linear_stock(x, w, b, *, precision=None):
+    return jnp.matmul(x, w, precision=precision) + b
+
+
+def linear_reference_vjp(ct, x, w, b, *, precision=None):
+    rows = _rows(ct)
+    return np.matmul(ct, w.T), np.matmul(_rows(x).T, rows), rows.sum(axis=0)
+
+
+def linear_flops(shapes: Shapes) -> Flops:
+    x, w, _ = shapes
+    product = 2 * math.prod(x) * w[1]
+    outputs = math.prod(x[:-1]) * w[1]
+    return Flops(product + outputs, 2 * product + outputs)
+
+
+linear = Op(
+    name="linear",
+    summary="A linear layer: x [..., k], w [k, n], b [n] -> y [..., n], floating. `precision` is jnp.matmul's.",
+    formula="x w + b; ct_x = ct w^T, ct_w = x^T ct, ct_b = sum of ct over all rows",
+    rules=(Rule("transpose", linear_fwd, linear_bwd, "Keeps x and w, which cost nothing extra."),),
+    stock=linear_stock,
+    reference=lambda x, w, b, *, precision=None: np.matmul(x, w) + b,
+    reference_vjp=linear_reference_vjp,
+    cases=_matrix_cases(bias=True),
+    flops=linear_flops,
+    torch=lambda torch: lambda x, w, b: torch.nn.functional.linear(x, w.T, b),
+    source="CS231n, Backpropagation, Intuitions: gradients for vectorized operations.",
+    example=""">>> x, w, b = jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.zeros(2)
+>>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))
+>>> ct_b.tolist()
+[4.0, 4.0]""",
+)
