@@ -34,49 +34,65 @@ def step(x: jax.Array, kind: Kind, domain: Domain) -> jax.Array:
 
 
 def probe(x: jax.Array, kind: Kind, domain: Domain) -> tuple[jax.Array, jax.Array]:
-    """The two points whose difference is taken.
+    """The two points whose difference is taken, x + h and x or x - h.
 
     Their distance, as rounded, is what the difference is divided by; the barrier keeps the compiler from
     carrying them in a wider dtype than the function then sees.
     """
     h = step(x, kind, domain)
-    low = x if kind == "forward" else x - h
-    return lax.optimization_barrier((x + h, low))
+    return lax.optimization_barrier((x + h, x if kind == "forward" else x - h))
 
 
-def elementwise_vjp(op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], ct: Any) -> list[Any]:
-    """All cotangents of an elementwise op: all entries of an argument are perturbed at once."""
-    cts = []
-    for i, x in enumerate(args):
-        if not is_inexact(x):
-            cts.append(None)
-            continue
-        x = jnp.asarray(x)
-        high, low = probe(x, kind, op.domain.get(op.arguments[i], Domain()))
-        rise = f(*args[:i], high, *args[i + 1 :]) - f(*args[:i], low, *args[i + 1 :])
-        cts.append(sum_to(ct * rise / (high - low), x).astype(x.dtype))
-    return cts
+def evaluations(entries: int, kind: Kind) -> int:
+    """How often the function is evaluated for its value and that many entries of the gradient."""
+    return 1 + entries * (1 if kind == "forward" else 2)
+
+
+def elementwise_vjp(
+    op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], y: jax.Array, ct: Any
+) -> tuple[Any, ...]:
+    """All cotangents of an elementwise op at the value `y`: all entries of an argument are perturbed at once."""
+
+    def one(i: int) -> Any:
+        x = jnp.asarray(args[i])
+        high, low = probe(x, kind, _domain(op, i))
+        at_high, at_low = (f(*args[:i], v, *args[i + 1 :]) for v in (high, low))
+        rise = at_high - (y if kind == "forward" else at_low)
+        return sum_to(ct * rise / (high - low), x).astype(x.dtype)
+
+    return tuple(one(i) if is_inexact(x) else None for i, x in enumerate(args))
 
 
 def entry_vjp(
-    op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], ct: Any, i: int, entries: jax.Array
+    op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], y: jax.Array, ct: Any, i: int, entries: Any
 ) -> jax.Array:
-    """The cotangent of argument `i` at the given flat entries, perturbed one at a time."""
+    """The cotangent of argument `i` at the given flat entries, which are perturbed one at a time."""
     x = jnp.asarray(args[i])
     flat = x.ravel()
-    high, low = probe(flat[entries], kind, op.domain.get(op.arguments[i], Domain()))
+    highs, lows = probe(flat[entries], kind, _domain(op, i))
 
-    def one(entry_high_low: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        entry, up, down = entry_high_low
-        at = [f(*args[:i], flat.at[entry].set(v).reshape(x.shape), *args[i + 1 :]) for v in (up, down)]
-        return jnp.sum(ct * (at[0] - at[1])) / (up - down)
+    def one(probed: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        entry, high, low = probed
 
-    return lax.map(one, (entries, high, low)).astype(x.dtype)
+        def at(value: jax.Array) -> Any:
+            return f(*args[:i], flat.at[entry].set(value).reshape(x.shape), *args[i + 1 :])
+
+        return jnp.sum(ct * (at(high) - (y if kind == "forward" else at(low)))) / (high - low)
+
+    return lax.map(one, (entries, highs, lows)).astype(x.dtype)
 
 
-def full_vjp(op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], ct: Any) -> list[Any]:
-    """All cotangents of any op, every entry of every floating argument perturbed one at a time."""
-    return [
-        entry_vjp(op, f, kind, args, ct, i, jnp.arange(jnp.size(x))).reshape(jnp.shape(x)) if is_inexact(x) else None
+def full_vjp(
+    op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], y: jax.Array, ct: Any
+) -> tuple[Any, ...]:
+    """All cotangents of any op at the value `y`, every entry of every floating argument perturbed on its own."""
+    return tuple(
+        entry_vjp(op, f, kind, args, y, ct, i, jnp.arange(jnp.size(x))).reshape(jnp.shape(x))
+        if is_inexact(x)
+        else None
         for i, x in enumerate(args)
-    ]
+    )
+
+
+def _domain(op: Op, i: int) -> Domain:
+    return op.domain.get(op.arguments[i], Domain())

@@ -106,7 +106,8 @@ def _difference(op: Op, kind: differences.Kind, options: dict[str, Any]) -> Engi
     vjp = differences.elementwise_vjp if op.elementwise else differences.full_vjp
 
     def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, Any]:
-        return f(*args), tuple(vjp(op, f, kind, args, ct))
+        y = f(*args)
+        return y, vjp(op, f, kind, args, y, ct)
 
     return Engine(f"{kind}_difference", "jax", f, fwd_bwd, _to_jax, _to_numpy, difference=kind)
 

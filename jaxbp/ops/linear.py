@@ -64,16 +64,16 @@ def matmul_flops(shapes: Shapes) -> Flops:
 
 
 def _matrix_cases(*, bias):
-    """Square matrices of three sizes and the digit images times a weight matrix for ten classes."""
+    """Tokens times weights at three sizes, and the digit images times the weights of ten classes."""
 
     def case(name, m, k, n, x):
-        scale = Normal(1 / math.sqrt(k))
-        shapes, draws = ((m, k), (k, n), (n,)), (x, scale, Normal())
+        shapes, draws = ((m, k), (k, n), (n,)), (x, Normal(1 / math.sqrt(k)), Normal())
         return Case(name, shapes, draws) if bias else Case(name, shapes[:2], draws[:2])
 
-    sizes = {"small": 16, "cache": 256, "memory": 2048}
     return (
-        *(case(name, n, n, n, Normal()) for name, n in sizes.items()),
+        case("small", 16, 16, 16, Normal()),
+        case("cache", 256, 256, 256, Normal()),
+        case("memory", 8192, 512, 512, Normal()),
         case("digits", *Digits.SHAPE, 10, Digits()),
     )
 

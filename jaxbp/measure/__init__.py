@@ -1,0 +1,1 @@
+"""How fast a gradient is, and how right: isolated workers, interleaved rounds, verdicts with intervals."""

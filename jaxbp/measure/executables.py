@@ -1,0 +1,155 @@
+"""The executables of a JAX engine, one a mode, compiled ahead with all data as arguments."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.differences import entry_vjp, evaluations
+from jaxbp.engines import Engine
+from jaxbp.op import Op, is_inexact
+
+#: What is timed: the value; value and residuals; the backward pass with residuals as arguments; value and
+#: gradient in one executable; and `split`, the sum of fwd_res and bwd.
+Mode = Literal["fwd", "fwd_res", "bwd", "fwd_bwd", "split"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Executable:
+    """A compiled mode of one engine, with its arguments.
+
+    Attributes:
+        call: runs it and waits for every output.
+        lower_ms: time to trace and lower.
+        compile_ms: time to compile.
+        residual_bytes: for fwd_res, what is kept for the backward pass beyond the inputs.
+    """
+
+    call: Callable[[], Any]
+    lower_ms: float
+    compile_ms: float
+    residual_bytes: int | None = None
+
+
+def compile_function(f: Callable[..., Any], *args: Any, residual_bytes: int | None = None) -> Executable:
+    """Lower and compile `f` for these arguments; they stay arguments, so nothing folds into constants."""
+    start = time.perf_counter()
+    lowered = jax.jit(f).lower(*args)
+    middle = time.perf_counter()
+    compiled = lowered.compile()
+    end = time.perf_counter()
+    return Executable(
+        lambda: jax.block_until_ready(compiled(*args)), 1e3 * (middle - start), 1e3 * (end - middle), residual_bytes
+    )
+
+
+def compile_modes(engine: Engine, args: tuple[Any, ...], ct: Any, modes: Iterable[Mode]) -> dict[Mode, Executable]:
+    """The executables of the modes that the engine has; an engine without a primal has only fwd_bwd."""
+    executables: dict[Mode, Executable] = {}
+    if "fwd_bwd" in modes:
+        executables["fwd_bwd"] = compile_function(engine.fwd_bwd, args, ct)
+    if engine.primal is None:
+        return executables
+    if "fwd" in modes:
+        executables["fwd"] = compile_function(engine.fwd, *args)
+    if "fwd_res" in modes or "bwd" in modes:
+        executables |= _compile_split(engine.primal, args, ct)
+    return executables
+
+
+def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -> dict[Mode, Executable]:
+    """Forward and backward pass apart, with residuals crossing memory between them.
+
+    `jax.vjp`'s pullback is a tree of residuals. Those that are inputs already exist and are handed to the
+    backward pass as they are: an executable that returned them would copy them, which a training step does not.
+    A residual that is the output, or occurs twice, is returned once.
+    """
+    traced, shapes = jax.make_jaxpr(lambda *xs: jax.vjp(primal, *xs), return_shape=True)(*args)
+    tree = jax.tree.structure(shapes)
+    run = jax.extend.core.jaxpr_as_fun(traced)
+    y, *leaves = traced.jaxpr.outvars
+    inputs = {var: i for i, var in enumerate(traced.jaxpr.invars)}
+    constants = {i: leaf.val for i, leaf in enumerate(leaves) if isinstance(leaf, jax.extend.core.Literal)}
+    crossing = {i: leaf for i, leaf in enumerate(leaves) if i not in constants and leaf not in inputs}
+    # Each variable once, at its first position among the leaves.
+    kept = {var: i for i, var in reversed(crossing.items())}
+
+    def fwd_res(*xs: Any) -> tuple[Any, dict[int, Any]]:
+        value, *outputs = run(*xs)
+        return value, {i: outputs[i] for var, i in kept.items() if var is not y}
+
+    residual_bytes = sum(var.aval.size * var.aval.dtype.itemsize for var in kept)
+    forward = compile_function(fwd_res, *args, residual_bytes=residual_bytes)
+    value, residuals = forward.call()
+    if y in kept:
+        residuals = {**residuals, kept[y]: value}
+
+    def bwd(xs: tuple[Any, ...], residuals: dict[int, Any], ct: Any) -> Any:
+        def restore(i: int) -> Any:
+            if i in constants:
+                return constants[i]
+            return xs[inputs[leaves[i]]] if leaves[i] in inputs else residuals[kept[leaves[i]]]
+
+        _, pull = jax.tree.unflatten(tree, [None, *(restore(i) for i in range(len(leaves)))])
+        return tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), xs, strict=True))
+
+    return {"fwd_res": forward, "bwd": compile_function(bwd, args, residuals, ct)}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledDifference:
+    """A numerical gradient at a seeded sample of entries, where all of them would take too long.
+
+    Attributes:
+        executable: returns the cotangents at the sampled entries, one array an argument.
+        entries: the sampled flat entries of each floating argument, None for others.
+        scale: what the measured time is multiplied with: evaluations for all entries over those that ran.
+    """
+
+    executable: Executable
+    entries: tuple[np.ndarray | None, ...]
+    scale: float
+
+
+#: Entries of each argument that are sampled at least, so that their errors mean something.
+MIN_ENTRIES = 4
+
+
+def sample_difference(
+    op: Op, engine: Engine, args: tuple[Any, ...], ct: Any, seconds: float, rng: np.random.Generator
+) -> SampledDifference | None:
+    """A numerical gradient at as many entries as fit into `seconds`; None if the full one does."""
+    kind = engine.difference
+    if op.elementwise or kind is None:
+        return None
+    sizes = [jnp.size(x) if is_inexact(x) else 0 for x in args]
+    forward = compile_function(engine.fwd, *args)
+    forward.call()
+    start = time.perf_counter()
+    forward.call()
+    each = time.perf_counter() - start
+    if evaluations(sum(sizes), kind) * each <= seconds:
+        return None
+    affordable = seconds / each / evaluations(1, kind)
+    entries = tuple(
+        rng.choice(size, min(size, max(MIN_ENTRIES, int(affordable * size / sum(sizes)))), replace=False)
+        if size
+        else None
+        for size in sizes
+    )
+
+    def fwd_bwd(args: tuple[Any, ...], ct: Any, entries: tuple[Any, ...]) -> Any:
+        y = engine.fwd(*args)
+        return y, tuple(
+            None if chosen is None else entry_vjp(op, engine.fwd, kind, args, y, ct, i, chosen)
+            for i, chosen in enumerate(entries)
+        )
+
+    taken = sum(chosen.size for chosen in entries if chosen is not None)
+    scale = evaluations(sum(sizes), kind) / evaluations(taken, kind)
+    return SampledDifference(compile_function(fwd_bwd, args, ct, entries), entries, scale)

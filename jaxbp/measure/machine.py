@@ -1,0 +1,116 @@
+"""What machine this is: hardware, versions, flags, and how noisy it is now."""
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxbp.errors import import_extra
+
+#: Packages whose versions a result depends on.
+PACKAGES = ("jaxbp", "jax", "jaxlib", "numpy", "scipy", "pandas", "torch")
+
+#: Environment variables that change what is measured; recorded where set.
+VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS")
+
+
+@functools.cache
+def describe_machine() -> dict[str, Any]:
+    """Hardware and versions, as written to `machine.json`; takes about a second the first time."""
+    psutil = import_extra("psutil", "bench")
+    cpu = import_extra("cpuinfo", "bench").get_cpu_info()
+    return {
+        "cpu": cpu.get("brand_raw", platform.processor() or "unknown"),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": git_commit(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def machine_name(device: str = "cpu") -> str:
+    """A folder name for this machine's results: processor, cores and, if it is not the CPU, the device.
+
+    It holds nothing personal: no host, user or path.
+    """
+    machine = describe_machine()
+    text = f"{machine['cpu']} {machine['cores']}-core" + ("" if device == "cpu" else f" {device}")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def now() -> str:
+    """The current time in UTC, to the second, as in `machine.json` and run names."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree jaxbp runs from, `+` appended if it has uncommitted changes; None outside git."""
+    package = Path(__file__).parents[1]
+    try:
+        if Path(_git(package, "rev-parse", "--show-toplevel")) != package.parent:
+            return None  # Installed into somebody else's repository.
+        commit = _git(package, "rev-parse", "--short=12", "HEAD")
+        dirty = _git(package, "status", "--porcelain", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """How quiet the machine is now.
+
+    Attributes:
+        load: runnable processes per core over the last minute.
+        spread: (p95 - p5) / median of one fixed computation repeated for half a second.
+    """
+
+    load: float
+    spread: float
+
+    @property
+    def verdict(self) -> str:
+        """`quiet`, `noisy` (differences below 10 % will often stay undecided) or `busy` (others compute here)."""
+        if self.load > 1.5:
+            return "busy"
+        return "noisy" if self.spread > 0.1 else "quiet"
+
+
+def measure_noise(seconds: float = 0.5) -> Noise:
+    """Repeat one computation that fits the cache and see how much its time varies."""
+    x = np.random.default_rng(0).normal(size=2**14)
+    samples = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(10):
+            np.exp(x)
+        samples.append(time.perf_counter() - start)
+    low, middle, high = np.quantile(samples, [0.05, 0.5, 0.95])
+    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else float("nan")
+    return Noise(load, float((high - low) / middle))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

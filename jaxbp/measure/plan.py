@@ -1,0 +1,128 @@
+"""What is measured: how thorough a run is, and the tasks that workers take one at a time."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.engines import Owner, engine_names
+from jaxbp.errors import unknown_name
+from jaxbp.measure.executables import Mode
+from jaxbp.measure.timer import Budget
+from jaxbp.op import Op
+from jaxbp.ops import OPS
+
+#: The dtypes that can be measured, by their short names on the command line.
+DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """How thorough a run is.
+
+    Attributes:
+        name: `quick`, `standard` or `full`.
+        modes: what is timed of engines that have separate passes.
+        budget: for rules and autodiff, interleaved; NumPy and torch.
+        slow_budget: for the numerical engines, which are interleaved among themselves.
+        difference_seconds: above this a full numerical gradient is sampled and extrapolated.
+        engines: all engines, or the default rule, autodiff, central difference and NumPy alone.
+        timeout_seconds: after this a worker is taken to hang in its task.
+    """
+
+    name: str
+    modes: tuple[Mode, ...]
+    budget: Budget
+    slow_budget: Budget
+    difference_seconds: float
+    all_engines: bool
+    timeout_seconds: float = 120.0
+
+
+ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("quick", ("fwd_bwd",), Budget(0.08, 5, 20), Budget(0.02, 2, 3), 0.02, all_engines=False),
+        Level("standard", ALL_MODES, Budget(0.7, 9, 40), Budget(0.1, 3, 5), 0.1, all_engines=True),
+        Level("full", ALL_MODES, Budget(4.0, 15, 150), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One case of one op and dtype, for one owner's engines: what a worker measures in one go."""
+
+    op: str
+    case: str
+    dtype: str
+    owner: Owner
+    engines: tuple[str, ...]
+    level: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As a worker receives it."""
+        return dataclasses.asdict(self)
+
+
+def find_op(name: str, ops: Iterable[Op] = OPS) -> Op:
+    """The op of that name, or an error that offers the closest ones."""
+    by_name = {op.name: op for op in ops}
+    if name not in by_name:
+        raise unknown_name("op", name, by_name)
+    return by_name[name]
+
+
+def find_dtype(name: str) -> str:
+    """The full name of a dtype given by its short or full name, or an error that offers the closest ones."""
+    full = DTYPES.get(name, name)
+    if full not in DTYPES.values():
+        raise unknown_name("dtype", name, [*DTYPES, *DTYPES.values()])
+    return full
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The NumPy dtype of that full name, bfloat16 included."""
+    return np.dtype(jnp.dtype(name))
+
+
+def plan(
+    ops: Iterable[str] = (),
+    dtypes: Iterable[str] = ("float32",),
+    cases: Iterable[str] = (),
+    level: str = "standard",
+) -> list[Task]:
+    """The tasks of a run, in the order in which they are measured; empty `ops` or `cases` mean all.
+
+    The engines of one case follow each other, so that what drifts slowly touches all of them alike.
+    """
+    chosen = [find_op(name) for name in ops] or list(OPS)
+    known_cases = sorted({case.name for op in chosen for case in op.cases})
+    for name in cases:
+        if name not in known_cases:
+            raise unknown_name("case", name, known_cases)
+    wanted = set(cases) or set(known_cases)
+    return [
+        Task(op.name, case.name, dtype, owner, engines, level)
+        for op in chosen
+        for dtype in map(find_dtype, dtypes)
+        for case in op.cases
+        if case.name in wanted
+        for owner, engines in _by_owner(op, LEVELS[level])
+    ]
+
+
+def _by_owner(op: Op, level: Level) -> Iterator[tuple[Owner, tuple[str, ...]]]:
+    names = engine_names(op)
+    if not level.all_engines:
+        keep = {f"rule:{op.default_rule.name}", "autodiff", "central_difference", "numpy"}
+        names = tuple(name for name in names if name in keep)
+    owners: dict[Owner, list[str]] = {}
+    for name in names:
+        owner: Owner = name if name in ("numpy", "torch") else "jax"
+        owners.setdefault(owner, []).append(name)
+    for owner, engines in owners.items():
+        yield owner, tuple(engines)

@@ -1,0 +1,160 @@
+"""Run the tasks of a plan in worker processes, and write every row to the run's journal as it comes.
+
+A worker that crashes, hangs or meets an op that raises costs its task, which becomes a failed row with the reason;
+the sweep goes on with a new worker.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxbp.engines import Owner
+from jaxbp.errors import ResultsError
+from jaxbp.measure.plan import LEVELS, Task
+
+Row = dict[str, Any]
+
+#: Allocations up to 32 MiB, the most that glibc allows here, come from memory that is kept: a fresh mapping would
+#: be filled with zeros page by page, and a call that returns 16 MiB would measure that, not the arithmetic.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+}
+#: By owner of a thread pool, what its worker's environment adds.
+ENVIRONMENTS: dict[Owner, dict[str, str]] = {
+    # No hop to another thread per call; and one thread for the NumPy that computes the reference in this process.
+    "jax": {**ALLOCATOR, "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    "numpy": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
+    "torch": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
+}
+STARTUP_SECONDS = 120.0
+
+
+class WorkerError(RuntimeError):
+    """A worker died or hung; its text says how and what it printed last."""
+
+
+class Worker:
+    """A process that measures the tasks of one owner; killed when it takes too long."""
+
+    def __init__(self, owner: Owner, *, x64: bool) -> None:
+        self.environment = {**ENVIRONMENTS[owner], "JAX_ENABLE_X64": "1" if x64 else "0"}
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jaxbp.measure.worker", owner],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, **self.environment},
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.about = json.loads(self._next(time.monotonic() + STARTUP_SECONDS))
+
+    def rows(self, task: Task, timeout_seconds: float) -> Iterator[Row]:
+        """The rows of a task as they are measured."""
+        assert self._process.stdin is not None
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            self._process.stdin.write(json.dumps(task.to_json()) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        while (row := json.loads(self._next(deadline)))["kind"] != "done":
+            yield row
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _next(self, deadline: float) -> str:
+        try:
+            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise WorkerError("The worker took too long and was stopped.") from None
+        if line is None:
+            raise self._died()
+        return line
+
+    def _died(self) -> WorkerError:
+        code = self._process.wait()
+        self._errors.seek(0)
+        last = self._errors.read().strip().splitlines()[-1:] or ["nothing"]
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return WorkerError(f"The worker ended with {how}; it printed last: {last[0][:300]}")
+
+
+class Journal:
+    """The rows of a run as JSON lines; each is on the disk before the next is measured."""
+
+    NAME = "journal.jsonl"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / self.NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a")
+        except OSError as error:
+            raise ResultsError(f"The results folder {folder} cannot be written: {error.strerror}.") from error
+
+    def append(self, row: Row) -> None:
+        """Write one row through to the disk."""
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ResultsError(
+                f"{self.path} cannot be written: {error.strerror}; the rows before this one are kept."
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task], None] = lambda task: None) -> None:
+    """Measure all tasks, one at a time; `progress` is told of each before it starts."""
+    workers: dict[tuple[Owner, bool], Worker] = {}
+    try:
+        for task in tasks:
+            progress(task)
+            key = (task.owner, task.dtype == "float64")
+            try:
+                if key not in workers:
+                    workers[key] = Worker(task.owner, x64=key[1])
+                worker = workers[key]
+                about = {
+                    "device": worker.about["device"],
+                    "floor_us": worker.about["floor_us"],
+                    "environment": json.dumps(worker.environment),
+                    "level": task.level,
+                }
+                for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
+                    journal.append({**row, **about})
+            except WorkerError as error:
+                if key in workers:
+                    workers.pop(key).close()
+                for engine in task.engines:
+                    journal.append({**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)})
+    finally:
+        for worker in workers.values():
+            worker.close()

@@ -1,0 +1,171 @@
+"""Measure one task: check each engine's result against the reference, then time what was checked."""
+
+import dataclasses
+import json
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxbp import engines
+from jaxbp.accuracy.summary import summarize
+from jaxbp.engines import Engine, make_engine
+from jaxbp.measure.executables import Executable, compile_modes, sample_difference
+from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
+from jaxbp.measure.timer import interleave
+from jaxbp.op import Op
+
+#: Entries compared with the reference; of larger arrays a seeded sample of this size.
+COMPARED = 2**18
+
+Row = dict[str, Any]
+Exact = tuple[np.ndarray, tuple[np.ndarray | None, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An engine's executables for one task.
+
+    Attributes:
+        executables: by mode.
+        first_call_us: by mode, the first call after compiling.
+        entries: the flat entries of each argument whose cotangents it computes; None for all.
+        scale: what its time is multiplied with, for all entries instead of the sampled ones.
+    """
+
+    engine: Engine
+    executables: dict[str, Executable]
+    first_call_us: dict[str, float]
+    entries: tuple[np.ndarray | None, ...] | None = None
+    scale: float = 1.0
+
+
+def measure(task: Task) -> Iterator[Row]:
+    """The rows of a task: accuracy and time of each engine, or a failure with its reason."""
+    op, level = find_op(task.op), LEVELS[task.level]
+    case, dtype = op.case(task.case), numpy_dtype(task.dtype)
+    args = case.arguments(dtype)
+    ct = case.cotangent(op.output(args, {}).shape, dtype)
+    exact = engines.reference(op, args, ct)
+    rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
+    about: Row = {
+        "op": op.name,
+        "op_version": op.version,
+        "case": case.name,
+        "n": max(x.size for x in (*args, ct)),
+        "shapes": json.dumps([list(shape) for shape in case.shapes]),
+        "dtype": task.dtype,
+    }
+    groups: dict[bool, list[Prepared]] = {False: [], True: []}
+    for name in task.engines:
+        try:
+            prepared = _prepare(op, make_engine(op, name), args, ct, level, rng)
+            yield from ({**about, "engine": name, **row} for row in _compare(op, prepared, exact, rng))
+            groups[prepared.engine.difference is not None].append(prepared)
+        except Exception as error:
+            yield {**about, "engine": name, **_failure(error)}
+    for slow, group in groups.items():
+        budget = level.slow_budget if slow else level.budget
+        thunks = {
+            json.dumps([p.engine.name, mode]): executable.call
+            for p in group
+            for mode, executable in p.executables.items()
+        }
+        try:
+            samples = interleave(thunks, budget, rng)
+        except Exception as error:
+            yield from ({**about, "engine": p.engine.name, **_failure(error)} for p in group)
+            continue
+        for p in group:
+            for mode, executable in p.executables.items():
+                taken = samples[json.dumps([p.engine.name, mode])]
+                yield {
+                    **about,
+                    "engine": p.engine.name,
+                    "kind": "time",
+                    "mode": mode,
+                    "samples_us": [1e6 * s * p.scale for s in taken.seconds],
+                    "inner": taken.inner,
+                    "lower_ms": executable.lower_ms,
+                    "compile_ms": executable.compile_ms,
+                    "first_call_us": p.first_call_us[mode],
+                    "residual_bytes": executable.residual_bytes,
+                    "extrapolated": p.scale,
+                }
+
+
+def _prepare(
+    op: Op, engine: Engine, args: tuple[Any, ...], ct: Any, level: Level, rng: np.random.Generator
+) -> Prepared:
+    args, ct = engine.prepare(args), engine.prepare(ct)
+    entries, scale = None, 1.0
+    if engine.owner == "jax":
+        sampled = sample_difference(op, engine, args, ct, level.difference_seconds, rng)
+        if sampled:
+            executables = {"fwd_bwd": sampled.executable}
+            entries, scale = sampled.entries, sampled.scale
+        else:
+            executables = dict(compile_modes(engine, args, ct, level.modes))
+    else:
+        calls: dict[str, Callable[[], Any]] = {
+            "fwd": lambda: engine.fwd(*args),
+            "fwd_bwd": lambda: engine.fwd_bwd(args, ct),
+        }
+        executables = {mode: Executable(calls[mode], 0.0, 0.0) for mode in calls if mode in level.modes}
+    first = {mode: _timed(executable.call) for mode, executable in executables.items()}
+    return Prepared(engine, executables, first, entries, scale)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e6 * (time.perf_counter() - start)
+
+
+def _compare(op: Op, prepared: Prepared, exact: Exact, rng: np.random.Generator) -> Iterator[Row]:
+    """One accuracy row for the value and for each cotangent, from the executable that will be timed."""
+    y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
+    exact_y, exact_cts = exact
+    yield _accuracy("value", np.asarray(y), exact_y, None, rng)
+    entries = prepared.entries or (None,) * len(cts)
+    for name, actual, truth, chosen in zip(op.arguments, cts, exact_cts, entries, strict=True):
+        if truth is not None:
+            yield _accuracy(f"ct_{name}", np.asarray(actual), truth, chosen, rng)
+
+
+def _accuracy(
+    quantity: str, actual: np.ndarray, exact: np.ndarray, entries: np.ndarray | None, rng: np.random.Generator
+) -> Row:
+    if actual.shape != exact.shape and entries is None:
+        raise ValueError(f"{quantity} must have shape {list(exact.shape)}, got {list(actual.shape)}.")
+    shape, total = exact.shape, exact.size
+    actual, exact = actual.reshape(-1), exact.reshape(-1)
+    if entries is not None:
+        exact = exact[entries]
+    elif total > COMPARED:
+        # One of every so many entries, drawn within its block: cheap to draw and in order of memory.
+        block = total // COMPARED
+        entries = np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
+        actual, exact = actual[entries], exact[entries]
+    error = dataclasses.asdict(summarize(actual, exact))
+    (worst,) = error.pop("worst_index")
+    if entries is not None:
+        worst = int(entries[worst])
+    where = [int(i) for i in np.unravel_index(worst, shape)]
+    largest = float(np.max(np.abs(exact)))
+    difference = float(np.max(np.abs(actual.astype(exact.dtype) - exact)))
+    return {
+        "kind": "accuracy",
+        "quantity": quantity,
+        **error,
+        "norm_rel": difference / largest if largest else difference,
+        "worst_index": json.dumps(where),
+    }
+
+
+def _failure(error: Exception) -> Row:
+    text = f"{type(error).__name__}: {error}".splitlines()
+    return {"kind": "failure", "reason": text[0][:500], "traceback": traceback.format_exc()[-4000:]}

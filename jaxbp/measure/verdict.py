@@ -1,0 +1,88 @@
+"""From samples to statements: medians and ratios with bootstrap intervals, and verdicts against a stated margin."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+#: Ratios within this of 1 count as the same speed.
+MARGIN = 0.02
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A median, or a ratio of medians, with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median_interval(samples: ArrayLike) -> Interval:
+    """The median of the samples with its percentile bootstrap interval; a single sample has none.
+
+    >>> i = median_interval([1.0, 2.0, 3.0, 4.0, 100.0])
+    >>> i.value, i.low >= 1.0, i.high <= 100.0
+    (3.0, True, True)
+    """
+    x = np.asarray(samples, np.float64)
+    value = float(np.median(x))
+    if x.size < 2:
+        return Interval(value, np.nan, np.nan)
+    return Interval(value, *_bootstrap((x,), lambda a, axis: np.median(a, axis=axis), paired=False))
+
+
+def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> Interval:
+    """median(samples) / median(baseline) with its percentile bootstrap interval.
+
+    `paired` says that the samples were taken in the same rounds; whole rounds are then resampled, so that what
+    slows down a round slows both sides and cancels.
+
+    >>> ratio_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], paired=True)
+    Interval(value=2.0, low=2.0, high=2.0)
+    """
+    a, b = np.asarray(samples, np.float64), np.asarray(baseline, np.float64)
+    value = float(np.median(a) / np.median(b))
+    if min(a.size, b.size) < 2:
+        return Interval(value, np.nan, np.nan)
+    return Interval(
+        value,
+        *_bootstrap(
+            (a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis), paired=paired
+        ),
+    )
+
+
+def verdict(ratio: Interval, *, margin: float = MARGIN) -> Verdict:
+    """What a ratio to the baseline's time says: only what its whole interval supports.
+
+    >>> verdict(Interval(0.8, 0.7, 0.9)), verdict(Interval(1.2, 0.9, 1.5)), verdict(Interval(1.0, 0.99, 1.01))
+    ('faster', 'cannot say', 'same')
+    """
+    if ratio.high < 1 - margin:
+        return "faster"
+    if ratio.low > 1 + margin:
+        return "slower"
+    if ratio.low >= 1 - margin and ratio.high <= 1 + margin:
+        return "same"
+    return "cannot say"
+
+
+def _bootstrap(data: tuple[np.ndarray, ...], statistic, *, paired: bool) -> tuple[float, float]:
+    result = stats.bootstrap(
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        paired=paired,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

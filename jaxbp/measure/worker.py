@@ -1,0 +1,65 @@
+"""A worker process: takes tasks from its parent and writes rows as it measures them.
+
+The parent writes one task a line to standard input and reads one row a line from standard output; everything
+else that is printed goes to standard error. NumPy, torch and JAX never compute in one process: each spins its
+own threads, which would slow down the next measurement of another.
+"""
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from jaxbp.measure.plan import Task
+from jaxbp.measure.task import measure
+from jaxbp.measure.timer import Thunk, calibrate, sample
+
+
+def main() -> None:
+    """Serve tasks until standard input ends."""
+    rows = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    owner = sys.argv[1]
+    write(rows, {"kind": "worker", "owner": owner, "device": device(owner), "floor_us": dispatch_floor(owner)})
+    for line in sys.stdin:
+        for row in measure(Task(**json.loads(line))):
+            write(rows, row)
+        write(rows, {"kind": "done"})
+
+
+def write(rows: TextIO, row: dict[str, Any]) -> None:
+    """Hand one row to the parent now: what is measured survives whatever comes next."""
+    rows.write(json.dumps(row) + "\n")
+    rows.flush()
+
+
+def device(owner: str) -> str:
+    """What the owner computes on: `cpu`, or the accelerator's name."""
+    first = jax.devices()[0]
+    return "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind
+
+
+def dispatch_floor(owner: str) -> float:
+    """Microseconds that a call of this owner costs when there is next to nothing to compute."""
+    thunk: Thunk
+    if owner == "jax":
+        x = jax.device_put(np.ones(1, np.float32))
+        compiled = jax.jit(lambda x, ct: (x + 1, ct + 1)).lower(x, x).compile()
+        thunk = lambda: jax.block_until_ready(compiled(x, x))  # noqa: E731 - three ways to one name
+    elif owner == "torch":
+        import torch
+
+        tensor = torch.ones(1)
+        thunk = lambda: (tensor + 1, tensor + 1)  # noqa: E731 - three ways to one name
+    else:
+        array = np.ones(1, np.float32)
+        thunk = lambda: (array + 1, array + 1)  # noqa: E731 - three ways to one name
+    inner = calibrate(thunk, 0.001)
+    return float(np.median([sample(thunk, inner) for _ in range(31)])) * 1e6
+
+
+if __name__ == "__main__":
+    main()
