@@ -87,9 +87,7 @@ def full_vjp(
 ) -> tuple[Any, ...]:
     """All cotangents of any op at the value `y`, every entry of every floating argument perturbed on its own."""
     return tuple(
-        entry_vjp(op, f, kind, args, y, ct, i, jnp.arange(jnp.size(x))).reshape(jnp.shape(x))
-        if is_inexact(x)
-        else None
+        entry_vjp(op, f, kind, args, y, ct, i, jnp.arange(jnp.size(x))).reshape(jnp.shape(x)) if is_inexact(x) else None
         for i, x in enumerate(args)
     )
 

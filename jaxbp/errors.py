@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from types import ModuleType
 
 
-class UnknownNameError(ValueError):
+class UsageError(ValueError):
+    """What was asked for makes no sense; its text says what would."""
+
+
+class UnknownNameError(UsageError):
     """A name of an op, engine, dtype, case or option that does not exist; its text offers the closest ones."""
 
 

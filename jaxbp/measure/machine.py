@@ -25,13 +25,20 @@ VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL
 
 @functools.cache
 def describe_machine() -> dict[str, Any]:
-    """Hardware and versions, as written to `machine.json`; takes about a second the first time."""
+    """Name, hardware and versions, as written to `machine.json`; takes about a second the first time.
+
+    The name is processor and cores: the folder of this machine's runs. Nothing here is personal: no host, no user,
+    no path.
+    """
     psutil = import_extra("psutil", "bench")
     cpu = import_extra("cpuinfo", "bench").get_cpu_info()
+    brand = cpu.get("brand_raw", platform.processor() or "unknown")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": cpu.get("brand_raw", platform.processor() or "unknown"),
+        "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core".lower()).strip("-"),
+        "cpu": brand,
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores,
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -39,16 +46,6 @@ def describe_machine() -> dict[str, Any]:
         "commit": git_commit(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-
-
-def machine_name(device: str = "cpu") -> str:
-    """A folder name for this machine's results: processor, cores and, if it is not the CPU, the device.
-
-    It holds nothing personal: no host, user or path.
-    """
-    machine = describe_machine()
-    text = f"{machine['cpu']} {machine['cores']}-core" + ("" if device == "cpu" else f" {device}")
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def now() -> str:

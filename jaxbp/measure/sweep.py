@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, owner: Owner, *, x64: bool) -> None:
         self.environment = {**ENVIRONMENTS[owner], "JAX_ENABLE_X64": "1" if x64 else "0"}
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jaxbp.measure.worker", owner],
             stdin=subprocess.PIPE,
@@ -103,7 +103,10 @@ class Worker:
 
 
 class Journal:
-    """The rows of a run as JSON lines; each is on the disk before the next is measured."""
+    """The rows of a run as JSON lines; each is on the disk before the next is measured.
+
+    A row of kind `done` closes each task; a run that is resumed repeats the tasks without one.
+    """
 
     NAME = "journal.jsonl"
 
@@ -131,6 +134,29 @@ class Journal:
         self._file.close()
 
 
+def read_journal(folder: Path) -> list[Row]:
+    """The rows of a run's journal; a last line that was cut off when the run was killed is left out."""
+    path = folder / Journal.NAME
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ResultsError(f"{path} is broken at line {number}: {error.msg}.") from error
+    return rows
+
+
+def remaining(tasks: list[Task], rows: list[Row]) -> list[Task]:
+    """The tasks that the rows of a journal do not close."""
+    done = [{**row, "kind": None} for row in rows if row["kind"] == "done"]
+    return [task for task in tasks if {**json.loads(json.dumps(task.to_json())), "kind": None} not in done]
+
+
 def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task], None] = lambda task: None) -> None:
     """Measure all tasks, one at a time; `progress` is told of each before it starts."""
     workers: dict[tuple[Owner, bool], Worker] = {}
@@ -143,18 +169,19 @@ def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task],
                     workers[key] = Worker(task.owner, x64=key[1])
                 worker = workers[key]
                 about = {
-                    "device": worker.about["device"],
-                    "floor_us": worker.about["floor_us"],
+                    **{name: worker.about[name] for name in ("device", "floor_us", "precision")},
                     "environment": json.dumps(worker.environment),
                     "level": task.level,
                 }
                 for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
                     journal.append({**row, **about})
+                journal.append({**task.to_json(), "kind": "done"})
             except WorkerError as error:
                 if key in workers:
                     workers.pop(key).close()
                 for engine in task.engines:
                     journal.append({**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)})
+                journal.append({**task.to_json(), "kind": "done"})
     finally:
         for worker in workers.values():
             worker.close()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxbp import engines
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
-from jaxbp.measure.executables import Executable, compile_modes, sample_difference
+from jaxbp.measure.executables import Executable, Mode, compile_modes, sample_difference
 from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import interleave
 from jaxbp.op import Op
@@ -37,8 +37,8 @@ class Prepared:
     """
 
     engine: Engine
-    executables: dict[str, Executable]
-    first_call_us: dict[str, float]
+    executables: dict[Mode, Executable]
+    first_call_us: dict[Mode, float]
     entries: tuple[np.ndarray | None, ...] | None = None
     scale: float = 1.0
 
@@ -50,6 +50,7 @@ def measure(task: Task) -> Iterator[Row]:
     args = case.arguments(dtype)
     ct = case.cotangent(op.output(args, {}).shape, dtype)
     exact = engines.reference(op, args, ct)
+    flops = op.count_flops(case.shapes)
     rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
     about: Row = {
         "op": op.name,
@@ -58,6 +59,10 @@ def measure(task: Task) -> Iterator[Row]:
         "n": max(x.size for x in (*args, ct)),
         "shapes": json.dumps([list(shape) for shape in case.shapes]),
         "dtype": task.dtype,
+        "flops_fwd": flops.fwd,
+        "flops_bwd": flops.bwd,
+        "input_bytes": sum(x.nbytes for x in args),
+        "output_bytes": ct.nbytes,
     }
     groups: dict[bool, list[Prepared]] = {False: [], True: []}
     for name in task.engines:
@@ -102,20 +107,21 @@ def _prepare(
 ) -> Prepared:
     args, ct = engine.prepare(args), engine.prepare(ct)
     entries, scale = None, 1.0
+    executables: dict[Mode, Executable]
     if engine.owner == "jax":
         sampled = sample_difference(op, engine, args, ct, level.difference_seconds, rng)
         if sampled:
             executables = {"fwd_bwd": sampled.executable}
             entries, scale = sampled.entries, sampled.scale
         else:
-            executables = dict(compile_modes(engine, args, ct, level.modes))
+            executables = compile_modes(engine, args, ct, level.modes)
     else:
-        calls: dict[str, Callable[[], Any]] = {
+        calls: dict[Mode, Callable[[], Any]] = {
             "fwd": lambda: engine.fwd(*args),
             "fwd_bwd": lambda: engine.fwd_bwd(args, ct),
         }
         executables = {mode: Executable(calls[mode], 0.0, 0.0) for mode in calls if mode in level.modes}
-    first = {mode: _timed(executable.call) for mode, executable in executables.items()}
+    first: dict[Mode, float] = {mode: _timed(executable.call) for mode, executable in executables.items()}
     return Prepared(engine, executables, first, entries, scale)
 
 

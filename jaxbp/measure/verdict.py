@@ -53,9 +53,7 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
         return Interval(value, np.nan, np.nan)
     return Interval(
         value,
-        *_bootstrap(
-            (a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis), paired=paired
-        ),
+        *_bootstrap((a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis), paired=paired),
     )
 
 

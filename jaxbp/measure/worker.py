@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from jaxbp.errors import import_extra
 from jaxbp.measure.plan import Task
 from jaxbp.measure.task import measure
 from jaxbp.measure.timer import Thunk, calibrate, sample
@@ -23,7 +24,9 @@ def main() -> None:
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     owner = sys.argv[1]
-    write(rows, {"kind": "worker", "owner": owner, "device": device(owner), "floor_us": dispatch_floor(owner)})
+    precision = jax.config.jax_default_matmul_precision or "default"
+    about = {"device": device(owner), "floor_us": dispatch_floor(owner), "precision": precision}
+    write(rows, {"kind": "worker", "owner": owner, **about})
     for line in sys.stdin:
         for row in measure(Task(**json.loads(line))):
             write(rows, row)
@@ -50,9 +53,7 @@ def dispatch_floor(owner: str) -> float:
         compiled = jax.jit(lambda x, ct: (x + 1, ct + 1)).lower(x, x).compile()
         thunk = lambda: jax.block_until_ready(compiled(x, x))  # noqa: E731 - three ways to one name
     elif owner == "torch":
-        import torch
-
-        tensor = torch.ones(1)
+        tensor = import_extra("torch", "torch").ones(1)
         thunk = lambda: (tensor + 1, tensor + 1)  # noqa: E731 - three ways to one name
     else:
         array = np.ones(1, np.float32)

@@ -297,14 +297,15 @@ sqrt = Op(
 
 
 def power_fwd(x, y):
-    return jnp.power(x, y), (x, y)
+    z = jnp.power(x, y)
+    return z, (x, y, z)
 
 
 def power_bwd(res, ct):
-    x, y = res
+    x, y, z = res
     # Masked before, not after: 0 * inf and log(0) would turn into NaN.
     slope_x = y * jnp.power(x, jnp.where(y == 0, 1, y - 1))
-    slope_y = jnp.where(x == 0, 0, jnp.power(x, y) * jnp.log(jnp.where(x == 0, 1, x)))
+    slope_y = jnp.where(x == 0, 0, z * jnp.log(jnp.where(x == 0, 1, x)))
     return sum_to(ct * jnp.where(y == 0, 0, slope_x), x), sum_to(ct * slope_y, y)
 
 
@@ -319,7 +320,7 @@ power = Op(
     summary="x to the power of y. For x < 0 the value is NaN unless y is a whole number, and the gradient for y "
     "is NaN: x^y is not defined beside a whole y. " + BROADCAST,
     formula="x^y; ct_x = ct y x^(y-1), ct_y = ct x^y log(x)",
-    rules=(Rule("masked", power_fwd, power_bwd, "Keeps the inputs; the zeros of x and y are masked first."),),
+    rules=(Rule("masked", power_fwd, power_bwd, "Keeps the output; the zeros of x and y are masked first."),),
     stock=jnp.power,
     reference=np.power,
     reference_vjp=power_reference_vjp,

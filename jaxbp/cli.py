@@ -1,0 +1,222 @@
+"""The command line: the only place that prints."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxbp.errors import MissingExtraError, ResultsError, UsageError
+from jaxbp.measure.machine import describe_machine, measure_noise, now
+from jaxbp.measure.plan import Task, plan
+from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
+from jaxbp.ops import OPS
+from jaxbp.report import tables
+from jaxbp.report.markdown import write_report
+from jaxbp.report.run import Run, read_run, write_frames, write_machine
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Hand-written JAX gradients against autodiff, differences and NumPy: accuracy and speed.",
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one sentence and exit status 2."""
+    try:
+        app()
+    except (UsageError, ResultsError, MissingExtraError) as error:
+        err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command()
+def ops(as_json: Json = False) -> None:
+    """List the ops, their rules, and the cases they are measured at."""
+    rows = [
+        {
+            "op": op.name,
+            "arguments": ", ".join(op.arguments),
+            "rules": ", ".join(op.rules),
+            "cases": ", ".join(case.name for case in op.cases),
+            "formula": op.formula,
+        }
+        for op in OPS
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+
+
+@app.command()
+def machine(as_json: Json = False) -> None:
+    """Say what this machine is, and how noisy it is now."""
+    facts = _machine_facts()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    noise = facts.pop("noise")
+    facts["memory_bytes"] = tables.size(facts["memory_bytes"])
+    for name, fact in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in fact.items()) if isinstance(fact, dict) else fact
+        out.print(f"{name.removesuffix('_bytes'):<14}{text}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"{'noise':<14}{noise['verdict']}: load {noise['load']:.2f} per core, "
+        f"a fixed computation varies by {100 * noise['spread']:.0f} %",
+        highlight=False,
+    )
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: default rules, one mode.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Narrower intervals; takes several times longer.")] = False,
+    ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
+    dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
+    cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
+) -> None:
+    """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/."""
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other; give one of them, or none.")
+    if resume:
+        folder, tasks = resume, plan(**_request_of(resume))
+        tasks = remaining(tasks, read_journal(folder))
+    else:
+        level = "quick" if quick else "full" if full else "standard"
+        request = {"ops": _names(ops), "dtypes": _names(dtypes), "cases": _names(cases), "level": level}
+        tasks = plan(**request)
+        facts, started = _machine_facts(), now()
+        folder = out_folder / facts["name"] / f"{started.replace(':', '')}-{level}"
+        write_machine(folder, {**facts, "started": started, "level": level, "request": request})
+    journal = Journal(folder)
+    interrupted = False
+    try:
+        with _progress(len(tasks)) as advance:
+            run_tasks(tasks, journal, progress=advance)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        journal.close()
+    run = write_frames(folder)
+    report = write_report(run)
+    _print_summary(run)
+    out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    if interrupted:
+        err.print(
+            f"Stopped early; what was measured is in the report. Go on with: jaxbp bench --resume {folder}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        sys.exit(130)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the report there, with its pictures beside it.")] = None,
+) -> None:
+    """Write the report of a run again from its tables; several runs one after the other."""
+    if markdown and len(runs) > 1:
+        raise UsageError("--markdown names one file, so give one run with it.")
+    failed = False
+    for folder in runs:
+        try:
+            run = read_run(folder)
+            _print_summary(run)
+            path = write_report(run, markdown)
+            out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+        except ResultsError as error:
+            failed = True
+            err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        sys.exit(2)
+
+
+def _request_of(folder: Path) -> dict[str, Any]:
+    """What the stopped run in `folder` was asked to measure."""
+    path = folder / "machine.json"
+    try:
+        return json.loads(path.read_text())["request"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(f"{folder} is no run to resume: {path} cannot be read ({error}).") from error
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _machine_facts() -> dict[str, Any]:
+    noise = measure_noise()
+    return {**describe_machine(), "noise": {**dataclasses.asdict(noise), "verdict": noise.verdict}}
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[Task], None]]:
+    """A bar with the time left on a terminal, a plain line every twentieth task elsewhere."""
+    if not err.is_terminal:
+        done = 0
+
+        def line(task: Task) -> None:
+            nonlocal done
+            if done % 20 == 0:
+                print(f"{done}/{total} {task.op} {task.case} {task.dtype}", file=sys.stderr, flush=True)
+            done += 1
+
+        yield line
+        return
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        handle = bar.add_task("starting", total=total)
+        started = False
+
+        def advance(task: Task) -> None:
+            nonlocal started
+            bar.update(handle, description=f"{task.op} {task.case} {task.dtype} {task.owner}", advance=int(started))
+            started = True
+
+        yield advance
+
+
+def _print_summary(run: Run) -> None:
+    """The table that a run ends with: the default rules against autodiff at the largest case."""
+    for dtype in tables.unique(run.summary["dtype"]):
+        cases = tables.unique(run.summary["case"])
+        case = "memory" if "memory" in cases else cases[-1]
+        frame = tables.overview(run.summary, run.accuracy, case, dtype)
+        out.print(f"{dtype}, case {case}: default rules against autodiff", style="bold", highlight=False)
+        _print_table(frame.to_dict("records"))
+    failed = tables.failures(run.summary)
+    for _, row in failed.iterrows():
+        err.print(f"failed: {row['op']} {row['case']} {row['dtype']} {row['engine']}: {row['reason']}", markup=False)
+
+
+def _print_table(rows: list[dict[Any, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(str(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
+    out.print(table)
+    out.print()
+
+
+if __name__ == "__main__":
+    main()

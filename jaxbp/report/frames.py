@@ -1,0 +1,186 @@
+"""The pandas frames of a run: raw samples, the summary of every cell, and the accuracy of every gradient."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxbp.measure.verdict import median_interval, ratio_interval, verdict
+
+Row = dict[str, Any]
+
+#: What each column of `summary.csv` means, with its unit.
+SUMMARY_COLUMNS = {
+    "op": "the op",
+    "op_version": "version of its declaration; compare equal versions only",
+    "case": "the named argument set",
+    "shapes": "shapes of the arguments, JSON",
+    "n": "entries of the largest array",
+    "dtype": "dtype of arguments and cotangent",
+    "engine": "the way to the gradient",
+    "mode": "fwd, fwd_res, bwd, fwd_bwd, or split = fwd_res + bwd",
+    "device": "what computed it",
+    "time_us": "median time of a call, microseconds",
+    "time_us_low": "lower end of its 95 % bootstrap interval",
+    "time_us_high": "upper end of it",
+    "rounds": "samples taken, one a round",
+    "inner": "calls that each sample averages over",
+    "ratio": "time over the time of autodiff in the same mode",
+    "ratio_low": "lower end of its 95 % bootstrap interval",
+    "ratio_high": "upper end of it",
+    "verdict": "faster, same, slower or cannot say, against a margin of 2 %; dispatch where a call costs less than "
+    "twice the dispatch floor; empty where the engine did not run interleaved with autodiff",
+    "floor_us": "time of a call that computes next to nothing, microseconds",
+    "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
+    "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
+    "flops": "analytic floating-point operations of the mode",
+    "gflops": "analytic operations over the median time, 10^9 per second",
+    "bytes": "analytic bytes that the mode must at least read and write",
+    "gbytes": "analytic bytes over the median time, 10^9 per second",
+    "lower_ms": "time to trace and lower, milliseconds",
+    "compile_ms": "time to compile, milliseconds",
+    "first_call_us": "time of the first call after compiling, microseconds",
+    "status": "ok or failed",
+    "reason": "why it failed",
+    "environment": "what the worker's environment added, JSON",
+    "precision": "JAX's default precision of matrix products",
+    "machine": "the machine's name, as the folder of its runs",
+    "commit": "the commit of jaxbp's source, + where it had uncommitted changes",
+    "jax": "version of JAX",
+}
+
+#: What each column of `accuracy.csv` means, with its unit.
+ACCURACY_COLUMNS = {
+    **{
+        name: SUMMARY_COLUMNS[name] for name in ("op", "op_version", "case", "shapes", "n", "dtype", "engine", "device")
+    },
+    "quantity": "value, or ct_<argument> for a cotangent",
+    "count": "entries compared; of larger arrays a seeded sample",
+    "max_ulp": "largest error, in units in the last place of the dtype at the exact value",
+    "median_ulp": "median of it",
+    "p99_ulp": "99th percentile of it",
+    "max_rel": "largest error relative to the exact value of its entry",
+    "median_rel": "median of it",
+    "p99_rel": "99th percentile of it",
+    "norm_rel": "largest error relative to the largest exact value: fair where entries are sums that cancel",
+    "wrong_zeros": "entries that are zero though the exact value is not",
+    "wrong_infinities": "entries that are infinite though the exact value is not, or the reverse",
+    "wrong_nans": "entries that are NaN on one side or both",
+    "flushed": "entries that are zero though the exact value is a subnormal number; not in the errors above",
+    "worst_index": "index of the entry with the largest error, JSON",
+    "worst_actual": "its value",
+    "worst_exact": "its exact value",
+}
+
+CELL = ["op", "case", "dtype", "device"]
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those that a later one repeats, as happens where a run was resumed within a task."""
+    keys = ("kind", "op", "case", "dtype", "engine", "mode", "quantity")
+    return list({tuple(row.get(key) for key in keys): row for row in rows}.values())
+
+
+def run_facts(machine: Row) -> Row:
+    """The columns that are the same in every row of a run, from its `machine.json`."""
+    return {"machine": machine["name"], "commit": machine["commit"], "jax": machine["versions"]["jax"]}
+
+
+def samples_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Every sample on a row of its own; `split` is the sum of fwd_res and bwd of the same round."""
+    return pd.DataFrame(
+        [
+            {**{key: row[key] for key in (*CELL, "engine", "mode")}, "round": i, "time_us": time}
+            for row in _with_split(rows)
+            for i, time in enumerate(row["samples_us"])
+        ],
+        columns=[*CELL, "engine", "mode", "round", "time_us"],
+    )
+
+
+def accuracy_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
+    """One row per op, case, dtype, engine and quantity, with the columns of `ACCURACY_COLUMNS`."""
+    rows = [{**row, **facts} for row in rows]
+    return pd.DataFrame([row for row in rows if row["kind"] == "accuracy"], columns=list(ACCURACY_COLUMNS))
+
+
+def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
+    """One row per cell, with the columns of `SUMMARY_COLUMNS`; failures are rows of status `failed`.
+
+    `facts` are the columns that are the same in every row of a run, as `run_facts` makes them.
+    """
+    rows = [{**row, **facts} for row in rows]
+    timed = _with_split(rows)
+    baselines = {_cell(row): row for row in timed if row["engine"] == "autodiff"}
+    cells = [_summarize(row, baselines.get(_cell(row))) for row in timed]
+    failures = [{**row, "status": "failed"} for row in rows if row["kind"] == "failure"]
+    return pd.DataFrame([*cells, *failures], columns=list(SUMMARY_COLUMNS))
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in (*CELL, "mode"))
+
+
+def _with_split(rows: Iterable[Row]) -> list[Row]:
+    """The timed rows, and for each engine with separate passes a row of mode `split`."""
+    timed = [row for row in rows if row["kind"] == "time"]
+    backward = {(*_cell(row)[:-1], row["engine"]): row for row in timed if row["mode"] == "bwd"}
+    split = []
+    for row in timed:
+        other = backward.get((*_cell(row)[:-1], row["engine"]))
+        if row["mode"] == "fwd_res" and other:
+            total = (np.asarray(row["samples_us"]) + np.asarray(other["samples_us"])).tolist()
+            both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
+            split.append(
+                {**row, **both, "mode": "split", "samples_us": total, "inner": min(row["inner"], other["inner"])}
+            )
+    return timed + split
+
+
+def _summarize(row: Row, baseline: Row | None) -> Row:
+    time = median_interval(row["samples_us"])
+    forward, backward = _passes(row["mode"])
+    flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
+    # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
+    moved = (forward + 2 * backward) * row["input_bytes"] + (forward + backward) * row["output_bytes"]
+    if row["mode"] == "fwd_bwd":
+        moved -= row["input_bytes"]  # One executable reads them once.
+    cell: Row = {
+        **row,
+        "time_us": time.value,
+        "time_us_low": time.low,
+        "time_us_high": time.high,
+        "rounds": len(row["samples_us"]),
+        "flops": flops,
+        "gflops": flops / time.value / 1e3,
+        "bytes": moved,
+        "gbytes": moved / time.value / 1e3,
+        "status": "ok",
+        "reason": "",
+        "verdict": "",
+    }
+    if baseline is None:
+        return cell
+    # Rules and autodiff are sampled in the same rounds; other engines are not.
+    interleaved = row["engine"] == "autodiff" or row["engine"].startswith("rule:")
+    ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=interleaved)
+    cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
+    if interleaved and row["engine"] != "autodiff":
+        floor = 2 * row["floor_us"] * (2 if row["mode"] == "split" else 1)
+        cell["verdict"] = "dispatch" if time.value < floor else verdict(ratio)
+    return cell
+
+
+def _passes(mode: str) -> tuple[int, int]:
+    return {"fwd": (1, 0), "fwd_res": (1, 0), "bwd": (0, 1), "fwd_bwd": (1, 1), "split": (1, 1)}[mode]
+
+
+def shapes_text(shapes: str) -> str:
+    """Shapes for people.
+
+    >>> shapes_text("[[1797, 64], [64, 10], []]")
+    '[1797, 64] [64, 10] []'
+    """
+    return " ".join(str(shape) for shape in json.loads(shapes))

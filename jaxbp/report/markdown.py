@@ -1,0 +1,112 @@
+"""`report.md`: a run's tables and pictures as Markdown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from jaxbp.ops import OPS
+from jaxbp.report import plots, tables
+from jaxbp.report.run import Run, naming
+
+REPORT = "report.md"
+HOW_TO_READ = """\
+- **ULP**: units in the last place. 0.5 is a correctly rounded result; 1.7e7 is a float32 with no digit right.
+  Where entries are sums that cancel (matmul, linear, neuron), a large worst ULP is a small entry, not a wrong
+  rule; the table of errors relative to the largest entry is the fair one there.
+  At ties the reference holds to the convention of the default rule, so `textbook` of maximum and minimum, which
+  gives both inputs all of the gradient, shows as wrong where random data tie.
+- **Ratio**: time over autodiff's time, both sampled in the same interleaved rounds; below 1 is faster. The
+  brackets hold the 95 % bootstrap interval of the ratio of medians. A verdict needs the whole interval beyond
+  2 %; *cannot say* means that the noise was larger than the difference, *dispatch* that the call itself costs
+  about as much as what it computes.
+- **split** is the forward pass with residuals plus the backward pass, as in training, where residuals cross
+  memory; **fwd_bwd** is one executable, where the compiler keeps them in registers.
+- **kept** is what stays alive between forward and backward pass beyond the inputs.
+- NumPy and torch run in processes of their own, so their times have no verdict. *(extrapolated)* marks numerical
+  gradients that were measured on a seeded sample of entries, because all of them would take too long."""
+
+
+def write_report(run: Run, path: Path | None = None) -> Path:
+    """Write the report and its pictures beside each other; by default into the run's folder."""
+    path = path or run.folder / REPORT
+    with naming(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(_sections(run, path.parent, path.stem)) + "\n")
+    return path
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A frame of text as a Markdown table; cell text cannot break out of its cell."""
+    escaped = frame.astype(str).map(lambda text: text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " "))
+    return str(escaped.to_markdown(index=False, disable_numparse=True))
+
+
+def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
+    summary, accuracy = run.summary, run.accuracy
+    yield "# Hand-written gradients: accuracy and speed\n"
+    yield _header(run) + "\n"
+    failed = tables.failures(summary)
+    if len(failed):
+        yield f"## Failed: {len(failed)}\n\n{table(failed)}\n"
+    yield f"## How to read this\n\n{HOW_TO_READ}\n"
+    for dtype in tables.unique(summary["dtype"]):
+        cases = tables.unique(summary["case"])
+        largest = "memory" if "memory" in cases else cases[-1]
+        yield f"## {dtype}: the default rules against autodiff, case {largest}\n"
+        yield table(tables.overview(summary, accuracy, largest, dtype)) + "\n"
+        picture = folder / f"{stem}-{dtype}-error-against-time.png"
+        plots.save(plots.error_against_time(summary, accuracy, largest, dtype), picture)
+        yield f"![Error against time]({picture.name})\n"
+        yield (
+            f"Time in milliseconds, error in ULP; lower left is best. The green band ends at 4 ULP; errors above "
+            f"{plots.MOST_ULP:g} are drawn at the top.\n"
+        )
+        yield from _cases(summary, accuracy, cases, dtype)
+        single = [op.name for op in OPS if not op.elementwise]
+        chosen = summary[summary["op"].isin(single)]
+        if len(chosen):
+            picture = folder / f"{stem}-{dtype}-growth.png"
+            plots.save(plots.growth(chosen, dtype), picture)
+            yield f"## {dtype}: what a numerical gradient costs as arrays grow\n"
+            yield table(tables.growth(summary, dtype)) + "\n"
+            yield f"![Growth]({picture.name})\n"
+
+
+def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtype: str) -> Iterator[str]:
+    for case in cases:
+        yield f"## {dtype}, case {case}: all engines\n"
+        yield "Time of value and gradient (fwd_bwd):\n"
+        yield table(tables.engine_times(summary, case, dtype)) + "\n"
+        yield "Worst ULP of the worst gradient:\n"
+        yield table(tables.engine_errors(accuracy, case, dtype)) + "\n"
+        yield "Largest error of the worst gradient, relative to its largest entry:\n"
+        yield table(tables.engine_errors(accuracy, case, dtype, "norm_rel")) + "\n"
+
+
+def _header(run: Run) -> str:
+    machine = run.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    noise = machine["noise"]
+    floors = run.summary.drop_duplicates("device")
+    facts = {
+        "Machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
+        f"{machine['system']} {machine['architecture']}",
+        "Devices": ", ".join(str(device) for device in floors["device"].dropna()),
+        "Started": f"{machine['started']}, level {machine['level']}",
+        "Versions": f"Python {machine['python']}, {versions}",
+        "Commit": machine["commit"] or "not run from a git checkout",
+        "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
+        f"computation {100 * noise['spread']:.0f} %",
+        "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(run.summary)),
+        "Allocator": "glibc keeps freed memory up to 32 MiB an allocation (MALLOC_* in each row's environment); "
+        "with its defaults, calls that return large fresh arrays take several times longer",
+    }
+    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+
+
+def _floors(summary: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    for owner, engine in (("JAX", "autodiff"), ("NumPy", "numpy"), ("torch", "torch")):
+        floors = summary.loc[(summary["engine"] == engine) & summary["floor_us"].notna(), "floor_us"]
+        if len(floors):
+            yield owner, float(floors.median())

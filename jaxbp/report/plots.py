@@ -1,0 +1,132 @@
+"""The pictures of a report: error against time per op, and how numerical gradients grow."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jaxbp.cases import ELEMENTWISE_SIZES
+from jaxbp.report.tables import amount, default_engine, unique, worst_gradient
+
+#: Colour (Okabe and Ito's, told apart by colour-blind readers) and marker of each kind of engine.
+STYLES = {
+    "default rule": ("#0072B2", "o"),
+    "second rule": ("#56B4E9", "s"),
+    "autodiff": ("#D55E00", "D"),
+    "forward_difference": ("#CC79A7", "v"),
+    "central_difference": ("#009E73", "^"),
+    "numpy": ("#999999", "P"),
+    "torch": ("#E69F00", "X"),
+}
+COLUMNS = 6
+#: Errors below this, correctly rounded results, are drawn at the bottom.
+LEAST_ULP = 0.25
+#: Errors above this are drawn at the top: wrong whatever the number.
+MOST_ULP = 1e9
+
+
+def style_of(op: str, engine: str) -> str:
+    """The key of `STYLES` of an engine of an op."""
+    if not engine.startswith("rule:"):
+        return engine
+    return "default rule" if engine == default_engine(op) else "second rule"
+
+
+def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, case: str, dtype: str) -> Figure:
+    """One panel per op: the time of value and gradient on x, the gradient's worst ULP error on y."""
+    cells = summary[
+        (summary["case"] == case)
+        & (summary["dtype"] == dtype)
+        & (summary["mode"] == "fwd_bwd")
+        & (summary["status"] == "ok")
+    ]
+    errors = worst_gradient(accuracy)[["op", "case", "dtype", "engine", "max_ulp"]]
+    points = cells.merge(errors, on=["op", "case", "dtype", "engine"])
+    ops = unique(points["op"])
+    rows = max(1, math.ceil(len(ops) / COLUMNS))
+    figure, axes = plt.subplots(
+        rows, COLUMNS, figsize=(2.3 * COLUMNS, 1.75 * rows + 0.9), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis in axes.flat[len(ops) :]:
+        axis.set_axis_off()
+    for axis, op in zip(axes.flat, ops, strict=False):
+        _panel(axis, op, points[points["op"] == op])
+    for axis in axes[:, 0]:
+        axis.set_ylabel("worst ULP", fontsize=8)
+    _legend(figure, [style_of(op, e) for op, e in zip(points["op"], points["engine"], strict=True)])
+    figure.suptitle(f"Gradient error against time of value and gradient: case {case}, {dtype}", fontsize=11)
+    return figure
+
+
+def growth(summary: pd.DataFrame, dtype: str) -> Figure:
+    """Time against entries per op that is perturbed one entry at a time; hollow marks are extrapolated."""
+    cells = summary[
+        (summary["dtype"] == dtype)
+        & (summary["mode"] == "fwd_bwd")
+        & (summary["status"] == "ok")
+        & summary["case"].isin(ELEMENTWISE_SIZES)
+    ]
+    ops = unique(cells["op"])
+    figure, axes = plt.subplots(1, max(1, len(ops)), figsize=(3.6 * max(1, len(ops)), 3.4), squeeze=False, sharey=True)
+    for axis, op in zip(axes.flat, ops, strict=False):
+        for engine, points in cells[cells["op"] == op].sort_values("n").groupby("engine", sort=False):
+            colour, marker = STYLES[style_of(op, str(engine))]
+            axis.plot(points["n"], points["time_us"] / 1e6, color=colour, linewidth=1)
+            for _, point in points.iterrows():
+                face = colour if point["extrapolated"] == 1 else "none"
+                axis.plot(point["n"], point["time_us"] / 1e6, marker, color=colour, markerfacecolor=face)
+        axis.set(xscale="log", yscale="log", title=op, xlabel="entries of the largest array")
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("time of value and gradient, s")
+    _legend(figure, [style_of(op, e) for op, e in zip(cells["op"], cells["engine"], strict=True)])
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and free it."""
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axis: Axes, op: str, points: pd.DataFrame) -> None:
+    for _, point in points.iterrows():
+        colour, marker = STYLES[style_of(op, point["engine"])]
+        error = min(max(point["max_ulp"], LEAST_ULP), MOST_ULP)
+        axis.plot(point["time_us"] / 1e3, error, marker, color=colour, markersize=6, alpha=0.9, clip_on=False)
+    axis.set(xscale="log", yscale="log", ylim=(LEAST_ULP / 3, MOST_ULP * 5))
+    axis.set_title(op, fontsize=9)
+    axis.axhspan(LEAST_ULP / 3, 4, color="#009E73", alpha=0.08, linewidth=0)
+    # The fastest and the slowest engine: decades would say nothing within one, and run into each other over many.
+    low, high = points["time_us"].min(), points["time_us"].max()
+    axis.set_xlim(low / 1e3 / (high / low) ** 0.2, high / 1e3 * (high / low) ** 0.2)
+    axis.set_xticks([low / 1e3, high / 1e3], [amount(low), amount(high)])
+    axis.minorticks_off()
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+
+
+def _legend(figure: Figure, used: list[str]) -> None:
+    handles = list(_handles(used))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center" if figure.get_layout_engine() else "lower center",
+        ncols=len(handles),
+        fontsize=9,
+        frameon=False,
+    )
+
+
+def _handles(used: list[str]) -> Iterator[Line2D]:
+    for name, (colour, marker) in STYLES.items():
+        if name in used:
+            yield Line2D([], [], color=colour, marker=marker, linestyle="none", label=name.replace("_", " "))

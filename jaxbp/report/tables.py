@@ -1,0 +1,176 @@
+"""The tables of a report, as frames of text made from a run's summary and accuracy."""
+
+import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pandas as pd
+
+from jaxbp.ops import OPS
+
+VALUE = "value"
+T = TypeVar("T")
+
+
+def worst_gradient(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Per op, case, dtype and engine, the row of the cotangent with the largest ULP error."""
+    gradients = accuracy[accuracy["quantity"] != VALUE]
+    ranked = gradients.sort_values("max_ulp", ascending=False, kind="stable")
+    return ranked.drop_duplicates(["op", "case", "dtype", "engine"])
+
+
+def default_engine(op: str) -> str:
+    """The engine of an op's default rule; of an op that this version does not have, any rule."""
+    return next((f"rule:{known.default_rule.name}" for known in OPS if known.name == op), "rule:")
+
+
+def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, case: str, dtype: str) -> pd.DataFrame:
+    """One row per op at one case: the default rule against autodiff in digits, time and memory."""
+    times = summary[(summary["case"] == case) & (summary["dtype"] == dtype) & (summary["status"] == "ok")]
+    errors = worst_gradient(accuracy[(accuracy["case"] == case) & (accuracy["dtype"] == dtype)])
+    rows = []
+    for op in unique(summary["op"]):
+        ours = default_engine(op)
+        row = {"op": op, "rule": ours.removeprefix("rule:")}
+        for label, engine in (("rule", ours), ("autodiff", "autodiff")):
+            found = errors[(errors["op"] == op) & (errors["engine"] == engine)]
+            row[f"{label}: worst ULP"] = number(found["max_ulp"].iloc[0]) if len(found) else ""
+        for mode in ("fwd_bwd", "split"):
+            found = times[(times["op"] == op) & (times["engine"] == ours) & (times["mode"] == mode)]
+            row[f"{mode} / autodiff"] = ratio(found.iloc[0]) if len(found) else ""
+        for label, engine in (("rule", ours), ("autodiff", "autodiff")):
+            found = times[(times["op"] == op) & (times["engine"] == engine) & (times["mode"] == "fwd_res")]
+            row[f"{label}: kept"] = size(found["residual_bytes"].iloc[0]) if len(found) else ""
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.loc[:, (frame != "").any()]
+
+
+def engine_times(summary: pd.DataFrame, case: str, dtype: str, mode: str = "fwd_bwd") -> pd.DataFrame:
+    """One row per op at one case, one column per engine: median time with the half width of its interval."""
+    cells = summary[
+        (summary["case"] == case)
+        & (summary["dtype"] == dtype)
+        & (summary["mode"] == mode)
+        & (summary["status"] == "ok")
+    ]
+    cells = cells.assign(text=[duration(cell) for _, cell in cells.iterrows()])
+    return _pivot(cells)
+
+
+def engine_errors(accuracy: pd.DataFrame, case: str, dtype: str, column: str = "max_ulp") -> pd.DataFrame:
+    """One row per op at one case, one column per engine: the worst error of its worst gradient."""
+    errors = worst_gradient(accuracy[(accuracy["case"] == case) & (accuracy["dtype"] == dtype)])
+    return _pivot(errors.assign(text=[number(value) for value in errors[column]]).sort_index())
+
+
+def growth(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """How the cost of a gradient grows with the entries, for the ops perturbed one entry at a time."""
+    single = [op.name for op in OPS if not op.elementwise]
+    cells = summary[
+        summary["op"].isin(single)
+        & (summary["dtype"] == dtype)
+        & (summary["mode"] == "fwd_bwd")
+        & (summary["status"] == "ok")
+    ].sort_values(["op", "n"], key=lambda c: c.map(single.index) if c.name == "op" else c, kind="stable")
+    cells = cells.assign(text=[duration(cell) for _, cell in cells.iterrows()])
+    return _pivot(cells, index=["op", "case", "n"])
+
+
+def failures(summary: pd.DataFrame) -> pd.DataFrame:
+    """The failed cells with their reasons."""
+    return summary.loc[summary["status"] == "failed", ["op", "case", "dtype", "engine", "reason"]]
+
+
+def unique(values: Iterable[T]) -> list[T]:
+    """The distinct values in order of appearance."""
+    return list(dict.fromkeys(values))
+
+
+def number(value: float) -> str:
+    """A number in three digits.
+
+    >>> number(2.3456), number(16777215.0), number(math.inf), number(0.0), number(math.nan)
+    ('2.35', '1.68e+07', 'inf', '0', '')
+    """
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+def duration(cell: pd.Series) -> str:
+    """A time with its interval in the unit that reads best; extrapolated ones are marked.
+
+    >>> duration(pd.Series({"time_us": 1500.0, "time_us_low": 1400.0, "time_us_high": 1600.0, "extrapolated": 1.0}))
+    '1.5 ms ±0.1'
+    """
+    scale, unit = _unit(cell["time_us"])
+    text = f"{cell['time_us'] / scale:.3g} {unit}"
+    half = max(cell["time_us_high"] - cell["time_us"], cell["time_us"] - cell["time_us_low"]) / scale
+    if not math.isnan(half):
+        text += f" ±{half:.2g}" if half < 99.5 else f" ±{half:.0f}"
+    return text if cell["extrapolated"] == 1 else f"{text} (extrapolated)"
+
+
+def amount(time_us: float) -> str:
+    """A time in the unit that reads best.
+
+    >>> amount(12.34), amount(3.6e9 * 30)
+    ('12 µs', '30 h')
+    """
+    scale, unit = _unit(time_us)
+    return f"{time_us / scale:.2g} {unit}"
+
+
+def _unit(time_us: float) -> tuple[float, str]:
+    for scale, unit in ((1.0, "µs"), (1e3, "ms"), (1e6, "s")):
+        if time_us < 1000 * scale:
+            return scale, unit
+    return 3.6e9, "h"
+
+
+def ratio(cell: pd.Series) -> str:
+    """A ratio with its interval and verdict.
+
+    >>> ratio(pd.Series({"ratio": 0.8, "ratio_low": 0.75, "ratio_high": 0.84, "verdict": "faster"}))
+    '0.80 [0.75, 0.84] faster'
+    """
+    return f"{cell['ratio']:.2f} [{cell['ratio_low']:.2f}, {cell['ratio_high']:.2f}] {cell['verdict']}".strip()
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that reads best.
+
+    >>> size(0), size(4096), size(16777216)
+    ('0', '4 KiB', '16 MiB')
+    """
+    if math.isnan(count):
+        return ""
+    for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f}" + (" B" if count else "")
+
+
+def _pivot(cells: pd.DataFrame, index: list[str] | None = None) -> pd.DataFrame:
+    index = index or ["op"]
+    rows = cells.drop_duplicates([*index, "engine"])
+    table = rows.set_index([*index, "engine"])["text"].unstack("engine")
+    order = unique(tuple(row) for row in rows[index].itertuples(index=False))
+    columns = _merge_rules(table.loc[[key if len(index) > 1 else key[0] for key in order]])
+    return columns.reset_index()
+
+
+def _merge_rules(table: pd.DataFrame) -> pd.DataFrame:
+    """One column for the default rules and one for the second rules, whatever their names, then the engines."""
+    rules = [name for name in table.columns if name.startswith("rule:")]
+    merged: dict[str, list[str]] = {"default rule": [], "second rule": []}
+    for key, row in table.iterrows():
+        op = key[0] if isinstance(key, tuple) else key
+        default = default_engine(str(op))
+        others = [f"{row[r]} ({r[5:]})" for r in rules if r != default and isinstance(row[r], str)]
+        first = row.get(default)
+        merged["default rule"].append(first if isinstance(first, str) else "")
+        merged["second rule"].append("; ".join(others))
+    columns = {name: texts for name, texts in merged.items() if any(texts)}
+    order = ("autodiff", "forward_difference", "central_difference", "numpy", "torch")
+    rest = table[[name for name in order if name in table.columns]].fillna("")
+    return pd.concat([pd.DataFrame(columns, index=table.index), rest], axis=1)
