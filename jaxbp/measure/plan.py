@@ -45,7 +45,7 @@ ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {
     level.name: level
     for level in (
-        Level("quick", ("fwd_bwd",), Budget(0.08, 5, 20), Budget(0.02, 2, 3), 0.02, all_engines=False),
+        Level("quick", ("fwd_bwd",), Budget(0.05, 5, 12, 0.0005), Budget(0.02, 2, 3, 0.0005), 0.02, all_engines=False),
         Level("standard", ALL_MODES, Budget(0.7, 9, 40), Budget(0.1, 3, 5), 0.1, all_engines=True),
         Level("full", ALL_MODES, Budget(4.0, 15, 150), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
     )

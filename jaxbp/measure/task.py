@@ -43,15 +43,30 @@ class Prepared:
     scale: float = 1.0
 
 
-def measure(task: Task) -> Iterator[Row]:
-    """The rows of a task: accuracy and time of each engine, or a failure with its reason."""
-    op, level = find_op(task.op), LEVELS[task.level]
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A task's data: NumPy arguments, cotangent, and the exact value and cotangents.
+
+    Attributes:
+        about: the columns that all rows of the task share.
+    """
+
+    op: Op
+    level: Level
+    args: tuple[np.ndarray, ...]
+    ct: np.ndarray
+    exact: Exact
+    about: Row
+    rng: np.random.Generator
+
+
+def pose(task: Task) -> Problem:
+    """Draw a task's data and compute what is exact."""
+    op = find_op(task.op)
     case, dtype = op.case(task.case), numpy_dtype(task.dtype)
     args = case.arguments(dtype)
     ct = case.cotangent(op.output(args, {}).shape, dtype)
-    exact = engines.reference(op, args, ct)
     flops = op.count_flops(case.shapes)
-    rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
     about: Row = {
         "op": op.name,
         "op_version": op.version,
@@ -64,11 +79,19 @@ def measure(task: Task) -> Iterator[Row]:
         "input_bytes": sum(x.nbytes for x in args),
         "output_bytes": ct.nbytes,
     }
+    rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
+    return Problem(op, LEVELS[task.level], args, ct, engines.reference(op, args, ct), about, rng)
+
+
+def measure(task: Task) -> Iterator[Row]:
+    """The rows of a task: accuracy and time of each engine, or a failure with its reason."""
+    problem = pose(task)
+    about, level = problem.about, problem.level
     groups: dict[bool, list[Prepared]] = {False: [], True: []}
     for name in task.engines:
         try:
-            prepared = _prepare(op, make_engine(op, name), args, ct, level, rng)
-            yield from ({**about, "engine": name, **row} for row in _compare(op, prepared, exact, rng))
+            prepared = prepare(problem, name)
+            yield from compare(problem, prepared)
             groups[prepared.engine.difference is not None].append(prepared)
         except Exception as error:
             yield {**about, "engine": name, **_failure(error)}
@@ -80,32 +103,42 @@ def measure(task: Task) -> Iterator[Row]:
             for mode, executable in p.executables.items()
         }
         try:
-            samples = interleave(thunks, budget, rng)
+            samples = interleave(thunks, budget, problem.rng)
         except Exception as error:
             yield from ({**about, "engine": p.engine.name, **_failure(error)} for p in group)
             continue
         for p in group:
-            for mode, executable in p.executables.items():
+            for mode in p.executables:
                 taken = samples[json.dumps([p.engine.name, mode])]
-                yield {
-                    **about,
-                    "engine": p.engine.name,
-                    "kind": "time",
-                    "mode": mode,
-                    "samples_us": [1e6 * s * p.scale for s in taken.seconds],
-                    "inner": taken.inner,
-                    "lower_ms": executable.lower_ms,
-                    "compile_ms": executable.compile_ms,
-                    "first_call_us": p.first_call_us[mode],
-                    "residual_bytes": executable.residual_bytes,
-                    "extrapolated": p.scale,
-                }
+                yield time_row(problem, p, mode, taken.seconds, taken.inner, interleaved=True)
 
 
-def _prepare(
-    op: Op, engine: Engine, args: tuple[Any, ...], ct: Any, level: Level, rng: np.random.Generator
-) -> Prepared:
-    args, ct = engine.prepare(args), engine.prepare(ct)
+def time_row(
+    problem: Problem, prepared: Prepared, mode: Mode, seconds: list[float], inner: int, *, interleaved: bool
+) -> Row:
+    """The row of one timed cell; `interleaved` says that its rounds were shared with the task's other engines."""
+    executable = prepared.executables[mode]
+    return {
+        **problem.about,
+        "engine": prepared.engine.name,
+        "kind": "time",
+        "mode": mode,
+        "samples_us": [1e6 * s * prepared.scale for s in seconds],
+        "inner": inner,
+        "interleaved": interleaved,
+        "lower_ms": executable.lower_ms,
+        "compile_ms": executable.compile_ms,
+        "first_call_us": prepared.first_call_us[mode],
+        "residual_bytes": executable.residual_bytes,
+        "extrapolated": prepared.scale,
+    }
+
+
+def prepare(problem: Problem, name: str) -> Prepared:
+    """Build an engine's executables and call each once."""
+    op, rng, level = problem.op, problem.rng, problem.level
+    engine = make_engine(op, name)
+    args, ct = engine.prepare(problem.args), engine.prepare(problem.ct)
     entries, scale = None, 1.0
     executables: dict[Mode, Executable]
     if engine.owner == "jax":
@@ -131,15 +164,16 @@ def _timed(call: Callable[[], Any]) -> float:
     return 1e6 * (time.perf_counter() - start)
 
 
-def _compare(op: Op, prepared: Prepared, exact: Exact, rng: np.random.Generator) -> Iterator[Row]:
+def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     """One accuracy row for the value and for each cotangent, from the executable that will be timed."""
     y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
-    exact_y, exact_cts = exact
-    yield _accuracy("value", np.asarray(y), exact_y, None, rng)
+    exact_y, exact_cts = problem.exact
+    about = {**problem.about, "engine": prepared.engine.name}
+    yield {**about, **_accuracy("value", np.asarray(y), exact_y, None, problem.rng)}
     entries = prepared.entries or (None,) * len(cts)
-    for name, actual, truth, chosen in zip(op.arguments, cts, exact_cts, entries, strict=True):
+    for name, actual, truth, chosen in zip(problem.op.arguments, cts, exact_cts, entries, strict=True):
         if truth is not None:
-            yield _accuracy(f"ct_{name}", np.asarray(actual), truth, chosen, rng)
+            yield {**about, **_accuracy(f"ct_{name}", np.asarray(actual), truth, chosen, problem.rng)}
 
 
 def _accuracy(

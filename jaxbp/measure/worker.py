@@ -24,9 +24,7 @@ def main() -> None:
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     owner = sys.argv[1]
-    precision = jax.config.jax_default_matmul_precision or "default"
-    about = {"device": device(owner), "floor_us": dispatch_floor(owner), "precision": precision}
-    write(rows, {"kind": "worker", "owner": owner, **about})
+    write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
     for line in sys.stdin:
         for row in measure(Task(**json.loads(line))):
             write(rows, row)
@@ -39,10 +37,14 @@ def write(rows: TextIO, row: dict[str, Any]) -> None:
     rows.flush()
 
 
-def device(owner: str) -> str:
-    """What the owner computes on: `cpu`, or the accelerator's name."""
+def describe(owner: str) -> dict[str, Any]:
+    """What all rows of this process share: device (`cpu`, or the accelerator's name), dispatch floor, precision."""
     first = jax.devices()[0]
-    return "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind
+    return {
+        "device": "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind,
+        "floor_us": dispatch_floor(owner),
+        "precision": jax.config.values["jax_default_matmul_precision"] or "default",
+    }
 
 
 def dispatch_floor(owner: str) -> float:

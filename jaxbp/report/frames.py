@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jaxbp.measure.verdict import median_interval, ratio_interval, verdict
@@ -131,7 +130,7 @@ def _with_split(rows: Iterable[Row]) -> list[Row]:
     for row in timed:
         other = backward.get((*_cell(row)[:-1], row["engine"]))
         if row["mode"] == "fwd_res" and other:
-            total = (np.asarray(row["samples_us"]) + np.asarray(other["samples_us"])).tolist()
+            total = [a + b for a, b in zip(row["samples_us"], other["samples_us"], strict=False)]
             both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
             split.append(
                 {**row, **both, "mode": "split", "samples_us": total, "inner": min(row["inner"], other["inner"])}
@@ -163,8 +162,8 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
     }
     if baseline is None:
         return cell
-    # Rules and autodiff are sampled in the same rounds; other engines are not.
-    interleaved = row["engine"] == "autodiff" or row["engine"].startswith("rule:")
+    # Rules are sampled in the same rounds as autodiff; other engines are not.
+    interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
     ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=interleaved)
     cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
     if interleaved and row["engine"] != "autodiff":

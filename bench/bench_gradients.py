@@ -1,0 +1,50 @@
+"""The cells of `jaxbp bench` under pytest-benchmark, grouped by case so that engines stand side by side."""
+
+import functools
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.conftest import Recorder
+from jaxbp.measure.executables import Mode
+from jaxbp.measure.plan import Task
+from jaxbp.measure.task import Prepared, Problem, compare, pose, prepare, time_row
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(task: Task) -> Problem:
+    return pose(task)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(task: Task, engine: str) -> tuple[Prepared, list[dict]]:
+    problem = _problem(task)
+    prepared = prepare(problem, engine)
+    return prepared, list(compare(problem, prepared))
+
+
+def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[Task, str, Mode]) -> None:
+    """Time one cell: the executable whose result was compared with the reference, every output waited for."""
+    task, engine, mode = cell
+    prepared, accuracy = _prepared(task, engine)
+    if mode not in prepared.executables:
+        pytest.fail(f"{task.op} {task.case} {engine} has no mode {mode}")
+    for row in accuracy:
+        recorder.add(row, task.owner)
+    gradients = [row for row in accuracy if row["quantity"] != "value"]
+    benchmark.group = f"{task.op} {task.case} {task.dtype} {mode}"
+    benchmark.extra_info.update(
+        engine=engine,
+        extrapolated=prepared.scale,
+        residual_bytes=prepared.executables[mode].residual_bytes,
+        value_max_ulp=accuracy[0]["max_ulp"],
+        gradient_max_ulp=max(row["max_ulp"] for row in gradients),
+        gradient_median_ulp=max(row["median_ulp"] for row in gradients),
+        gradient_norm_rel=max(row["norm_rel"] for row in gradients),
+    )
+    benchmark(prepared.executables[mode].call)
+    if benchmark.stats is None:  # --benchmark-disable runs the function once and times nothing.
+        return
+    seconds = list(benchmark.stats.stats.data)
+    iterations = benchmark.stats.iterations
+    recorder.add(time_row(_problem(task), prepared, mode, seconds, iterations, interleaved=False), task.owner)

@@ -1,0 +1,83 @@
+"""The benchmark session: settings before JAX starts, and a run's folder and report at the end."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from jaxbp.engines import Owner
+from jaxbp.measure import worker
+from jaxbp.measure.machine import describe_machine, measure_noise, now
+from jaxbp.measure.plan import Task, find_dtype, plan
+from jaxbp.measure.sweep import Journal
+from jaxbp.report.markdown import write_report
+from jaxbp.report.run import write_frames, write_machine
+
+LEVEL = "standard"
+REPORT = pytest.StashKey[Path]()
+#: JAX first: the threads that NumPy and torch leave spinning would slow it down.
+OWNERS: tuple[Owner, ...] = ("jax", "numpy", "torch")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One benchmark per cell, owner after owner, the engines of a case side by side."""
+    if "cell" not in metafunc.fixturenames:
+        return
+    dtypes = [find_dtype(name.strip()) for name in str(metafunc.config.getoption("--dtypes")).split(",")]
+    if "float64" in dtypes:
+        jax.config.update("jax_enable_x64", True)
+    tasks = sorted(plan(dtypes=dtypes, level=LEVEL), key=lambda task: OWNERS.index(task.owner))
+    cells = [(task, engine, mode) for task in tasks for engine in task.engines for mode in _modes(task, engine)]
+    metafunc.parametrize("cell", cells, ids=["-".join((t.op, t.case, t.dtype, e, m)) for t, e, m in cells])
+
+
+def _modes(task: Task, engine: str) -> tuple[str, ...]:
+    if engine.endswith("_difference"):
+        return ("fwd_bwd",)
+    return ("fwd", "fwd_res", "bwd", "fwd_bwd") if task.owner == "jax" else ("fwd", "fwd_bwd")
+
+
+@dataclasses.dataclass
+class Recorder:
+    """The run that a session writes: its rows go to the journal as they are measured."""
+
+    folder: Path
+    journal: Journal
+
+    def add(self, row: dict[str, Any], owner: Owner) -> None:
+        """Write one row."""
+        self.journal.append({**row, **_about(owner)})
+
+
+@functools.cache
+def _about(owner: Owner) -> dict[str, Any]:
+    return {**worker.describe(owner), "environment": "{}", "level": LEVEL}
+
+
+@pytest.fixture(scope="session")
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """Opens the run's folder before the first benchmark, writes frames and report after the last."""
+    noise, started = measure_noise(), now()
+    machine = describe_machine()
+    folder = Path(str(request.config.getoption("--out"))) / machine["name"] / f"{started.replace(':', '')}-pytest"
+    facts = {"noise": {**dataclasses.asdict(noise), "verdict": noise.verdict}, "started": started, "level": "pytest"}
+    write_machine(folder, {**machine, **facts})
+    recorder = Recorder(folder, Journal(folder))
+    yield recorder
+    recorder.journal.close()
+    request.config.stash[REPORT] = write_report(write_frames(folder))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say where the report is."""
+    if REPORT in config.stash:
+        terminalreporter.write_line(f"Report: {config.stash[REPORT]}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No hop to another thread per call, as in the workers of `jaxbp bench`."""
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

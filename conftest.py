@@ -1,0 +1,21 @@
+"""`pytest` runs the tests; `pytest --benchmark` runs the benchmarks under bench/ in their place."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("jaxbp")
+    group.addoption("--benchmark", action="store_true", help="Run the benchmarks under bench/, not the tests.")
+    group.addoption("--dtypes", default="f32", help="With --benchmark: f32, f64, bf16, f16, separated by commas.")
+    group.addoption("--out", default="results", help="With --benchmark: --out=DIR, folder of all results (with the equals sign).")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--benchmark"):
+        return
+    if config.args_source is config.ArgsSource.TESTPATHS:
+        config.args = [str(Path(__file__).parent / "bench")]
+    # What pytest-benchmark has to say about a measurement is for the user to read, no reason to stop.
+    config.addinivalue_line("filterwarnings", "default")
