@@ -1,6 +1,7 @@
 """Hand-written gradients for JAX, each compared with autodiff, differences and NumPy in accuracy and speed."""
 
 from jaxbp import ops as ops
+from jaxbp.accuracy.ulp import ulp_error as ulp_error
 from jaxbp.engines import engine_names as engine_names
 from jaxbp.op import Op as Op
 from jaxbp.op import Rule as Rule

@@ -77,8 +77,10 @@ def make_engine(op: Op, name: str, **options: Any) -> Engine:
 
 def reference(
     op: Op, args: tuple[np.ndarray, ...], ct: np.ndarray, **options: Any
-) -> tuple[np.ndarray, tuple[np.ndarray | None, ...]]:
+) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The yardstick: value and cotangents from the NumPy reference, in a wider precision than the arguments.
+
+    As in `value_and_vjp`, an argument of an integer or boolean dtype has None for its cotangent.
 
     Arguments of float32 and below are exact in float64. float64 arguments are taken to `np.longdouble`, which
     has 11 more bits on x86; where a platform's long double is no wider, float64 is compared with itself.

@@ -103,15 +103,24 @@ class BoundRule:
         def primal(*args: jax.Array) -> jax.Array:
             return fwd(*args)[0]
 
+        def pullback(res: Any, ct: jax.Array) -> tuple[Any, ...]:
+            # A residual that was a Python number in the call comes back as a number, which has no shape.
+            return bwd(jax.tree.map(jnp.asarray, res), ct)
+
         primal.__name__ = self.op.name
         function = jax.custom_vjp(primal)
-        function.defvjp(fwd, bwd)
+        function.defvjp(fwd, pullback)
         # Inlined, so that a caller's own jit sees the arithmetic and not a call.
         return jax.jit(function, inline=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
         arrays, options = self.op.bind(*args, **kwargs)
-        return self.function(**options)(*self.op.promote(arrays, options))
+        arrays = _vary_alike(self.op.promote(arrays, options))
+        try:
+            return self.function(**options)(*arrays)
+        except (TypeError, ValueError):
+            self.op.output(arrays, options)  # Says in a sentence what does not fit, if that is what went wrong.
+            raise
 
     def value_and_vjp(self, args: tuple[Any, ...], ct: Any, **options: Any) -> tuple[Any, tuple[Any, ...]]:
         """`Op.value_and_vjp` under this rule."""
@@ -267,7 +276,7 @@ class Op:
         try:
             return jax.eval_shape(functools.partial(self.stock, **options), *args)
         except (TypeError, ValueError) as error:
-            raise type(error)(
+            raise ValueError(
                 f"{self.name}: the arguments {self._describe(args)} do not fit together: {error}"
             ) from None
 
@@ -349,6 +358,22 @@ class Op:
         yield "Rules:\n" + "\n".join(f"    {b.name}: {b.rule.note}" for b in self.rules.values())
         yield f"Source: {self.source}"
         yield f"Example:\n\n{self.example}"
+
+
+def _vary_alike(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Under shard_map, let all arguments vary over the mesh axes that one of them varies over.
+
+    JAX does so for its own functions, and sums the cotangent of a replicated argument over those axes; a custom VJP
+    is left to do it itself.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in args]
+    union = frozenset().union(*varying)
+    if not union:
+        return args
+    return tuple(
+        jax.lax.pcast(x, tuple(union - own), to="varying") if own != union else x
+        for x, own in zip(args, varying, strict=True)
+    )
 
 
 def is_inexact(x: Any) -> bool:

@@ -44,8 +44,17 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "commit": git_commit(),
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "variables": {name: _without_paths(os.environ[name]) for name in VARIABLES if name in os.environ},
     }
+
+
+def _without_paths(text: str) -> str:
+    """A variable's value without its absolute paths, which name folders of whoever measures.
+
+    >>> _without_paths("--xla_dump_to=/home/someone/dump --xla_cpu_enable_fast_math=true")
+    '--xla_dump_to=<path> --xla_cpu_enable_fast_math=true'
+    """
+    return re.sub(r"(?<![^\s=:,])[/~][^\s:,]+", "<path>", text)
 
 
 def now() -> str:
@@ -55,7 +64,7 @@ def now() -> str:
 
 def git_commit() -> str | None:
     """The commit of the source tree jaxbp runs from, `+` appended if it has uncommitted changes; None outside git."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).resolve().parents[1]
     try:
         if Path(_git(package, "rev-parse", "--show-toplevel")) != package.parent:
             return None  # Installed into somebody else's repository.

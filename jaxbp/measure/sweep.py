@@ -4,6 +4,7 @@ A worker that crashes, hangs or meets an op that raises costs its task, which be
 the sweep goes on with a new worker.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -55,11 +56,17 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            errors="replace",
             env={**os.environ, **self.environment},
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self.about = json.loads(self._next(time.monotonic() + STARTUP_SECONDS))
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.about = self._next(time.monotonic() + STARTUP_SECONDS)
+        except WorkerError:
+            self.close()
+            raise
 
     def rows(self, task: Task, timeout_seconds: float) -> Iterator[Row]:
         """The rows of a task as they are measured."""
@@ -70,14 +77,18 @@ class Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
-        while (row := json.loads(self._next(deadline)))["kind"] != "done":
+        while (row := self._next(deadline))["kind"] != "done":
             yield row
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        self._errors.close()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):  # A task that the dead process never read.
+                stream.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -85,14 +96,17 @@ class Worker:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _next(self, deadline: float) -> str:
+    def _next(self, deadline: float) -> Row:
         try:
             line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise WorkerError("The worker took too long and was stopped.") from None
         if line is None:
             raise self._died()
-        return line
+        row = _parse_row(line)
+        if row is None:
+            raise WorkerError(f"The worker printed what is no row: {line.strip()[:300]!r}.")
+        return row
 
     def _died(self) -> WorkerError:
         code = self._process.wait()
@@ -114,6 +128,7 @@ class Journal:
         self.path = folder / self.NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _drop_cut_off_line(self.path)
             self._file = self.path.open("a")
         except OSError as error:
             raise ResultsError(f"The results folder {folder} cannot be written: {error.strerror}.") from error
@@ -131,24 +146,39 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # What a full disk refused is tried again here; `append` has said so.
+            self._file.close()
 
 
 def read_journal(folder: Path) -> list[Row]:
     """The rows of a run's journal; a last line that was cut off when the run was killed is left out."""
     path = folder / Journal.NAME
     try:
-        lines = path.read_text().splitlines()
+        *lines, _ = path.read_text(errors="replace").split("\n")
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
     rows = []
     for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ResultsError(f"{path} is broken at line {number}: {error.msg}.") from error
+        row = _parse_row(line)
+        if row is None:
+            raise ResultsError(f"{path} is broken at line {number}: {line[:80]!r} is no row.")
+        rows.append(row)
     return rows
+
+
+def _parse_row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "kind" in row else None
+
+
+def _drop_cut_off_line(path: Path) -> None:
+    """Remove a last line without an end, so that the next row does not continue it."""
+    if path.is_file():
+        text = path.read_bytes()
+        os.truncate(path, text.rfind(b"\n") + 1)
 
 
 def remaining(tasks: list[Task], rows: list[Row]) -> list[Task]:
@@ -164,6 +194,7 @@ def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task],
         for task in tasks:
             progress(task)
             key = (task.owner, task.dtype == "float64")
+            settled = set()
             try:
                 if key not in workers:
                     workers[key] = Worker(task.owner, x64=key[1])
@@ -175,11 +206,13 @@ def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task],
                 }
                 for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
                     journal.append({**row, **about})
+                    if row["kind"] in ("time", "failure"):
+                        settled.add(row["engine"])
                 journal.append({**task.to_json(), "kind": "done"})
             except WorkerError as error:
                 if key in workers:
                     workers.pop(key).close()
-                for engine in task.engines:
+                for engine in (name for name in task.engines if name not in settled):
                     journal.append({**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)})
                 journal.append({**task.to_json(), "kind": "done"})
     finally:

@@ -22,7 +22,7 @@ from jaxbp.op import Op
 COMPARED = 2**18
 
 Row = dict[str, Any]
-Exact = tuple[np.ndarray, tuple[np.ndarray | None, ...]]
+Exact = tuple[np.ndarray, tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,8 @@ def _accuracy(
         worst = int(entries[worst])
     where = [int(i) for i in np.unravel_index(worst, shape)]
     largest = float(np.max(np.abs(exact)))
-    difference = float(np.max(np.abs(actual.astype(exact.dtype) - exact)))
+    with np.errstate(invalid="ignore"):  # inf - inf: NaN says that this error has no size.
+        difference = float(np.max(np.abs(actual.astype(exact.dtype) - exact)))
     return {
         "kind": "accuracy",
         "quantity": quantity,

@@ -62,11 +62,12 @@ def stable_tanh_fwd(x):
 def stable_tanh_bwd(res, ct):
     (x,) = res
     # sech^2 = 4 q / (1 + q)^2 with q = exp(-2|x|), the square multiplied out because that rounds less. q itself
-    # would vanish where 4 q is still a normal number: in the tail it is computed as e^20 q, and 20 - 2|x| is exact.
+    # would vanish where 4 q is still a normal number: in the tail, where 1 + q is 1 in float64 too, it is computed
+    # as e^40 q, and 40 - 2|x| is exact.
     a = jnp.abs(x)
-    tail = a > 10
-    q = jnp.exp(jnp.where(tail, 20, 0) - 2 * a)
-    return (ct * jnp.where(tail, q * (4 * math.exp(-20)), 4 * q / (1 + q * (2 + q))),)
+    tail = a > 20
+    q = jnp.exp(jnp.where(tail, 40, 0) - 2 * a)
+    return (ct * jnp.where(tail, q * (4 * math.exp(-40)), 4 * q / (1 + q * (2 + q))),)
 
 
 def textbook_tanh_fwd(x):

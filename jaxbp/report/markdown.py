@@ -38,8 +38,13 @@ def write_report(run: Run, path: Path | None = None) -> Path:
 
 def table(frame: pd.DataFrame) -> str:
     """A frame of text as a Markdown table; cell text cannot break out of its cell."""
-    escaped = frame.astype(str).map(lambda text: text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " "))
-    return str(escaped.to_markdown(index=False, disable_numparse=True))
+    return str(frame.astype(str).map(_escape).to_markdown(index=False, disable_numparse=True))
+
+
+def _escape(text: str) -> str:
+    # Entities, because a backslash before the bar may itself be escaped by one in the text.
+    text = " ".join(text.splitlines())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
 
 
 def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:

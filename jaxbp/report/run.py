@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,20 @@ from jaxbp.report.frames import (
 )
 
 MACHINE = "machine.json"
+#: What the report and the tables cannot do without.
+MACHINE_FACTS = frozenset(
+    ("name", "cpu", "architecture", "cores", "memory_bytes", "system", "python", "versions", "commit", "noise")
+    + ("started", "level")
+)
 SUMMARY = "summary.csv"
 ACCURACY = "accuracy.csv"
 SAMPLES = "samples.parquet"
+
+#: The columns that hold text. Pandas would read a commit of digits as a number, and an empty column as one of NaN.
+TEXT = (
+    *("op", "case", "shapes", "dtype", "engine", "mode", "device", "verdict", "status", "reason", "environment"),
+    *("precision", "machine", "commit", "jax", "quantity", "worst_index"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +59,11 @@ def write_machine(folder: Path, machine: dict[str, Any]) -> None:
 def read_machine(folder: Path) -> dict[str, Any]:
     """Read `machine.json` back."""
     with naming(folder / MACHINE, "read"):
-        return json.loads((folder / MACHINE).read_text())
+        machine = json.loads((folder / MACHINE).read_text())
+        missing = MACHINE_FACTS - set(machine) if isinstance(machine, dict) else MACHINE_FACTS
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return machine
 
 
 def write_frames(folder: Path, rows: list[dict[str, Any]] | None = None) -> Run:
@@ -76,10 +92,17 @@ def read_run(folder: Path) -> Run:
 
 def _read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
     with naming(path, "read"):
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        content = path.read_text()
+        frame = pd.read_csv(io.StringIO(content), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
+        # Pandas fills a row that was cut off with NaN.
+        if not content.endswith("\n"):
+            raise ValueError("its last line is cut off")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ResultsError(f"{path} is not a table of this version of jaxbp: it has no column {missing[0]!r}.")
+    for name in columns:
+        if len(frame) and name not in TEXT and not pd.api.types.is_numeric_dtype(frame[name]):
+            raise ResultsError(f"{path} cannot be read: its column {name!r} does not hold numbers alone.")
     text = ("verdict", "reason")
     return frame.assign(**{name: frame[name].fillna("") for name in text if name in frame.columns})
 

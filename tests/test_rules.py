@@ -1,0 +1,210 @@
+"""Every rule of every op against the NumPy reference, and planted faults that this comparison must catch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp import Op, Rule
+from jaxbp.accuracy.summary import summarize
+from jaxbp.broadcasting import shape_of, sum_to
+from jaxbp.engines import reference
+
+OPS = {op.name: op for op in jaxbp.OPS}
+RULES = [(op, f"rule:{name}") for op in jaxbp.OPS for name in op.rules]
+#: Entries of these are sums that may cancel: their errors are judged against the largest entry alone.
+SUMS = {"matmul", "linear", "neuron", "rational", "shift", "scale", "scaled_sum"}
+#: Rules that the op's own documentation calls inaccurate in the tails.
+TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron"}
+DTYPES = ["float32", "float64", "bfloat16", "float16"]
+#: The cases' arguments reach magnitudes whose gradients overflow or vanish in float16.
+BEYOND_FLOAT16 = {"exp", "sigmoid", "tanh", "log", "reciprocal", "divide", "square", "sqrt", "power", "rational"}
+
+
+def draw(op: Op, dtype: str, shapes: tuple[tuple[int, ...], ...] | None = None, limit=(0, np.inf)):
+    """Small arguments of an op and a cotangent, as NumPy arrays."""
+    rng = np.random.default_rng(7)
+    case = op.case("small")
+    drawn = [np.asarray(draw(rng, s)) for draw, s in zip(case.draws, shapes or case.shapes, strict=True)]
+    args = tuple((np.sign(x) * np.clip(np.abs(x), *limit)).astype(jnp.dtype(dtype)) for x in drawn)
+    if op.name in ("maximum", "minimum"):
+        # Ties are a matter of convention, and have tests of their own.
+        args = (args[0], np.where(args[0] == args[1], args[1] + 1, args[1]).astype(args[1].dtype))
+    y = jax.eval_shape(op.stock, *args)
+    return args, case.cotangent(y.shape, np.dtype(y.dtype))
+
+
+def assert_right(op: Op, engine: str, args, ct) -> None:
+    """Value and every cotangent: shape, dtype, and error against the reference."""
+    y, cts = op.value_and_vjp(args, ct, engine=engine)
+    exact_y, exact_cts = reference(op, args, ct)
+    eps = float(jnp.finfo(ct.dtype).eps)
+    assert len(cts) == len(args)
+    for actual, exact, like in ((y, exact_y, ct), *zip(cts, exact_cts, args, strict=True)):
+        actual = np.asarray(actual)
+        assert actual.shape == exact.shape == like.shape
+        assert actual.dtype == like.dtype
+        error = summarize(actual.ravel(), exact.ravel())
+        assert error.wrong_nans == error.wrong_infinities == 0
+        largest = np.abs(np.asarray(exact, np.float64)).max()
+        assert np.abs(actual.astype(np.float64) - exact).max() <= 16 * eps * largest
+        if op.name not in SUMS:
+            assert error.wrong_zeros == 0
+            assert error.max_ulp <= 16
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("op", "engine"), RULES, ids=lambda p: p if isinstance(p, str) else p.name)
+def test_rule_agrees_with_the_reference(op, engine, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        args, ct = draw(op, dtype, limit=limit(op, engine, dtype))
+        assert_right(op, engine, args, ct)
+
+
+def limit(op: Op, engine: str, dtype: str) -> tuple[float, float]:
+    """The magnitudes to which arguments are clipped."""
+    if op.name in TEXTBOOK_TAILS and engine == "rule:textbook":
+        return 0, 1  # Where 1 - y does not cancel, the textbook rule is right too.
+    if dtype == "float16" and op.name in BEYOND_FLOAT16:
+        return 0.5, 4
+    return 0, np.inf
+
+
+@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.elementwise and len(op.arguments) > 1], ids=repr)
+@pytest.mark.parametrize("shapes", [((3, 1), (1, 4)), ((), (5,)), ((2, 3), (3,)), ((4, 1, 2), (3, 1)), ((1,), (6,))])
+def test_cotangents_are_summed_over_broadcast_axes(op, shapes):
+    shapes = (*shapes, shapes[0])[: len(op.arguments)]
+    for name in op.rules:
+        args, ct = draw(op, "float32", shapes)
+        assert_right(op, f"rule:{name}", args, ct)
+
+
+MATMUL_SHAPES = [
+    ((4,), (4,)),
+    ((4,), (4, 3)),
+    ((2, 4), (4,)),
+    ((2, 4), (4, 3)),
+    ((5, 2, 4), (4, 3)),
+    ((2, 4), (5, 4, 3)),
+    ((5, 2, 4), (5, 4, 3)),
+    ((6, 1, 2, 4), (5, 4, 3)),
+    ((5, 2, 4), (4,)),
+    ((4,), (5, 4, 3)),
+    ((5, 2, 4), (1, 4, 3)),
+]
+
+
+@pytest.mark.parametrize("shapes", MATMUL_SHAPES, ids=str)
+def test_matmul_takes_all_shapes_of_jnp(shapes):
+    args, ct = draw(jaxbp.matmul, "float32", shapes)
+    assert_right(jaxbp.matmul, "rule:transpose", args, ct)
+
+
+@pytest.mark.parametrize("rows", [(), (3,), (2, 3)])
+def test_linear_and_neuron_take_any_batch_axes(rows):
+    args, ct = draw(jaxbp.linear, "float32", ((*rows, 4), (4, 5), (5,)))
+    assert_right(jaxbp.linear, "rule:transpose", args, ct)
+    for rule in jaxbp.neuron.rules:
+        args, ct = draw(jaxbp.neuron, "float32", ((5,), (*rows, 4)))
+        assert_right(jaxbp.neuron, f"rule:{rule}", args, ct)
+
+
+@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
+def test_rules_agree_with_autodiff_of_stock_at_case_sizes(op):
+    args, ct = draw(op, "float32")
+    y, cts = op.value_and_vjp(args, ct, engine="autodiff")
+    ours_y, ours = op.value_and_vjp(args, ct)
+    for actual, expected in zip((ours_y, *ours), (y, *cts), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=3e-6)
+
+
+KINKS = [(op, kink, name) for op in jaxbp.OPS for kink in op.kinks for name in kink.gradient]
+
+
+@pytest.mark.parametrize(("op", "kink", "rule"), KINKS, ids=str)
+def test_kinks_follow_the_stated_convention(op, kink, rule):
+    args = tuple(np.float32(v) for v in kink.at)
+    _, cts = op.rules[rule].value_and_vjp(args, np.float32(1))
+    assert tuple(float(c) for c in cts) == kink.gradient[rule]
+
+
+def test_every_kink_states_every_rule():
+    for op in jaxbp.OPS:
+        for kink in op.kinks:
+            assert set(kink.gradient) == set(op.rules)
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "exact"),
+    [(jaxbp.sigmoid, 20.0, 2.0611536e-9), (jaxbp.tanh, 44.0, 2.42218e-38)],
+    ids=["sigmoid", "tanh"],
+)
+def test_the_default_rule_is_right_where_autodiff_says_zero(op, x, exact):
+    assert float(jax.grad(op.stock)(x)) == 0
+    assert float(jax.grad(op)(x)) == pytest.approx(exact, rel=1e-5)
+    assert float(jax.grad(op)(-x)) == pytest.approx(exact, rel=1e-5)
+
+
+# Planted faults: each is a rule as somebody could have written it.
+
+
+def spoil(op: Op, bwd) -> Op:
+    """A copy of an op whose default rule has another backward pass."""
+    rule = op.default_rule.rule
+    return op.replace(rules=(Rule(rule.name, rule.fwd, bwd),))
+
+
+def wrong_sign(res, ct):
+    x, y = res
+    return jaxbp.divide.default_rule.bwd(res, ct)[0], sum_to(ct * x / (y * y), y)
+
+
+def missing_broadcast_sum(res, ct):
+    x, y = res
+    return ct * y, ct * x
+
+
+def transposed(res, ct):
+    a, b = res
+    return jnp.matmul(ct, b), jnp.matmul(a, ct)
+
+
+def one_entry_off(res, ct):
+    (ct_x,) = jaxbp.sigmoid.default_rule.bwd(res, ct)
+    return (ct_x.at[17].multiply(1.001),)
+
+
+def second_gradient_forgotten(res, ct):
+    a, _ = res
+    ct_a, _ = jaxbp.matmul.default_rule.bwd(res, ct)
+    return ct_a, jnp.zeros_like(a)
+
+
+FAULTS = [
+    (jaxbp.divide, wrong_sign, None),
+    (jaxbp.multiply, missing_broadcast_sum, ((3,), (2, 3))),
+    (jaxbp.matmul, transposed, ((4, 4), (4, 4))),
+    (jaxbp.matmul, second_gradient_forgotten, ((4, 4), (4, 4))),
+    (jaxbp.sigmoid, one_entry_off, None),
+]
+
+
+@pytest.mark.parametrize(("op", "bwd", "shapes"), FAULTS, ids=[bwd.__name__ for _, bwd, _ in FAULTS])
+def test_planted_faults_are_caught(op, bwd, shapes):
+    args, ct = draw(op, "float32", shapes)
+    engine = f"rule:{op.default_rule.name}"
+    assert_right(op, engine, args, ct)
+    with pytest.raises((AssertionError, ValueError, TypeError)):
+        assert_right(spoil(op, bwd), engine, args, ct)
+
+
+def test_a_forward_pass_that_is_off_is_caught():
+    wrong = jaxbp.add.replace(rules=(Rule("off", lambda x, y: (x + y * 1.0001, (shape_of(x), shape_of(y))), add_bwd),))
+    args, ct = draw(jaxbp.add, "float32")
+    with pytest.raises(AssertionError):
+        assert_right(wrong, "rule:off", args, ct)
+
+
+def add_bwd(res, ct):
+    return jaxbp.add.default_rule.bwd(res, ct)

@@ -1,0 +1,108 @@
+"""Ops under JAX's transformations: jit, vmap, scan, remat, shard_map, grad of grad, strict promotion."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.engines import reference
+
+
+def small(op):
+    args = op.case("small").arguments(np.dtype("float32"))
+    ct = op.case("small").cotangent(op.output(args, {}).shape, np.dtype("float32"))
+    return args, ct
+
+
+def loss_of(op, ct):
+    return lambda *args: jnp.sum(op(*args) * ct)
+
+
+def all_gradients(f, args):
+    return jax.grad(f, argnums=tuple(range(len(args))))(*args)
+
+
+@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "remat"])
+def test_grad(op, transform):
+    args, ct = small(op)
+    _, exact = reference(op, args, ct)
+    for actual, truth in zip(all_gradients(transform(loss_of(op, ct)), args), exact, strict=True):
+        np.testing.assert_allclose(actual, truth, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
+def test_vmap_over_all_arguments_and_over_the_first_alone(op):
+    args, ct = small(op)
+    f = loss_of(op, ct)
+    expected = all_gradients(f, args)
+    batched = [jnp.stack([x, x]) for x in args]
+    for in_axes in ((0,) * len(args), (0, *(None,) * (len(args) - 1))):
+        inputs = [b if axis == 0 else x for b, x, axis in zip(batched, args, in_axes, strict=True)]
+        grads = jax.vmap(lambda *xs: all_gradients(f, xs), in_axes=in_axes)(*inputs)
+        for actual, single in zip(grads, expected, strict=True):
+            np.testing.assert_allclose(actual[1], single, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", [jaxbp.sigmoid, jaxbp.tanh, jaxbp.square], ids=repr)
+def test_grad_through_scan(op):
+    def chain(f, x):
+        return jax.lax.scan(lambda carry, _: (f(carry), None), x, length=3)[0]
+
+    x = jnp.float32(0.3)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: chain(op, x))(x), jax.grad(lambda x: chain(op.stock, x))(x), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("op", [jaxbp.multiply, jaxbp.sigmoid, jaxbp.matmul], ids=repr)
+def test_reverse_over_reverse(op):
+    args, ct = small(op)
+    args = tuple(np.clip(x, -2, 2) for x in args)
+
+    def second(f):
+        return jax.grad(lambda *xs: jnp.sum(jax.grad(loss_of(f, ct))(*xs) ** 2))(*args)
+
+    np.testing.assert_allclose(second(op), second(op.stock), rtol=1e-3, atol=1e-5)
+
+
+def test_forward_mode_is_refused_by_jax_and_not_wrong():
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(jaxbp.sigmoid, (1.0,), (1.0,))
+
+
+@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
+def test_strict_promotion_finds_nothing_to_promote(op):
+    args, ct = small(op)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for name in op.rules:
+            if name == "staged" or op.name in ("neuron", "linear", "shift", "scale"):
+                continue  # These broadcast across ranks by design.
+            op.rules[name].value_and_vjp(args, ct)
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, jaxbp
+from jax.sharding import PartitionSpec as P
+mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+x, w = np.linspace(-3, 3, 32, dtype="f").reshape(8, 4), np.linspace(-1, 1, 12, dtype="f").reshape(4, 3)
+def loss(x, w):
+    return jnp.sum(jaxbp.sigmoid(jaxbp.matmul(x, w)))
+def part(x, w):
+    return jax.lax.psum(loss(x, w), "i")
+sharded = jax.shard_map(part, mesh=mesh, in_specs=(P("i"), P()), out_specs=P())
+for actual, expected in zip(jax.jit(jax.grad(sharded, (0, 1)))(x, w), jax.grad(loss, (0, 1))(x, w)):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+print(len(jax.devices()), "devices agree")
+"""
+
+
+def test_shard_map_on_four_devices():
+    """In a process of its own: the number of CPU devices is fixed before JAX starts."""
+    program = "import jax; jax.config.update('jax_num_cpu_devices', 4)\n" + SHARDED
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "4 devices agree" in done.stdout, done.stderr[-2000:]
