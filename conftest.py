@@ -9,7 +9,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("jaxbp")
     group.addoption("--benchmark", action="store_true", help="Run the benchmarks under bench/, not the tests.")
     group.addoption("--dtypes", default="f32", help="With --benchmark: f32, f64, bf16, f16, separated by commas.")
-    group.addoption("--out", default="results", help="With --benchmark: --out=DIR, folder of all results (with the equals sign).")
+    group.addoption("--out", default="results", help="With --benchmark: folder of all results, as --out=DIR.")
 
 
 def pytest_configure(config: pytest.Config) -> None:

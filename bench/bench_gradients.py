@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -26,7 +27,8 @@ def _prepared(task: Task, engine: str) -> tuple[Prepared, list[dict]]:
 def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[Task, str, Mode]) -> None:
     """Time one cell: the executable whose result was compared with the reference, every output waited for."""
     task, engine, mode = cell
-    prepared, accuracy = _prepared(task, engine)
+    with jax.enable_x64(task.dtype == "float64"):
+        prepared, accuracy = _prepared(task, engine)
     if mode not in prepared.executables:
         pytest.fail(f"{task.op} {task.case} {engine} has no mode {mode}")
     for row in accuracy:

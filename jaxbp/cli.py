@@ -20,7 +20,7 @@ from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.ops import OPS
 from jaxbp.report import tables
 from jaxbp.report.markdown import write_report
-from jaxbp.report.run import Run, read_run, write_frames, write_machine
+from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Hand-written JAX gradients against autodiff, differences and NumPy: accuracy and speed.",
 )
-out = Console()
+#: Where the output is no terminal, tables keep their rows whole.
+out = Console(width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
@@ -93,6 +94,8 @@ def bench(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
 ) -> None:
     """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/."""
+    if resume and (quick or full or ops or cases or dtypes != "f32"):
+        raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
     if quick and full:
         raise UsageError("--quick and --full exclude each other; give one of them, or none.")
     if resume:
@@ -152,11 +155,10 @@ def report(
 
 def _request_of(folder: Path) -> dict[str, Any]:
     """What the stopped run in `folder` was asked to measure."""
-    path = folder / "machine.json"
-    try:
-        return json.loads(path.read_text())["request"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ResultsError(f"{folder} is no run to resume: {path} cannot be read ({error}).") from error
+    machine = read_machine(folder)
+    if "request" not in machine:
+        raise ResultsError(f"{folder} was not written by jaxbp bench, so there is nothing to resume.")
+    return machine["request"]
 
 
 def _names(text: str) -> list[str]:
@@ -198,10 +200,8 @@ def _progress(total: int) -> Iterator[Callable[[Task], None]]:
 def _print_summary(run: Run) -> None:
     """The table that a run ends with: the default rules against autodiff at the largest case."""
     for dtype in tables.unique(run.summary["dtype"]):
-        cases = tables.unique(run.summary["case"])
-        case = "memory" if "memory" in cases else cases[-1]
-        frame = tables.overview(run.summary, run.accuracy, case, dtype)
-        out.print(f"{dtype}, case {case}: default rules against autodiff", style="bold", highlight=False)
+        frame = tables.overview(run.summary, run.accuracy, dtype)
+        out.print(f"{dtype}: default rules against autodiff, at each op's largest case", style="bold", highlight=False)
         _print_table(frame.to_dict("records"))
     failed = tables.failures(run.summary)
     for _, row in failed.iterrows():

@@ -135,7 +135,7 @@ def _numpy(op: Op, options: dict[str, Any]) -> Engine:
             cts = op.reference_vjp(np.asarray(ct, wide), *floats, **options)
         dtype = np.asarray(ct).dtype
         return y.astype(dtype, copy=False), tuple(
-            np.asarray(c).astype(np.asarray(x).dtype, copy=False) if is_inexact(x) else None
+            np.asarray(c).astype(jnp.result_type(x), copy=False) if is_inexact(x) else None
             for c, x in zip(cts, args, strict=True)
         )
 

@@ -172,6 +172,8 @@ class Op:
         torch: Callable[[Any], Callable[..., Any]] | None = None,
         version: int = 1,
     ) -> None:
+        if not rules:
+            raise ValueError(f"The op {name} needs at least one rule: rules=(Rule(name, fwd, bwd),).")
         self.name = name
         self.summary = summary
         self.formula = formula
@@ -276,9 +278,7 @@ class Op:
         try:
             return jax.eval_shape(functools.partial(self.stock, **options), *args)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.name}: the arguments {self._describe(args)} do not fit together: {error}"
-            ) from None
+            raise ValueError(f"{self.name} cannot take {self._describe(args)}: {str(error).splitlines()[0]}") from None
 
     def count_flops(self, shapes: Shapes) -> Flops:
         """Analytic floating-point operations at the given argument shapes."""

@@ -131,6 +131,11 @@ def test_numpy_computes_in_float32_at_least_and_rounds_once(dtype):
     assert ulp_error(ct_x, exact).max() <= bound
 
 
+def test_numpy_gives_python_numbers_jax_s_default_dtype():
+    y, (ct_x,) = jaxbp.sigmoid.value_and_vjp((20.0,), 1.0, engine="numpy")
+    assert y.dtype == ct_x.dtype == np.float32
+
+
 def test_names_start_with_the_default_rule():
     names = engine_names(jaxbp.maximum)
     assert names[:3] == ("rule:split", "rule:textbook", "autodiff")

@@ -105,9 +105,19 @@ BAD_CALLS = {
     "string": (lambda: jaxbp.add(V, "a"), TypeError, "add: argument y must be an array or a number, got str"),
     "complex": (lambda: jaxbp.exp(V + 1j), TypeError, "exp: argument x must be of a floating, .* got complex64"),
     "broadcast": (lambda: jaxbp.add(V, jnp.ones(4)), ValueError, r"add: the shapes of x float32\[3\], y float32\[4\]"),
-    "matmul": (lambda: jaxbp.matmul(jnp.ones((2, 3)), jnp.ones((2, 3))), ValueError, r"matmul: .*\[2, 3\].*do not fit"),
-    "linear": (lambda: jaxbp.linear(V, jnp.ones((4, 2)), jnp.ones(2)), ValueError, r"linear: .* do not fit together"),
-    "neuron": (lambda: jaxbp.neuron(V, V), ValueError, r"neuron: .* do not fit together"),
+    "matmul": (
+        lambda: jaxbp.matmul(jnp.ones((2, 3)), jnp.ones((2, 3))),
+        ValueError,
+        r"matmul cannot take a float32\[2, 3\], b float32\[2, 3\]: ",
+    ),
+    "linear": (
+        lambda: jaxbp.linear(V, jnp.ones((4, 2)), jnp.ones(2)),
+        ValueError,
+        r"linear cannot take x float32\[3\], w ",
+    ),
+    "neuron": (lambda: jaxbp.neuron(V, V), ValueError, r"neuron cannot take w float32\[3\], x "),
+    "dtype that stock refuses": (lambda: jaxbp.sigmoid(3), ValueError, r"sigmoid cannot take x int32\[\]: .*floating"),
+    "no rules": (lambda: jaxbp.exp.replace(rules=()), ValueError, "The op exp needs at least one rule"),
     "ct shape": (
         lambda: jaxbp.exp.value_and_vjp((V,), jnp.ones(4)),
         ValueError,

@@ -146,6 +146,11 @@ def test_the_default_rule_is_right_where_autodiff_says_zero(op, x, exact):
     assert float(jax.grad(op)(-x)) == pytest.approx(exact, rel=1e-5)
 
 
+def test_linear_takes_one_bias_for_all_outputs():
+    args, ct = draw(jaxbp.linear, "float32", ((3, 4), (4, 5), ()))
+    assert_right(jaxbp.linear, "rule:transpose", args, ct)
+
+
 # Planted faults: each is a rule as somebody could have written it.
 
 

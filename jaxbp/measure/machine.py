@@ -48,15 +48,6 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _without_paths(text: str) -> str:
-    """A variable's value without its absolute paths, which name folders of whoever measures.
-
-    >>> _without_paths("--xla_dump_to=/home/someone/dump --xla_cpu_enable_fast_math=true")
-    '--xla_dump_to=<path> --xla_cpu_enable_fast_math=true'
-    """
-    return re.sub(r"(?<![^\s=:,])[/~][^\s:,]+", "<path>", text)
-
-
 def now() -> str:
     """The current time in UTC, to the second, as in `machine.json` and run names."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -115,6 +106,15 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _without_paths(text: str) -> str:
+    """A variable's value without its absolute paths, which name folders of whoever measures.
+
+    >>> _without_paths("--xla_dump_to=/home/someone/dump --xla_cpu_enable_fast_math=true")
+    '--xla_dump_to=<path> --xla_cpu_enable_fast_math=true'
+    """
+    return re.sub(r"(?<![^\s=:,])[/~][^\s:,]+", "<path>", text)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -34,8 +34,9 @@ add = Op(
     flops=Flops(1, 0),
     torch=lambda torch: torch.add,
     source=f"{NOTES}: the add gate distributes the gradient.",
-    example=""">>> jaxbp.add.value_and_vjp((-2.0, 5.0), -4.0)
-(Array(3., dtype=float32...), (Array(-4., dtype=float32...), Array(-4., dtype=float32...)))""",
+    example=""">>> y, (ct_x, ct_y) = jaxbp.add.value_and_vjp((-2.0, 5.0), -4.0)
+>>> float(y), float(ct_x), float(ct_y)
+(3.0, -4.0, -4.0)""",
 )
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxbp.cases import ELEMENTWISE_SIZES
-from jaxbp.report.tables import amount, default_engine, unique, worst_gradient
+from jaxbp.report.tables import amount, default_engine, largest_cells, unique, worst_gradient
 
 #: Colour (Okabe and Ito's, told apart by colour-blind readers) and marker of each kind of engine.
 STYLES = {
@@ -41,14 +41,10 @@ def style_of(op: str, engine: str) -> str:
     return "default rule" if engine == default_engine(op) else "second rule"
 
 
-def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, case: str, dtype: str) -> Figure:
-    """One panel per op: the time of value and gradient on x, the gradient's worst ULP error on y."""
-    cells = summary[
-        (summary["case"] == case)
-        & (summary["dtype"] == dtype)
-        & (summary["mode"] == "fwd_bwd")
-        & (summary["status"] == "ok")
-    ]
+def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> Figure:
+    """One panel per op at its largest case: time of value and gradient on x, the gradient's worst ULP on y."""
+    cells = largest_cells(summary, dtype)
+    cells = cells[cells["mode"] == "fwd_bwd"]
     errors = worst_gradient(accuracy)[["op", "case", "dtype", "engine", "max_ulp"]]
     points = cells.merge(errors, on=["op", "case", "dtype", "engine"])
     ops = unique(points["op"])
@@ -63,7 +59,7 @@ def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, case: str,
     for axis in axes[:, 0]:
         axis.set_ylabel("worst ULP", fontsize=8)
     _legend(figure, [style_of(op, e) for op, e in zip(points["op"], points["engine"], strict=True)])
-    figure.suptitle(f"Gradient error against time of value and gradient: case {case}, {dtype}", fontsize=11)
+    figure.suptitle(f"Gradient error against time of value and gradient: {dtype}, each op's largest case", fontsize=11)
     return figure
 
 

@@ -24,10 +24,10 @@ from jaxbp.report.frames import (
 
 MACHINE = "machine.json"
 #: What the report and the tables cannot do without.
-MACHINE_FACTS = frozenset(
-    ("name", "cpu", "architecture", "cores", "memory_bytes", "system", "python", "versions", "commit", "noise")
-    + ("started", "level")
-)
+MACHINE_FACTS = {
+    *("name", "cpu", "architecture", "cores", "memory_bytes", "system", "python", "versions", "commit", "noise"),
+    *("started", "level"),
+}
 SUMMARY = "summary.csv"
 ACCURACY = "accuracy.csv"
 SAMPLES = "samples.parquet"

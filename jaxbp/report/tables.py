@@ -24,23 +24,30 @@ def default_engine(op: str) -> str:
     return next((f"rule:{known.default_rule.name}" for known in OPS if known.name == op), "rule:")
 
 
-def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, case: str, dtype: str) -> pd.DataFrame:
-    """One row per op at one case: the default rule against autodiff in digits, time and memory."""
-    times = summary[(summary["case"] == case) & (summary["dtype"] == dtype) & (summary["status"] == "ok")]
-    errors = worst_gradient(accuracy[(accuracy["case"] == case) & (accuracy["dtype"] == dtype)])
+def largest_cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """The timed cells of each op's largest measured case."""
+    cells = summary[(summary["dtype"] == dtype) & (summary["status"] == "ok")]
+    return cells[cells["n"] == cells.groupby("op")["n"].transform("max")]
+
+
+def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """One row per op at its largest case: the default rule against autodiff in digits, time and memory."""
+    cells = largest_cells(summary, dtype)
+    errors = worst_gradient(accuracy[accuracy["dtype"] == dtype])
     rows = []
-    for op in unique(summary["op"]):
-        ours = default_engine(op)
-        row = {"op": op, "rule": ours.removeprefix("rule:")}
-        for label, engine in (("rule", ours), ("autodiff", "autodiff")):
-            found = errors[(errors["op"] == op) & (errors["engine"] == engine)]
-            row[f"{label}: worst ULP"] = number(found["max_ulp"].iloc[0]) if len(found) else ""
+    for op in unique(cells["op"]):
+        ours, own = default_engine(op), cells[cells["op"] == op]
+        case = own["case"].iloc[0]
+        found = errors[(errors["op"] == op) & (errors["case"] == case)].set_index("engine")["max_ulp"]
+        times = own.set_index(["engine", "mode"])
+        row = {"op": op, "rule": ours.removeprefix("rule:"), "case": case}
+        for engine, label in ((ours, "worst ULP"), ("autodiff", "autodiff's")):
+            row[label] = number(found[engine]) if engine in found.index else ""
         for mode in ("fwd_bwd", "split"):
-            found = times[(times["op"] == op) & (times["engine"] == ours) & (times["mode"] == mode)]
-            row[f"{mode} / autodiff"] = ratio(found.iloc[0]) if len(found) else ""
-        for label, engine in (("rule", ours), ("autodiff", "autodiff")):
-            found = times[(times["op"] == op) & (times["engine"] == engine) & (times["mode"] == "fwd_res")]
-            row[f"{label}: kept"] = size(found["residual_bytes"].iloc[0]) if len(found) else ""
+            row[f"{mode} / autodiff"] = ratio(times.loc[(ours, mode)]) if (ours, mode) in times.index else ""
+        for engine, label in ((ours, "kept"), ("autodiff", "autodiff keeps")):
+            key = (engine, "fwd_res")
+            row[label] = size(times.loc[key, "residual_bytes"]) if key in times.index else ""
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.loc[:, (frame != "").any()]
@@ -133,6 +140,8 @@ def ratio(cell: pd.Series) -> str:
     >>> ratio(pd.Series({"ratio": 0.8, "ratio_low": 0.75, "ratio_high": 0.84, "verdict": "faster"}))
     '0.80 [0.75, 0.84] faster'
     """
+    if math.isnan(cell["ratio"]):
+        return ""
     return f"{cell['ratio']:.2f} [{cell['ratio_low']:.2f}, {cell['ratio_high']:.2f}] {cell['verdict']}".strip()
 
 

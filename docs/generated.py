@@ -1,0 +1,158 @@
+"""The generated parts of pages: a line `<!-- generated: NAME -->` is replaced by what `PARTS[NAME]` makes."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxbp.measure.plan import LEVELS
+from jaxbp.op import Kink, Op
+from jaxbp.ops import OPS, activations, arithmetic, exponential, expressions, linear, piecewise
+from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
+
+FAMILIES = (arithmetic, exponential, activations, piecewise, linear, expressions)
+MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+
+
+def fill_in(app: Any, docname: str, source: list[str]) -> None:
+    """Replace the markers of a page; a name that does not exist is an error."""
+    source[0] = MARKER.sub(lambda match: PARTS[match[1]](), source[0])
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the cells are Markdown already."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def text(plain: str) -> str:
+    """Plain text as Markdown; what stands between backticks is code."""
+    parts = re.split(r"(`[^`]*`)", plain)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*_\[\]<|])", r"\\\1", part) for part in parts)
+
+
+def code(plain: str) -> str:
+    """Code in a table cell."""
+    return "`" + plain.replace("|", "\\|") + "`"
+
+
+def columns(meanings: dict[str, str]) -> str:
+    """What each column of a table means."""
+    return table(("column", "meaning"), ((code(name), text(meaning)) for name, meaning in meanings.items()))
+
+
+def levels() -> str:
+    """How thorough the levels of a run are."""
+    rows = (
+        (
+            code(level.name),
+            "all" if level.all_engines else "default rule, autodiff, central difference, NumPy",
+            ", ".join(map(code, level.modes)),
+            f"{level.budget.min_rounds} to {level.budget.max_rounds} in {level.budget.seconds:g} s",
+            f"{1e3 * level.budget.sample_seconds:g} ms",
+        )
+        for level in LEVELS.values()
+    )
+    return table(("level", "engines", "modes", "rounds per group of engines", "shortest sample"), rows)
+
+
+def kinks() -> str:
+    """All kinks of all ops: what each rule returns there, and what autodiff of the stock function returns."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for op in OPS:
+            for kink in op.kinks:
+                for rule, gradient in kink.gradient.items():
+                    stock = numbers(stock_gradient(op, kink))
+                    yield op_link(op), code(point(op, kink)), code(rule), numbers(gradient), stock, text(kink.why)
+
+    return table(("op", "at", "rule", "gradient", "autodiff of stock", "why"), rows())
+
+
+def stock_gradient(op: Op, kink: Kink) -> tuple[float, ...]:
+    """What autodiff of the stock function returns at a kink, for the cotangent 1."""
+    y, pull = jax.vjp(op.stock, *map(jnp.float32, kink.at))
+    return tuple(float(ct) for ct in pull(jnp.ones_like(y)))
+
+
+def point(op: Op, kink: Kink) -> str:
+    """The arguments at a kink."""
+    return ", ".join(f"{name} = {value:g}" for name, value in zip(op.arguments, kink.at, strict=True))
+
+
+def numbers(values: Iterable[float]) -> str:
+    """A gradient in a table cell."""
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def op_link(op: Op) -> str:
+    """A link to the section of an op."""
+    return f"[{op.name}](ops.md#{op.name})"
+
+
+def op_index() -> str:
+    """One row an op, with links."""
+    rows = ((op_link(op), code(op.formula.partition(";")[0]), ", ".join(map(code, op.rules))) for op in OPS)
+    return table(("op", "value", "rules"), rows)
+
+
+def op_reference() -> str:
+    """A section per family, and in it one per op."""
+    families = [family for family in FAMILIES if members(family)]
+    missing = set(OPS) - {op for family in families for op in members(family)}
+    if missing:
+        raise ValueError(f"generated.FAMILIES lacks the module of {', '.join(sorted(op.name for op in missing))}.")
+    return "\n\n".join(part for family in families for part in family_sections(family))
+
+
+def members(family: ModuleType) -> list[Op]:
+    """The ops of a module, in the order of the catalog."""
+    return [op for op in OPS if getattr(family, op.name, None) is op]
+
+
+def family_sections(family: ModuleType) -> Iterator[str]:
+    """The Markdown of one family."""
+    name = family.__name__.rpartition(".")[2]
+    yield f"## {name.capitalize()}"
+    yield f"Module `{family.__name__}`."
+    for op in members(family):
+        yield from op_sections(op)
+
+
+def op_sections(op: Op) -> Iterator[str]:
+    """The Markdown of one op: what its docstring says, as headings, tables and code."""
+    yield f"### {op.name}"
+    yield f"```python\njaxbp.{op.name}{op.__signature__}\n```"
+    yield text(op.summary)
+    yield "```text\n" + "\n".join(re.split(r"[;,] (?=ct_)|; ", op.formula)) + "\n```"
+    if op.domain:
+        yield "Domain: " + ", ".join(f"{name} in {text(str(domain))}" for name, domain in op.domain.items()) + "."
+    rules = ((code(name), text(bound.rule.note)) for name, bound in op.rules.items())
+    yield table(("rule", "note"), rules)
+    for kink in op.kinks:
+        values = "; ".join(f"`{rule}` gives {numbers(gradient)}" for rule, gradient in kink.gradient.items())
+        yield f"At {point(op, kink)}: {values}. {text(kink.why)}"
+    yield f"```pycon\n{op.example}\n```"
+    cases = ((code(case.name), text(arguments(op, case))) for case in op.cases)
+    yield table(("case", "arguments"), cases)
+    yield f"Source: {text(op.source)}"
+
+
+def arguments(op: Op, case: Any) -> str:
+    """A case's arguments: name, shape and distribution of each."""
+    parts = zip(op.arguments, case.shapes, case.draws, strict=True)
+    return ", ".join(f"{name} {list(shape)} {draw}" for name, shape, draw in parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "summary-columns": lambda: columns(SUMMARY_COLUMNS),
+    "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
+    "levels": levels,
+    "kinks": kinks,
+    "op-index": op_index,
+    "op-reference": op_reference,
+}

@@ -1,0 +1,39 @@
+"""The README's table: the default rules against autodiff, from the newest committed run of the standard level."""
+
+import json
+from pathlib import Path
+
+from jaxbp.errors import ResultsError
+from jaxbp.report import tables
+from jaxbp.report.markdown import table
+from jaxbp.report.run import MACHINE, read_run
+
+DTYPE = "float32"
+
+
+def newest_run(results: Path, level: str = "standard") -> Path:
+    """The folder of the newest run of that level on any machine."""
+    machines = {path.parent: json.loads(path.read_text()) for path in results.glob(f"*/*/{MACHINE}")}
+    started = {folder: machine["started"] for folder, machine in machines.items() if machine["level"] == level}
+    if not started:
+        raise ResultsError(f"There is no run of level {level} under {results}.")
+    return max(started, key=lambda folder: started[folder])
+
+
+def readme_results(results: Path) -> str:
+    """Picture, table and where they come from, as Markdown."""
+    folder = newest_run(results)
+    run = read_run(folder)
+    machine = run.machine
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
+    return "\n\n".join(
+        (
+            f"![Gradient error against time, one panel per op]({folder}/report-{DTYPE}-error-against-time.png)",
+            (
+                f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
+                f"commit {machine['commit']}; {DTYPE}, each op at its largest case (16 MiB an array). "
+                f"The [whole report]({folder}/report.md) has all engines and sizes."
+            ),
+            table(tables.overview(run.summary, run.accuracy, DTYPE)),
+        )
+    )
