@@ -18,18 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxbp.engines import Owner
+from jaxbp.environment import ALLOCATOR
 from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS, Task
 
 Row = dict[str, Any]
 
-#: Allocations up to 32 MiB, the most that glibc allows here, come from memory that is kept: a fresh mapping would
-#: be filled with zeros page by page, and a call that returns 16 MiB would measure that, not the arithmetic.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
-    "MALLOC_TOP_PAD_": str(256 * 2**20),
-}
 #: By owner of a thread pool, what its worker's environment adds.
 ENVIRONMENTS: dict[Owner, dict[str, str]] = {
     # No hop to another thread per call; and one thread for the NumPy that computes the reference in this process.
