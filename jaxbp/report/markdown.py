@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from jaxbp.ops import OPS
 from jaxbp.report import plots, tables
@@ -32,7 +33,9 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     path = path or run.folder / REPORT
     with naming(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(_sections(run, path.parent, path.stem)) + "\n")
+    text = "\n".join(_sections(run, path.parent, path.stem)) + "\n"
+    with naming(path, "written"):
+        path.write_text(text)
     return path
 
 
@@ -60,7 +63,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         yield f"## {dtype}: the default rules against autodiff, at each op's largest case\n"
         yield table(tables.overview(summary, accuracy, dtype)) + "\n"
         picture = folder / f"{stem}-{dtype}-error-against-time.png"
-        plots.save(plots.error_against_time(summary, accuracy, dtype), picture)
+        _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
         yield (
             f"Time in milliseconds, error in ULP; lower left is best. The green band ends at 4 ULP; errors above "
@@ -68,10 +71,10 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         )
         yield from _cases(summary, accuracy, cases, dtype)
         single = [op.name for op in OPS if not op.elementwise]
-        chosen = summary[summary["op"].isin(single)]
+        chosen = summary[summary["op"].isin(single) & (summary["dtype"] == dtype)]
         if len(chosen):
             picture = folder / f"{stem}-{dtype}-growth.png"
-            plots.save(plots.growth(chosen, dtype), picture)
+            _save(plots.growth(chosen, dtype), picture)
             yield f"## {dtype}: what a numerical gradient costs as arrays grow\n"
             yield table(tables.growth(summary, dtype)) + "\n"
             yield f"![Growth]({picture.name})\n"
@@ -86,6 +89,11 @@ def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtyp
         yield table(tables.engine_errors(accuracy, case, dtype)) + "\n"
         yield "Largest error of the worst gradient, relative to its largest entry:\n"
         yield table(tables.engine_errors(accuracy, case, dtype, "norm_rel")) + "\n"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with naming(path, "written"):
+        plots.save(figure, path)
 
 
 def _header(run: Run) -> str:

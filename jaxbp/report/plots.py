@@ -104,7 +104,8 @@ def _panel(axis: Axes, op: str, points: pd.DataFrame) -> None:
     axis.axhspan(LEAST_ULP / 3, 4, color="#009E73", alpha=0.08, linewidth=0)
     # The fastest and the slowest engine: decades would say nothing within one, and run into each other over many.
     low, high = points["time_us"].min(), points["time_us"].max()
-    axis.set_xlim(low / 1e3 / (high / low) ** 0.2, high / 1e3 * (high / low) ** 0.2)
+    margin = max((high / low) ** 0.2, 1.1)
+    axis.set_xlim(low / 1e3 / margin, high / 1e3 * margin)
     axis.set_xticks([low / 1e3, high / 1e3], [amount(low), amount(high)])
     axis.minorticks_off()
     axis.tick_params(labelsize=8)

@@ -1,0 +1,226 @@
+"""The executables that are timed: the same results in every mode, honest residuals, nothing folded away."""
+
+import inspect
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.engines import Engine, engine_names, make_engine
+from jaxbp.measure.executables import (
+    MIN_ENTRIES,
+    Executable,
+    compile_function,
+    compile_modes,
+    sample_difference,
+)
+from jaxbp.op import Op, Rule
+
+MODES = ("fwd", "fwd_res", "bwd", "fwd_bwd")
+CELLS = [
+    pytest.param(op, name, id=f"{op.name}-{name}")
+    for op in jaxbp.OPS
+    for name in engine_names(op)
+    if name == "autodiff" or name.startswith("rule:")
+]
+
+
+def data(op: Op, engine: Engine) -> tuple[tuple[Any, ...], Any]:
+    """Arguments and cotangent of the small case, as the engine takes them."""
+    case, dtype = op.case("small"), np.dtype("float32")
+    args = case.arguments(dtype)
+    return engine.prepare(args), engine.prepare(case.cotangent(op.output(args, {}).shape, dtype))
+
+
+def compiled(op: Op, name: str, modes: Any = MODES) -> dict[Any, Executable]:
+    engine = make_engine(op, name)
+    return compile_modes(engine, *data(op, engine), modes)
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    """Equal but for the rounding that fusion changes, measured against the largest entry."""
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6 * float(jnp.max(jnp.abs(expected))))
+
+
+@pytest.mark.parametrize(("op", "name"), CELLS)
+def test_separate_passes_give_what_one_executable_gives(op, name):
+    executables = compiled(op, name)
+    assert set(executables) == set(MODES)
+    y, cts = executables["fwd_bwd"].call()
+    assert_close(executables["fwd"].call(), y)
+    assert_close(executables["fwd_res"].call()[0], y)
+    separate = executables["bwd"].call()
+    assert len(separate) == len(cts) == len(op.arguments)
+    for actual, expected in zip(separate, cts, strict=True):
+        assert float(jnp.max(jnp.abs(expected))) > 0
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["forward_difference", "central_difference"])
+def test_an_engine_without_passes_has_one_executable(name):
+    assert set(compiled(jaxbp.sigmoid, name)) == {"fwd_bwd"}
+
+
+@pytest.mark.parametrize("modes", [("fwd",), ("fwd_bwd",), ("fwd", "fwd_bwd")])
+def test_only_the_modes_asked_for_are_compiled(modes):
+    assert set(compiled(jaxbp.sigmoid, "rule:stable", modes)) == set(modes)
+
+
+N = 1024
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "expected"),
+    [
+        pytest.param(jaxbp.add, "rule:distribute", 0, id="nothing"),
+        pytest.param(jaxbp.multiply, "rule:swap", 0, id="inputs"),
+        pytest.param(jaxbp.sigmoid, "rule:stable", 0, id="input"),
+        pytest.param(jaxbp.exp, "rule:output", 4 * N, id="exp-output"),
+        pytest.param(jaxbp.sigmoid, "rule:textbook", 4 * N, id="sigmoid-output"),
+        pytest.param(jaxbp.neuron, "rule:stable", 4 * 64, id="neuron-dot"),
+        pytest.param(jaxbp.matmul, "autodiff", 0, id="matmul-autodiff"),
+    ],
+)
+def test_residual_bytes_are_what_is_kept_beyond_the_inputs(op, name, expected):
+    executables = compiled(op, name, ("fwd_res", "bwd"))
+    assert executables["fwd_res"].residual_bytes == expected
+    assert executables["bwd"].residual_bytes is None
+
+
+def test_autodiff_of_sigmoid_keeps_something():
+    kept = compiled(jaxbp.sigmoid, "autodiff")["fwd_res"].residual_bytes
+    assert kept is not None
+    assert kept >= 4 * N
+
+
+def odd_fwd(x):
+    y = jnp.exp(x)
+    # An input, the output twice, an intermediate twice, a mask, a constant.
+    slope, mask = y * y, x > 0
+    return y, (x, y, y, slope, slope, mask, jnp.float32(2.0))
+
+
+def odd_bwd(res, ct):
+    x, y, again, slope, same, mask, two = res
+    return (ct * jnp.where(mask, x + y + again, slope + same) * two,)
+
+
+def test_each_residual_is_kept_once():
+    op = jaxbp.exp.replace(rules=(Rule("odd", odd_fwd, odd_bwd),))
+    executables = compiled(op, "rule:odd")
+    # y and the slope in float32, the mask in bytes; the constant is no data.
+    kept = executables["fwd_res"].residual_bytes
+    assert kept is not None
+    assert kept - (4 + 4 + 1) * N in (0, 4)
+    _, outputs = executables["fwd_res"].call()
+    # The output itself is not returned a second time.
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(outputs)) == kept - 4 * N
+    (x,), ct = data(op, make_engine(op, "rule:odd"))
+    (expected,) = odd_bwd(odd_fwd(x)[1], ct)
+    assert_close(executables["bwd"].call()[0], expected)
+
+
+def data_in(executable: Executable) -> tuple[int, int]:
+    """The parameters of what was compiled, and the entries of its largest constant."""
+    text = inspect.getclosurevars(executable.call).nonlocals["compiled"].as_text()
+    entry = text[text.index("ENTRY") :]
+    shapes = re.findall(r"= \w+\[([\d,]*)\]\S* constant\(", text)
+    sizes = [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
+    return len(re.findall(r" parameter\(\d+\)", entry)), max(sizes, default=0)
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "expected"),
+    [
+        # Arguments and cotangent; what an executable does not need is not among its parameters.
+        (jaxbp.sigmoid, "rule:stable", {"fwd": 1, "fwd_res": 1, "bwd": 2, "fwd_bwd": 2}),
+        (jaxbp.sigmoid, "autodiff", {"fwd": 1, "fwd_res": 1, "fwd_bwd": 2}),
+        (jaxbp.exp, "rule:output", {"fwd": 1, "fwd_res": 1, "bwd": 2, "fwd_bwd": 2}),
+        (jaxbp.multiply, "rule:swap", {"fwd": 2, "fwd_res": 2, "bwd": 3, "fwd_bwd": 3}),
+        (jaxbp.matmul, "rule:transpose", {"fwd": 2, "fwd_res": 2, "bwd": 3, "fwd_bwd": 3}),
+        (jaxbp.sigmoid, "central_difference", {"fwd_bwd": 2}),
+        (jaxbp.matmul, "central_difference", {"fwd_bwd": 3}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Op) else value if isinstance(value, str) else "",
+)
+def test_data_are_arguments(op, name, expected):
+    executables = compiled(op, name)
+    assert {mode: data_in(executables[mode])[0] for mode in expected} == expected
+    # Loop counters of matmul's 256 perturbed entries a matrix are constants, arguments of 1024 entries are not.
+    assert all(data_in(executable)[1] <= 256 for executable in executables.values())
+
+
+def test_the_check_above_sees_closures():
+    engine = make_engine(jaxbp.sigmoid, "rule:stable")
+    args, ct = data(jaxbp.sigmoid, engine)
+    assert data_in(compile_function(lambda: engine.fwd_bwd(args, ct))) == (0, N)
+    parameters, largest = data_in(compile_function(lambda ct: engine.fwd_bwd(args, ct), ct))
+    assert parameters == 1
+    assert largest == N
+
+
+def test_lowering_and_compiling_are_timed_apart():
+    executable = compile_function(jnp.sin, jnp.ones(3))
+    assert executable.lower_ms > 0
+    assert executable.compile_ms > 0
+    np.testing.assert_array_equal(executable.call(), jnp.sin(jnp.ones(3)))
+
+
+def sampled_small_matmul(kind: str, seconds: float = 0.0):
+    engine = make_engine(jaxbp.matmul, f"{kind}_difference")
+    args, ct = data(jaxbp.matmul, engine)
+    sampled = sample_difference(jaxbp.matmul, engine, args, ct, seconds, np.random.default_rng(0))
+    return engine, args, ct, sampled
+
+
+@pytest.mark.parametrize(("kind", "per_entry"), [("forward", 1), ("central", 2)])
+def test_a_sampled_gradient_is_part_of_the_full_one(kind, per_entry):
+    engine, args, ct, sampled = sampled_small_matmul(kind)
+    assert sampled is not None
+    y, cts = sampled.executable.call()
+    full_y, full = jax.jit(engine.fwd_bwd)(args, ct)
+    assert_close(y, full_y)
+    for some, everything, entries in zip(cts, full, sampled.entries, strict=True):
+        assert entries is not None
+        assert len(set(entries.tolist())) == entries.size == MIN_ENTRIES
+        assert_close(some, everything.ravel()[entries])
+    # One evaluation for the value; then 512 entries, of which 8 were taken.
+    assert sampled.scale == (1 + per_entry * 512) / (1 + per_entry * 2 * MIN_ENTRIES)
+
+
+def test_more_time_samples_more_entries():
+    # The clock decides how many: as many as fit, but not all 512.
+    each = 1e-3
+    calls = iter(range(1000))
+
+    class Ticking:
+        @staticmethod
+        def perf_counter() -> float:
+            return next(calls) * each
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxbp.measure.executables.time", Ticking)
+        *_, sampled = sampled_small_matmul("central", seconds=600 * each)
+        *_, everything = sampled_small_matmul("central", seconds=1026 * each)
+    assert sampled is not None
+    distinct = [len(set(entries.tolist())) for entries in sampled.entries if entries is not None]
+    assert distinct == [100, 100]  # 600 evaluations, counted as 1 + 2 an entry: 200 entries, half each argument.
+    assert sampled.scale == 1025 / 401
+    assert everything is None
+
+
+def test_nothing_is_sampled_where_all_fits_or_there_is_nothing_to_perturb():
+    assert sampled_small_matmul("central", seconds=1e9)[-1] is None
+    engine = make_engine(jaxbp.sigmoid, "central_difference")
+    args, ct = data(jaxbp.sigmoid, engine)
+    assert sample_difference(jaxbp.sigmoid, engine, args, ct, 0.0, np.random.default_rng(0)) is None
+    engine = make_engine(jaxbp.matmul, "autodiff")
+    args, ct = data(jaxbp.matmul, engine)
+    assert sample_difference(jaxbp.matmul, engine, args, ct, 0.0, np.random.default_rng(0)) is None

@@ -1,0 +1,95 @@
+"""Plans: what is measured, in which order, and what is said about names that do not exist."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.errors import UnknownNameError
+from jaxbp.measure.plan import ALL_MODES, DTYPES, LEVELS, find_dtype, find_op, numpy_dtype, plan
+
+
+@pytest.mark.parametrize(
+    ("request_", "offer"),
+    [
+        ({"ops": ["sigmod"]}, "There is no op called 'sigmod'; did you mean 'sigmoid'?"),
+        ({"dtypes": ["bf61"]}, "There is no dtype called 'bf61'; did you mean 'bf16'"),
+        ({"dtypes": ["float23"]}, "There is no dtype called 'float23'; did you mean 'float32'"),
+        ({"cases": ["smal"]}, "There is no case called 'smal'; did you mean 'small'?"),
+        # A case of other ops than the chosen ones measures nothing.
+        ({"ops": ["exp"], "cases": ["digits"]}, "There is no case called 'digits'; known: cache, memory, small."),
+        ({"ops": ["exp", "xyzzy"]}, "There is no op called 'xyzzy'; known: add, subtract"),
+    ],
+)
+def test_unknown_names_are_sentences_with_the_closest(request_, offer):
+    with pytest.raises(UnknownNameError) as error:
+        plan(**request_)
+    assert str(error.value).startswith(offer)
+
+
+@pytest.mark.parametrize(("short", "full"), DTYPES.items())
+def test_dtypes_have_short_and_full_names(short, full):
+    assert find_dtype(short) == find_dtype(full) == full
+    assert numpy_dtype(full).name == full
+    assert isinstance(numpy_dtype(full), np.dtype)
+
+
+def test_ops_are_found_by_name():
+    assert find_op("tanh") is jaxbp.tanh
+
+
+def cells(level: str) -> set[tuple[str, str, str]]:
+    return {(task.op, task.case, engine) for task in plan(level=level) for engine in task.engines}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_op_has_each_way_at_three_sizes(level):
+    measured = cells(level)
+    for op in jaxbp.OPS:
+        for engine in (f"rule:{op.default_rule.name}", "autodiff", "central_difference", "numpy"):
+            sizes = {
+                sum(np.prod(shape) for shape in op.case(case).shapes)
+                for name, case, e in measured
+                if (name, e) == (op.name, engine)
+            }
+            assert len(sizes) >= 3, (op.name, engine)
+
+
+def test_quick_measures_less():
+    quick, standard = cells("quick"), cells("standard")
+    assert quick < standard
+    dropped = {engine for op, case, engine in standard - quick if op == "sigmoid"}
+    assert dropped >= {"rule:textbook", "forward_difference"}
+    assert LEVELS["quick"].modes == ("fwd_bwd",)
+    assert set(ALL_MODES) == {"fwd", "fwd_res", "bwd", "fwd_bwd"}
+    assert cells("full") == standard
+
+
+def test_each_task_has_the_engines_of_one_owner():
+    for task in plan():
+        owners = {name if name in ("numpy", "torch") else "jax" for name in task.engines}
+        assert owners == {task.owner}
+    cases = [(task.op, task.case) for task in plan()]
+    # The owners of one case follow each other.
+    assert len(set(cases)) == sum(1 for i, case in enumerate(cases) if i == 0 or case != cases[i - 1])
+
+
+def test_what_was_asked_for_and_nothing_else():
+    tasks = plan(ops=["exp", "matmul"], dtypes=["f32", "bfloat16"], cases=["digits", "small"], level="quick")
+    assert {task.op for task in tasks} == {"exp", "matmul"}
+    assert {task.dtype for task in tasks} == {"float32", "bfloat16"}
+    assert {task.case for task in tasks if task.op == "exp"} == {"small"}
+    assert {task.case for task in tasks if task.op == "matmul"} == {"digits", "small"}
+    assert {task.level for task in tasks} == {"quick"}
+    assert len(tasks) == len(set(tasks))
+
+
+def test_empty_means_all():
+    assert {task.op for task in plan()} == {op.name for op in jaxbp.OPS}
+    assert {(task.op, task.case) for task in plan()} == {(op.name, case.name) for op in jaxbp.OPS for case in op.cases}
+
+
+def test_a_task_travels_as_json():
+    task = plan(ops=["exp"])[0]
+    assert type(task)(**json.loads(json.dumps(task.to_json()))).to_json() | {"engines": task.engines} == task.to_json()

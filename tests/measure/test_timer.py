@@ -1,0 +1,116 @@
+"""The timer: calibrated samples, rounds that visit every function, and ratios that mean what they say."""
+
+import time
+
+import numpy as np
+import pytest
+
+from jaxbp.measure import timer
+from jaxbp.measure.timer import Budget, Thunk, calibrate, interleave, sample
+
+
+class Clock:
+    """A clock that only moves when a function of known cost is called, so that nothing here depends on the machine."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def costing(self, seconds: float, name: str = "") -> Thunk:
+        def call() -> None:
+            self.now += seconds
+            self.calls.append(name)
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timer, "time", clock)
+    return clock
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("inner", [1, 7])
+def test_a_sample_is_seconds_per_call(clock, inner):
+    assert sample(clock.costing(0.25), inner) == 0.25
+    assert len(clock.calls) == inner
+
+
+@pytest.mark.parametrize("cost", [1e-7, 3e-6, 1e-5, 9e-4, 0.0019, 0.002, 0.5])
+def test_calibrate_fills_a_sample(clock, cost):
+    inner = calibrate(clock.costing(cost), 0.002)
+    # As many calls as fit into it, and one where a single call is longer.
+    assert inner == max(1, round(0.002 / cost))
+
+
+def test_calibrate_stops_once_it_knows(clock):
+    calibrate(clock.costing(5.0), 0.002)
+    assert len(clock.calls) == 1  # A slow function is not called to find out what one call has said.
+
+
+def rounds_of(clock: Clock, names: str, budget: Budget) -> list[list[str]]:
+    """The order in which each round visits functions that each fill a sample with one call."""
+    samples = interleave({name: clock.costing(1.0, name) for name in names}, budget, rng())
+    visits = clock.calls[len(names) :]  # The first call of each calibrates.
+    rounds = [visits[i : i + len(names)] for i in range(0, len(visits), len(names))]
+    assert {name: s.seconds for name, s in samples.items()} == {name: [1.0] * len(rounds) for name in names}
+    assert {s.inner for s in samples.values()} == {1}
+    return rounds
+
+
+def test_every_round_visits_every_function_once(clock):
+    rounds = rounds_of(clock, "abcd", Budget(1e9, 5, 48, 1.0))
+    assert len(rounds) == 48
+    assert all(sorted(visited) == list("abcd") for visited in rounds)
+
+
+def test_the_order_varies_and_favours_none(clock):
+    rounds = rounds_of(clock, "abcd", Budget(1e9, 5, 48, 1.0))
+    assert len({tuple(visited) for visited in rounds}) > 12
+    first = [visited[0] for visited in rounds]
+    assert all(6 <= first.count(name) <= 18 for name in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        # A round of three functions takes 3 s; the budget is looked at before each.
+        (Budget(10.0, 2, 100, 1.0), 4),
+        (Budget(10.0, 6, 100, 1.0), 6),
+        (Budget(10.0, 2, 3, 1.0), 3),
+        (Budget(0.0, 1, 100, 1.0), 1),
+    ],
+    ids=["budget", "min_rounds", "max_rounds", "no_budget"],
+)
+def test_rounds_keep_to_the_budget(clock, budget, expected):
+    assert len(rounds_of(clock, "abc", budget)) == expected
+
+
+def test_each_sample_averages_over_the_calls_of_its_function(clock):
+    thunks = {"fast": clock.costing(1e-4, "fast"), "slow": clock.costing(4e-4, "slow")}
+    samples = interleave(thunks, Budget(1e9, 3, 3, 0.01), rng())
+    assert samples["fast"].inner == 100
+    assert samples["slow"].inner == 25
+    assert samples["fast"].seconds == pytest.approx([1e-4] * 3)
+    assert samples["slow"].seconds == pytest.approx([4e-4] * 3)
+
+
+def test_twice_the_work_reads_about_two():
+    """On the real clock: the same arithmetic once and twice."""
+    x = np.random.default_rng(0).normal(size=2**13)
+    thunks = {"once": lambda: np.exp(x), "twice": lambda: (np.exp(x), np.exp(x))}
+    start = time.perf_counter()
+    samples = interleave(thunks, Budget(10.0, 60, 60), rng())
+    wall = time.perf_counter() - start
+    once, twice = (np.asarray(samples[name].seconds) for name in thunks)
+    assert 1.7 < np.median(twice / once) < 2.3
+    # Another unit would pass the ratio too: all calls together fill the time that passed, but for the calibration.
+    assert 0.6 * wall < sum(sum(s.seconds) * s.inner for s in samples.values()) <= wall

@@ -1,0 +1,111 @@
+"""Verdicts: only what the whole interval supports, on samples whose truth is planted."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxbp.measure.verdict import Interval, median_interval, ratio_interval, verdict
+
+ROUNDS = 40
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.70, 0.90, "faster"),
+        (0.70, 0.979, "faster"),
+        (0.70, 0.98, "cannot say"),
+        (0.70, 1.00, "cannot say"),
+        (0.70, 1.30, "cannot say"),
+        (0.98, 1.02, "same"),
+        (0.99, 1.01, "same"),
+        (0.979, 1.01, "cannot say"),
+        (0.99, 1.021, "cannot say"),
+        (1.00, 1.30, "cannot say"),
+        (1.02, 1.30, "cannot say"),
+        (1.021, 1.30, "slower"),
+        (1.50, 1.60, "slower"),
+        (math.nan, math.nan, "cannot say"),
+    ],
+)
+def test_truth_table(low, high, expected):
+    # The value itself decides nothing.
+    for value in (0.5, 1.0, 2.0):
+        assert verdict(Interval(value, low, high)) == expected
+
+
+def test_the_margin_is_the_callers():
+    interval = Interval(1.07, 1.06, 1.08)
+    assert verdict(interval) == "slower"
+    assert verdict(interval, margin=0.10) == "same"
+    assert verdict(interval, margin=0.07) == "cannot say"
+
+
+def paired(seed: int, slowdown: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two sides of the same rounds: the machine's mood (30 %) strikes both, their own noise (3 %) one each."""
+    rng = np.random.default_rng(seed)
+    mood = np.exp(0.3 * rng.normal(size=ROUNDS))
+    own = np.exp(0.03 * rng.normal(size=(2, ROUNDS)))
+    return 100 * slowdown * mood * own[0], 100 * mood * own[1]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_planted_slowdown_is_found(seed):
+    samples, baseline = paired(seed, 1.10)
+    assert verdict(ratio_interval(samples, baseline, paired=True)) == "slower"
+    assert verdict(ratio_interval(baseline, samples, paired=True)) == "faster"
+
+
+def test_equal_sides_are_seldom_called_different():
+    verdicts = [verdict(ratio_interval(*paired(seed, 1.0), paired=True)) for seed in range(40)]
+    # 95 % intervals and the margin of 2 %: below one in twenty.
+    assert sum(v in ("faster", "slower") for v in verdicts) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_sides_on_a_quiet_machine_are_the_same(seed):
+    samples, baseline = np.exp(0.01 * np.random.default_rng(seed).normal(size=(2, ROUNDS)))
+    assert verdict(ratio_interval(samples, baseline, paired=True)) == "same"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairing_cancels_what_strikes_both_sides(seed):
+    samples, baseline = paired(seed, 1.10)
+    together = ratio_interval(samples, baseline, paired=True)
+    apart = ratio_interval(samples, baseline, paired=False)
+    assert together.value == apart.value
+    assert together.high - together.low < 0.5 * (apart.high - apart.low)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_stated():
+    covered = 0
+    for seed in range(100):
+        samples = np.random.default_rng(seed).exponential(size=ROUNDS)
+        interval = median_interval(samples)
+        assert interval.low <= interval.value <= interval.high
+        covered += interval.low <= math.log(2) <= interval.high
+    assert 88 <= covered <= 99
+
+
+def test_the_value_is_the_median_and_the_ratio_of_medians():
+    assert median_interval([5.0, 1.0, 100.0]).value == 5.0
+    # Medians 4 and 2; the median of the ratios would be 3, the ratio of means about 1.
+    assert ratio_interval([4.0, 9.0, 3.0], [1.0, 2.0, 100.0], paired=True).value == 2.0
+
+
+def test_a_single_sample_says_nothing():
+    interval = median_interval([3.0])
+    assert interval.value == 3.0
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
+    for a, b in (([3.0], [1.0]), ([3.0], [1.0, 1.0]), ([3.0, 3.0], [1.0])):
+        ratio = ratio_interval(a, b, paired=False)
+        assert ratio.value == 3.0
+        assert math.isnan(ratio.low)
+        assert verdict(ratio) == "cannot say"
+
+
+def test_intervals_are_reproducible():
+    samples, baseline = paired(0, 1.0)
+    assert ratio_interval(samples, baseline, paired=True) == ratio_interval(samples, baseline, paired=True)

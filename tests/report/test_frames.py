@@ -1,0 +1,209 @@
+"""Frames: the numbers in them by hand, the verdicts only where they are due, the columns as documented."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import FACTS, Row, about, accuracy_row, failure_row, time_row
+
+import jaxbp
+from jaxbp.measure.plan import Task
+from jaxbp.measure.task import measure
+from jaxbp.report.frames import (
+    ACCURACY_COLUMNS,
+    SUMMARY_COLUMNS,
+    accuracy_frame,
+    latest,
+    samples_frame,
+    summary_frame,
+)
+
+FAST = (50.0, 50.5, 51.0, 51.5, 52.0)
+SLOW = (100.0, 101.0, 102.0, 103.0, 104.0)
+
+
+def summary(*rows: Row) -> Any:
+    """The summary, indexed by engine and mode; pandas' own types hold every scalar there is."""
+    return summary_frame(rows, FACTS).set_index(["engine", "mode"])
+
+
+def test_the_columns_are_the_documented_ones_and_nothing_else():
+    rows = [time_row(), accuracy_row(), failure_row("no"), {"kind": "done", **about()}]
+    assert list(summary_frame(rows, FACTS).columns) == list(SUMMARY_COLUMNS)
+    assert list(accuracy_frame(rows, FACTS).columns) == list(ACCURACY_COLUMNS)
+    assert len(summary_frame(rows, FACTS)) == 2
+    assert len(accuracy_frame(rows, FACTS)) == 1
+    assert list(summary_frame([], FACTS).columns) == list(SUMMARY_COLUMNS)
+
+
+def test_every_column_is_filled_from_what_a_task_measures():
+    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "environment")}
+    task = Task("sigmoid", "small", "float32", "jax", ("rule:stable", "autodiff"), "standard")
+    rows = [{**row, **shared} for row in measure(task)]
+    frame = summary_frame(rows, FACTS)
+    empty = {name for name in SUMMARY_COLUMNS if frame[name].isna().all()}
+    assert empty == set()
+    assert set(frame["reason"]) == {""}
+    errors = accuracy_frame(rows, FACTS)
+    assert not errors.isna().any(axis=None)
+    modes = {"fwd", "fwd_res", "bwd", "fwd_bwd", "split"}
+    assert set(zip(frame["engine"], frame["mode"], strict=True)) == {
+        (engine, mode) for engine in ("rule:stable", "autodiff") for mode in modes
+    }
+    assert (frame.loc[frame["engine"] == "autodiff", "ratio"] == 1).all()
+
+
+def test_split_is_the_sum_of_both_passes_of_each_round():
+    # Rounds 1 and 3 strike one pass each: medians would add up to 2 + 20, rounds to 22, 102, 32.
+    rows = [time_row("fwd_res", [2, 2, 12], inner=8), time_row("bwd", [20, 100, 20], inner=2)]
+    cell = summary(*rows).loc[("autodiff", "split")]
+    assert cell["time_us"] == 32
+    assert cell["rounds"] == 3
+    assert cell["inner"] == 2
+    assert (cell["lower_ms"], cell["compile_ms"], cell["first_call_us"]) == (2, 4, 600)
+    assert cell["residual_bytes"] == 4096
+    samples = samples_frame(rows)
+    split = samples[samples["mode"] == "split"]
+    assert split["time_us"].tolist() == [22, 102, 32]
+    assert split["round"].tolist() == [0, 1, 2]
+
+
+def test_there_is_no_split_without_both_passes_of_the_same_cell():
+    other = time_row("bwd", engine="rule:swap")
+    assert "split" not in set(summary_frame([time_row("fwd_res"), other], FACTS)["mode"])
+    elsewhere = time_row("bwd", case="cache")
+    assert "split" not in set(summary_frame([time_row("fwd_res"), elsewhere], FACTS)["mode"])
+
+
+def test_times_are_medians_with_intervals():
+    cell = summary(time_row(samples_us=[1, 2, 3, 4, 1000])).loc[("autodiff", "fwd_bwd")]
+    assert cell["time_us"] == 3
+    assert 1 <= cell["time_us_low"] < 3 < cell["time_us_high"] <= 1000
+    assert cell["rounds"] == 5
+    assert cell["inner"] == 4
+
+
+def test_ratios_are_against_autodiff_of_the_same_cell():
+    rows = [
+        time_row(samples_us=SLOW),
+        time_row(samples_us=FAST, engine="rule:swap"),
+        # What must not be taken for the baseline: another mode, case, dtype, device or op.
+        time_row("fwd", samples_us=FAST),
+        time_row(samples_us=FAST, case="cache"),
+        time_row(samples_us=FAST, dtype="float64"),
+        time_row(samples_us=FAST, device="NVIDIA H100"),
+        time_row(samples_us=FAST, op="add"),
+    ]
+    cell = summary(*rows).loc[("rule:swap", "fwd_bwd")]
+    assert cell["ratio"] == pytest.approx(51 / 102)
+    assert cell["ratio_low"] <= cell["ratio"] <= cell["ratio_high"] < 0.6
+    assert cell["verdict"] == "faster"
+
+
+def test_without_autodiff_there_is_no_ratio():
+    cell = summary(time_row(engine="rule:swap"), time_row(case="cache")).loc[("rule:swap", "fwd_bwd")]
+    assert math.isnan(cell["ratio"])
+    assert cell["verdict"] == ""
+
+
+def test_a_planted_slow_rule_is_slower_and_autodiff_has_no_verdict():
+    frame = summary(time_row(samples_us=FAST), time_row(samples_us=SLOW, engine="rule:swap"))
+    assert frame.loc[("rule:swap", "fwd_bwd"), "verdict"] == "slower"
+    assert frame.loc[("autodiff", "fwd_bwd"), "verdict"] == ""
+    assert frame.loc[("autodiff", "fwd_bwd"), "ratio"] == 1
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch", "central_difference", "forward_difference"])
+def test_engines_of_other_rounds_get_a_ratio_and_no_verdict(engine):
+    cell = summary(time_row(samples_us=SLOW), time_row(samples_us=FAST, engine=engine)).loc[(engine, "fwd_bwd")]
+    assert cell["ratio"] == 0.5
+    assert cell["verdict"] == ""
+
+
+def test_a_rule_that_was_not_interleaved_gets_no_verdict():
+    rows = [time_row(samples_us=SLOW), time_row(samples_us=FAST, engine="rule:swap", interleaved=False)]
+    assert summary(*rows).loc[("rule:swap", "fwd_bwd"), "verdict"] == ""
+
+
+@pytest.mark.parametrize(("floor_us", "expected"), [(25.4, "faster"), (25.6, "dispatch")])
+def test_near_the_dispatch_floor_there_is_no_verdict_on_speed(floor_us, expected):
+    rows = [time_row(samples_us=SLOW), time_row(samples_us=FAST, engine="rule:swap", floor_us=floor_us)]
+    assert summary(*rows).loc[("rule:swap", "fwd_bwd"), "verdict"] == expected
+
+
+@pytest.mark.parametrize(("floor_us", "expected"), [(25.4, "faster"), (25.6, "dispatch")])
+def test_two_calls_have_two_floors(floor_us, expected):
+    rows = [time_row(mode, SLOW) for mode in ("fwd_res", "bwd")]
+    rows += [time_row(mode, FAST, engine="rule:swap", floor_us=floor_us) for mode in ("fwd_res", "bwd")]
+    assert summary(*rows).loc[("rule:swap", "split"), "verdict"] == expected
+
+
+@pytest.mark.parametrize(
+    ("op", "flops", "data"),
+    [
+        # multiply of 1024 float32: x y, and ct y, ct x. Arrays of 4096 bytes, read or written once a pass.
+        (
+            jaxbp.multiply,
+            {"fwd": 1024, "fwd_res": 1024, "bwd": 2048, "fwd_bwd": 3072, "split": 3072},
+            # y = x y: 3; ct_x = ct y, ct_y = ct x: 5; in one executable x and y are read once: 6.
+            {"fwd": 3 * 4096, "fwd_res": 3 * 4096, "bwd": 5 * 4096, "fwd_bwd": 6 * 4096, "split": 8 * 4096},
+        ),
+        # matmul of 16 x 16: 16^3 products and sums a product of matrices, three of them; 1024 bytes a matrix.
+        (
+            jaxbp.matmul,
+            {"fwd": 2 * 16**3, "fwd_res": 2 * 16**3, "bwd": 4 * 16**3, "fwd_bwd": 6 * 16**3, "split": 6 * 16**3},
+            {"fwd": 3 * 1024, "fwd_res": 3 * 1024, "bwd": 5 * 1024, "fwd_bwd": 6 * 1024, "split": 8 * 1024},
+        ),
+    ],
+    ids=["multiply", "matmul"],
+)
+def test_operations_and_bytes_by_hand(op, flops, data):
+    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "environment")}
+    task = Task(op.name, "small", "float32", "jax", ("autodiff",), "standard")
+    frame = summary_frame([{**row, **shared} for row in measure(task)], FACTS).set_index("mode")
+    assert frame["flops"].to_dict() == flops
+    assert frame["bytes"].to_dict() == data
+    # 10^9 per second are 10^3 per microsecond.
+    np.testing.assert_allclose(frame["gflops"] * frame["time_us"] * 1e3, frame["flops"])
+    np.testing.assert_allclose(frame["gbytes"] * frame["time_us"] * 1e3, frame["bytes"])
+
+
+def test_failures_are_rows_with_a_reason_and_no_numbers():
+    frame = summary_frame([time_row(), failure_row("it broke", engine="rule:swap")], FACTS)
+    ok, failed = (frame[frame["status"] == status].iloc[0] for status in ("ok", "failed"))
+    assert failed["reason"] == "it broke"
+    assert failed["engine"] == "rule:swap"
+    assert math.isnan(failed["time_us"])
+    assert ok["reason"] == ""
+    assert failed["commit"] == ok["commit"] == "0123456789ab"
+
+
+def test_samples_have_a_row_each():
+    frame = samples_frame([time_row(samples_us=SLOW), time_row("fwd", FAST), accuracy_row(), failure_row("no")])
+    assert frame["time_us"].tolist() == [*SLOW, *FAST]
+    assert frame["round"].tolist() == [*range(5), *range(5)]
+    assert set(frame["mode"]) == {"fwd_bwd", "fwd"}
+
+
+def test_the_last_of_repeated_rows_counts():
+    first, second = time_row(samples_us=SLOW), time_row(samples_us=FAST)
+    others = [
+        time_row("fwd"),
+        time_row(engine="rule:swap"),
+        time_row(case="cache"),
+        time_row(dtype="float64"),
+        time_row(op="add"),
+        accuracy_row("ct_x"),
+        accuracy_row("ct_y"),
+        accuracy_row("value"),
+        failure_row("no"),
+    ]
+    rows = latest([first, *others, second])
+    assert len(rows) == 1 + len(others)
+    assert all(other in rows for other in others)
+    assert [row["samples_us"] for row in rows if row["engine"] == "autodiff" and row.get("mode") == "fwd_bwd"][:1] == [
+        list(FAST)
+    ]
+    assert json.dumps(latest(rows)) == json.dumps(rows)

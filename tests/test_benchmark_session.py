@@ -1,0 +1,88 @@
+"""`pytest --benchmark`: the same cells under pytest-benchmark, and plain `pytest` without them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RULE, AUTODIFF = "rule:stable", "autodiff"
+
+
+def run_pytest(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder that one benchmark session wrote to, and what it printed."""
+    folder = tmp_path_factory.mktemp("session")
+    selected = "sigmoid and small and fwd_bwd"
+    return folder, run_pytest(
+        "--benchmark", "-k", selected, "--benchmark-json", str(folder / "out.json"), f"--out={folder / 'results'}"
+    )
+
+
+@pytest.fixture(scope="module")
+def benchmarks(session) -> dict[str, dict[str, Any]]:
+    """By engine, what pytest-benchmark wrote."""
+    written = json.loads((session[0] / "out.json").read_text())["benchmarks"]
+    assert len(written) == len({row["extra_info"]["engine"] for row in written})
+    return {row["extra_info"]["engine"]: row for row in written}
+
+
+def test_it_runs_the_selected_cells_and_no_test(session, benchmarks):
+    done = session[1]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"\b{len(benchmarks)} passed", done.stdout)
+    assert "test_" not in done.stdout
+    differences = ("forward_difference", "central_difference")
+    assert set(benchmarks) - {"torch"} == {RULE, "rule:textbook", AUTODIFF, *differences, "numpy"}
+
+
+def test_errors_stand_beside_the_times(benchmarks):
+    errors = {engine: row["extra_info"]["gradient_max_ulp"] for engine, row in benchmarks.items()}
+    assert errors[RULE] < 4
+    assert errors[AUTODIFF] > 1e6
+    for row in benchmarks.values():
+        assert row["extra_info"].keys() >= {"value_max_ulp", "gradient_median_ulp", "gradient_norm_rel"}
+        assert row["stats"]["rounds"] >= 5
+        assert 1e-8 < row["stats"]["median"] < 0.1
+
+
+def test_the_engines_of_a_case_are_one_group(benchmarks):
+    assert {row["group"] for row in benchmarks.values()} == {"sigmoid small float32 fwd_bwd"}
+
+
+def test_it_writes_the_report_of_a_run(session, benchmarks):
+    folder, done = session
+    (run,) = (folder / "results").glob("*/*")
+    assert f"Report: {run / 'report.md'}" in done.stdout
+    assert {path.name for path in run.iterdir()} >= {"machine.json", "accuracy.csv", "samples.parquet", "report.md"}
+    summary = pd.read_csv(run / "summary.csv").set_index("engine")
+    assert set(summary.index) == set(benchmarks)
+    assert set(summary["status"]) == {"ok"}
+    # Microseconds here, seconds there; no verdict, as pytest-benchmark does not interleave.
+    for engine, row in benchmarks.items():
+        assert summary["time_us"].to_dict()[engine] == pytest.approx(1e6 * row["stats"]["median"], rel=1e-4)
+        assert summary["rounds"].to_dict()[engine] == row["stats"]["rounds"]
+        assert summary["inner"].to_dict()[engine] == row["stats"]["iterations"]
+    assert summary["verdict"].isna().all()
+    accuracy = pd.read_csv(run / "accuracy.csv").set_index(["engine", "quantity"])["max_ulp"].to_dict()
+    for engine, row in benchmarks.items():
+        assert accuracy[engine, "ct_x"] == pytest.approx(row["extra_info"]["gradient_max_ulp"], rel=1e-4)
+
+
+def test_plain_pytest_collects_no_benchmark():
+    # As without arguments, but for what takes long to import and does not matter here. That benchmarks would be
+    # found if they were looked for is what the session above shows.
+    done = run_pytest("--collect-only", "-q", "--ignore=tests", "--ignore=jaxbp")
+    assert done.returncode in (0, 5), done.stdout + done.stderr  # 5: nothing is left.
+    assert "bench_gradient" not in done.stdout
+    assert "bench/" not in done.stdout

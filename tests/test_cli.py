@@ -1,0 +1,171 @@
+"""The commands, from what is typed to what is printed, written and returned."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import jaxbp
+from jaxbp import cli
+from jaxbp.measure.machine import describe_machine
+
+
+def only_run(out: Path) -> Path:
+    (folder,) = out.glob("*/*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of one real run, in real workers, and what the command printed."""
+    out = tmp_path_factory.mktemp("results")
+    words = ["bench", "--quick", "--ops", "sigmoid", "--cases", "small", "--out", str(out)]
+    done = subprocess.run([sys.executable, "-m", "jaxbp.cli", *words], capture_output=True, text=True, timeout=120)
+    return only_run(out), done
+
+
+def test_bench_ends_with_a_report(finished):
+    folder, result = finished
+    assert result.returncode == 0, result.stderr
+    assert f"Report: {folder / 'report.md'}" in result.stdout
+    assert "sigmoid" in result.stdout
+    assert "0/2 sigmoid small float32" in result.stderr
+    machine = json.loads((folder / "machine.json").read_text())
+    assert folder.parent.name == machine["name"]
+    assert machine["level"] == "quick"
+    assert {path.name for path in folder.iterdir()} >= {"summary.csv", "accuracy.csv", "samples.parquet", "report.md"}
+    assert "| sigmoid" in (folder / "report.md").read_text()
+
+
+def test_bench_measured_every_engine(finished):
+    summary = pd.read_csv(finished[0] / "summary.csv")
+    assert sorted(summary["engine"]) == ["autodiff", "central_difference", "numpy", "rule:stable"]
+    assert set(summary["status"]) == {"ok"}
+    assert (summary["time_us"] > 0).all()
+    assert (summary["time_us"] < 1e5).all()
+    assert len(pd.read_parquet(finished[0] / "samples.parquet")) == summary["rounds"].sum()
+    # NumPy ran in a process of its own, which says so.
+    environments = summary.set_index("engine")["environment"].map(json.loads)
+    assert "JAX_CPU_ENABLE_ASYNC_DISPATCH" in environments["autodiff"]
+    assert "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in environments["numpy"]
+
+
+def test_bench_shows_what_autodiff_gets_wrong(finished):
+    accuracy = pd.read_csv(finished[0] / "accuracy.csv").set_index(["engine", "quantity"])["max_ulp"]
+    assert accuracy["rule:stable", "ct_x"] < 4
+    assert accuracy["rule:stable", "value"] < 4
+    assert accuracy["autodiff", "ct_x"] > 1e6
+
+
+def test_a_report_is_written_again_from_the_tables_alone(finished, run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    before = (folder / "report.md").read_text()
+    for path in folder.iterdir():
+        if path.name not in ("machine.json", "summary.csv", "accuracy.csv"):
+            path.unlink()
+    result = run("report", folder)
+    assert result.code == 0
+    assert f"Report: {folder / 'report.md'}" in result.out
+    assert (folder / "report.md").read_text() == before
+    assert list(folder.glob("*.png"))
+
+
+def test_a_report_goes_where_it_is_told(finished, run, tmp_path):
+    path = tmp_path / "elsewhere" / "name.md"
+    assert run("report", finished[0], "--markdown", path).code == 0
+    assert path.read_text() == (finished[0] / "report.md").read_text().replace("(report-", "(name-")
+
+
+def test_a_broken_run_does_not_stop_the_report_of_the_next(finished, run, tmp_path):
+    good, broken = tmp_path / "good", tmp_path / "broken"
+    for folder in (good, broken):
+        shutil.copytree(finished[0], folder)
+    (good / "report.md").unlink()
+    table = broken / "accuracy.csv"
+    table.write_text(table.read_text()[:-20])
+    result = run("report", broken, good, tmp_path / "none")
+    assert result.code == 2
+    assert (good / "report.md").exists()
+    assert result.err.splitlines() == [
+        f"jaxbp: {table} cannot be read: it is broken (its last line is cut off).",
+        f"jaxbp: {tmp_path / 'none' / 'machine.json'} cannot be read: No such file or directory.",
+    ]
+
+
+def test_ops_lists_every_op(run):
+    result = run("ops")
+    assert result.code == 0
+    for op in jaxbp.OPS:
+        assert op.name in result.out
+        assert ", ".join(op.rules) in result.out
+
+
+def test_ops_as_json(run):
+    rows = json.loads(run("ops", "--json").out)
+    assert [row["op"] for row in rows] == [op.name for op in jaxbp.OPS]
+    sigmoid = next(row for row in rows if row["op"] == "sigmoid")
+    assert sigmoid["rules"] == "stable, textbook"
+    assert sigmoid["arguments"] == "x"
+    assert sigmoid["cases"] == "small, cache, memory"
+
+
+def test_machine(run):
+    facts = json.loads(run("machine", "--json").out)
+    assert facts.keys() >= {"name", "cpu", "cores", "versions", "noise"}
+    assert facts["noise"]["verdict"] in ("quiet", "noisy", "busy")
+    assert facts["noise"]["spread"] > 0
+    text = run("machine").out
+    for fact in (facts["name"], f"jax {facts['versions']['jax']}", "GiB", "a fixed computation varies by"):
+        assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--ops", "sigmod"], "There is no op called 'sigmod'; did you mean 'sigmoid'?"),
+        (["--ops", "exp,sigmoid,tahn"], "There is no op called 'tahn'; did you mean 'tanh'?"),
+        (["--dtypes", "f23"], "There is no dtype called 'f23'; did you mean 'f32'"),
+        (["--cases", "smal"], "There is no case called 'smal'; did you mean 'small'?"),
+        (["--quick", "--full"], "--quick and --full exclude each other"),
+        (["--resume", "nowhere"], "nowhere/machine.json cannot be read: No such file or directory."),
+        (["--resume", "nowhere", "--quick"], "--resume goes on with what the run was asked for"),
+        (["--ops", "exp", "--out", "file"], "cannot be written: Not a directory."),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_sense_is_a_sentence(run, monkeypatch, tmp_path, words, sentence):
+    monkeypatch.setattr(cli, "run_tasks", lambda *args, **options: pytest.fail("measured all the same"))
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    result = run("bench", *words)
+    assert result.code == 2
+    assert result.err.startswith("jaxbp: ")
+    assert sentence in result.err
+    assert len(result.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("words", [["bnech"], ["bench", "--qick"], ["report"]])
+def test_what_is_no_command_is_a_usage_error(run, words):
+    result = run(*words)
+    assert result.code == 2
+    assert "Usage" in result.err
+
+
+def test_one_file_is_no_place_for_two_reports(run, tmp_path):
+    result = run("report", "a", "b", "--markdown", tmp_path / "x.md")
+    assert result.code == 2
+    assert "--markdown names one file" in result.err
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(run, monkeypatch):
+    monkeypatch.setattr(cli, "describe_machine", describe_machine.__wrapped__)  # Not what is cached.
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    result = run("machine")
+    assert result.code == 2
+    assert result.err == "jaxbp: This needs the package psutil; install it with: pip install 'jaxbp[bench]'\n"

@@ -1,0 +1,170 @@
+"""Runs that do not end as planned: Ctrl-C, a full disk, engines that fail; and how a run is finished later."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from jaxbp import cli
+from jaxbp.measure import sweep
+from jaxbp.measure.machine import Noise
+from jaxbp.measure.plan import Task, plan
+from jaxbp.measure.sweep import Journal
+from jaxbp.measure.task import measure
+
+MACHINE = {
+    "name": "test-2-core",
+    "cpu": "Test CPU",
+    "architecture": "x86_64",
+    "cores": 2,
+    "memory_bytes": 2**34,
+    "system": "Linux",
+    "python": "3.11.9",
+    "versions": {"jax": "0.10.2"},
+    "commit": None,
+    "variables": {},
+}
+
+
+class InProcess:
+    """A worker without a process of its own; it is interrupted before it hands over its row of that number."""
+
+    interrupt_at = -1
+    handed_over = 0
+
+    def __init__(self, owner: str, *, x64: bool) -> None:
+        self.environment: dict[str, str] = {}
+        self.about = {"device": "cpu", "floor_us": 0.1, "precision": "default"}
+
+    def rows(self, task: Task, timeout_seconds: float) -> Iterator[dict[str, Any]]:
+        for row in measure(task):
+            if InProcess.handed_over == InProcess.interrupt_at:
+                raise KeyboardInterrupt
+            InProcess.handed_over += 1
+            yield row
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> type[InProcess]:
+    """Workers and machine without the seconds they cost."""
+    monkeypatch.setattr(sweep, "Worker", InProcess)
+    monkeypatch.setattr(cli, "describe_machine", lambda: dict(MACHINE))
+    monkeypatch.setattr(cli, "measure_noise", lambda: Noise(0.1, 0.02))
+    monkeypatch.setattr(InProcess, "interrupt_at", -1)
+    monkeypatch.setattr(InProcess, "handed_over", 0)
+    return InProcess
+
+
+def only_run(out: Path) -> Path:
+    (folder,) = out.glob("*/*")
+    return folder
+
+
+def cells(folder: Path) -> list[tuple[str, ...]]:
+    """The cells of a run's summary, as often as they are in it."""
+    summary = pd.read_csv(folder / "summary.csv")
+    assert set(summary["status"]) <= {"ok"}
+    return sorted(summary[["op", "case", "engine", "mode"]].itertuples(index=False, name=None))
+
+
+def planned(*ops: str) -> list[tuple[str, ...]]:
+    tasks = plan(ops=ops, cases=["small"], level="quick")
+    return sorted((task.op, task.case, engine, "fwd_bwd") for task in tasks for engine in task.engines)
+
+
+# The first rows of exp's task; its last; before any row at all.
+@pytest.mark.parametrize("interrupt_at", [14, 20, 0])
+def test_an_interrupted_run_is_readable_and_can_be_finished(run, in_process, monkeypatch, tmp_path, interrupt_at):
+    monkeypatch.setattr(in_process, "interrupt_at", interrupt_at)
+    ops = ("sigmoid", "exp")
+    result = run("bench", "--quick", "--ops", ",".join(ops), "--cases", "small", "--out", tmp_path)
+    folder = only_run(tmp_path)
+    assert result.code == 130
+    assert f"jaxbp bench --resume {folder}" in result.err
+    assert (folder / "report.md").exists()
+    expected = planned(*ops)
+    before = cells(folder)
+    assert len(before) < len(expected)
+    assert set(before) <= set(expected)
+    assert (("sigmoid", "small", "numpy", "fwd_bwd") in before) == (interrupt_at > 0)
+
+    monkeypatch.setattr(in_process, "interrupt_at", -1)
+    monkeypatch.setattr(in_process, "handed_over", 0)
+    assert run("bench", "--resume", folder).code == 0
+    assert only_run(tmp_path) == folder
+    assert cells(folder) == expected
+    accuracy = pd.read_csv(folder / "accuracy.csv")
+    assert not accuracy.duplicated(["op", "case", "engine", "quantity"]).any()
+    # What was finished is not measured again: only exp's tasks, unless nothing was.
+    rows_of_sigmoid = 4 * 3
+    assert in_process.handed_over == 2 * rows_of_sigmoid - (rows_of_sigmoid if interrupt_at else 0)
+    # There is nothing left to do.
+    monkeypatch.setattr(in_process, "handed_over", 0)
+    assert run("bench", "--resume", folder).code == 0
+    assert in_process.handed_over == 0
+    assert cells(folder) == expected
+
+
+def test_ctrl_c_reaches_a_real_run(tmp_path):
+    """SIGINT to the command and its workers, as a terminal sends it, once there are rows."""
+    script = "import signal; signal.signal(2, signal.default_int_handler); from jaxbp.cli import main; main()"
+    words = ["bench", "--quick", "--cases", "small", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in tmp_path.glob("*/*/journal.jsonl")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    folder = only_run(tmp_path)
+    assert "Go on with: jaxbp bench --resume" in err
+    assert (folder / "report.md").exists()
+    assert pd.read_csv(folder / "accuracy.csv").shape[0] >= 1
+    assert set(cells(folder)) <= set(planned())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="The device that is always full is Linux's.")
+def test_a_full_disk_is_a_sentence(run, in_process, monkeypatch, tmp_path):
+    monkeypatch.setattr(Journal, "NAME", "/dev/full")
+    result = run("bench", "--quick", "--ops", "exp", "--cases", "small", "--out", tmp_path)
+    assert result.code == 2
+    assert "jaxbp: /dev/full cannot be written: No space left on device" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_failed_cells_are_said_and_reported(run, in_process, monkeypatch, tmp_path):
+    rows_of = in_process.rows
+
+    def failing(self: InProcess, task: Task, seconds: float) -> Iterator[dict[str, Any]]:
+        for row in rows_of(self, task, seconds):
+            if row["engine"] == "central_difference":
+                row = {name: row[name] for name in ("op", "case", "dtype", "engine")}
+                row |= {"kind": "failure", "reason": "planted"}
+            yield row
+
+    monkeypatch.setattr(in_process, "rows", failing)
+    result = run("bench", "--quick", "--ops", "exp", "--cases", "small", "--out", tmp_path)
+    assert "failed: exp small float32 central_difference: planted" in result.err
+    assert "## Failed: 1" in (only_run(tmp_path) / "report.md").read_text()
