@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
-from jaxbp.measure.plan import Task, plan
+from jaxbp.measure.plan import find_dtype, find_op, plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.ops import OPS
 from jaxbp.report import tables
+from jaxbp.report.census import overview as census_overview
+from jaxbp.report.census import summarize_census, write_census
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 
@@ -112,7 +115,7 @@ def bench(
     interrupted = False
     try:
         with _progress(len(tasks)) as advance:
-            run_tasks(tasks, journal, progress=advance)
+            run_tasks(tasks, journal, progress=lambda t: advance(f"{t.op} {t.case} {t.dtype} {t.owner}"))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -129,6 +132,45 @@ def bench(
             markup=False,
         )
         sys.exit(130)
+
+
+@app.command()
+def census(
+    op: Annotated[str, typer.Argument(help="The op.")],
+    dtype: Annotated[str, typer.Option(help="f32, f16 or bf16; ops of two arguments bf16.")] = "f32",
+    rule: Annotated[str, typer.Option(help="Rules, separated by commas; all by default.")] = "",
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
+) -> None:
+    """Score value and gradient at every float of a dtype, none left out; goes on where a stopped census ended."""
+    whole = plan_census(find_op(op), find_dtype(dtype), tuple(_names(rule)))
+    machine = {**describe_machine(), "started": now()}
+    head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
+    folder = out_folder / "census" / f"{whole.op}-{whole.dtype}"
+    chunks = _stopped_census(folder, head, whole.chunks)
+    if not chunks:
+        (folder / Journal.NAME).unlink(missing_ok=True)
+    journal = Journal(folder)
+    if not chunks:
+        journal.append(head)
+    with _progress(whole.chunks - len(chunks)) as advance:
+        for chunk, rows in sweep(whole, skip=chunks):
+            advance(f"{whole.op} {whole.dtype}")
+            chunks[chunk] = rows
+            journal.append({"kind": "chunk", "chunk": chunk, "rows": rows})
+    journal.close()
+    rows = [row for chunk in sorted(chunks) for row in chunks[chunk]]
+    path = write_census(folder, whole, machine, rows)
+    _print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
+    out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _stopped_census(folder: Path, head: dict[str, Any], total: int) -> dict[int, list[dict[str, Any]]]:
+    """The chunks of a stopped census of the same op, machine and versions; none if it ended, or differs."""
+    if not (folder / Journal.NAME).exists():
+        return {}
+    first, *rest = read_journal(folder) or [{}]
+    chunks = {row["chunk"]: row["rows"] for row in rest}
+    return chunks if first == head and len(chunks) < total else {}
 
 
 @app.command()
@@ -171,15 +213,15 @@ def _machine_facts() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[Task], None]]:
-    """A bar with the time left on a terminal, a plain line every twentieth task elsewhere."""
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar with the time left on a terminal, about twenty plain lines elsewhere; told of each step's name."""
     if not err.is_terminal:
         done = 0
 
-        def line(task: Task) -> None:
+        def line(name: str) -> None:
             nonlocal done
-            if done % 20 == 0:
-                print(f"{done}/{total} {task.op} {task.case} {task.dtype}", file=sys.stderr, flush=True)
+            if done % max(1, total // 20) == 0:
+                print(f"{done}/{total} {name}", file=sys.stderr, flush=True)
             done += 1
 
         yield line
@@ -189,9 +231,9 @@ def _progress(total: int) -> Iterator[Callable[[Task], None]]:
         handle = bar.add_task("starting", total=total)
         started = False
 
-        def advance(task: Task) -> None:
+        def advance(name: str) -> None:
             nonlocal started
-            bar.update(handle, description=f"{task.op} {task.case} {task.dtype} {task.owner}", advance=int(started))
+            bar.update(handle, description=name, advance=int(started))
             started = True
 
         yield advance

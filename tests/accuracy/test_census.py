@@ -1,0 +1,146 @@
+"""The census leaves no float out, adds errors up rightly, and catches a rule spoilt in one binade."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp import Rule
+from jaxbp.accuracy import census as census_module
+from jaxbp.accuracy.census import CLASSES, COUNTS, Census, Score, chunk_arguments, plan_census, score_chunk, sweep
+from jaxbp.accuracy.summary import summarize
+from jaxbp.accuracy.ulp import ulp_error
+from jaxbp.errors import UsageError
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_every_float_occurs_once(dtype):
+    whole = plan_census(jaxbp.exp, dtype)
+    bits = np.concatenate([chunk_arguments(whole, chunk, 1)[0].view(np.uint16) for chunk in range(whole.chunks)])
+    assert np.array_equal(np.sort(bits), np.arange(2**16))
+
+
+def test_every_float32_occurs_once():
+    whole = plan_census(jaxbp.exp, "float32")
+    assert whole.chunks * 2**23 == 2**32
+    for chunk in (0, 1, 255, 256, 511):
+        bits = chunk_arguments(whole, chunk, 1)[0].view(np.uint32)
+        assert bits[0] == chunk << 23
+        assert np.all(np.diff(bits) == 1)
+        assert bits.size == 2**23
+
+
+def test_every_pair_of_bfloat16_occurs_once():
+    whole = plan_census(jaxbp.divide, "bfloat16")
+    x, y = chunk_arguments(whole, 300, 2)
+    pairs = x.view(np.uint16).astype(np.uint32) << 16 | y.view(np.uint16)
+    assert np.array_equal(pairs, (300 << 23) + np.arange(2**23, dtype=np.uint32))
+
+
+def test_all_engines_are_scored_in_one_pass():
+    assert plan_census(jaxbp.sigmoid, "float32").engines[:3] == ("rule:stable", "rule:textbook", "autodiff")
+    assert plan_census(jaxbp.sigmoid, "float32", ("stable",)).engines[:2] == ("rule:stable", "autodiff")
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "rules", "sentence"),
+    [
+        (jaxbp.matmul, "float32", (), "A census of matmul in float32 would not end"),
+        (jaxbp.divide, "float32", (), "A census of divide in float32 would not end"),
+        (jaxbp.exp, "float64", (), "no dtype that can be swept whole called 'float64'; did you mean 'float"),
+        (jaxbp.exp, "float32", ("outptu",), "did you mean 'output'"),
+    ],
+)
+def test_what_cannot_be_swept_is_told(op, dtype, rules, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        plan_census(op, dtype, rules)
+
+
+def reference_score(actual, exact):
+    return summarize(actual, exact, nan_equal=True)
+
+
+def test_a_score_agrees_with_the_summary_of_the_whole_array():
+    """Block by block against all at once, on errors of every size, zeros, infinities, NaN and flushed results."""
+    rng = np.random.default_rng(0)
+    n = 3 * census_module.BLOCK // 2
+    exact = np.exp2(rng.uniform(-140, 127, n))
+    actual = (exact * (1 + rng.normal(size=n) * 1e-7 * 10.0 ** rng.integers(0, 7, n))).astype(np.float32)
+    actual[rng.integers(0, n, 50)] = 0
+    actual[rng.integers(0, n, 50)] = np.inf
+    actual[rng.integers(0, n, 50)] = np.nan
+    score = Score(n)
+    for start in range(0, n, census_module.BLOCK):
+        score.add(start, actual[start : start + census_module.BLOCK], exact[start : start + census_module.BLOCK])
+    row, truth = score.row((actual,)), reference_score(actual, exact)
+    assert sum(row["histogram"]) == n
+    assert row["max_ulp"] == truth.max_ulp == np.inf
+    assert (row["wrong_zeros"], row["wrong_nans"], row["flushed"]) == (
+        truth.wrong_zeros,
+        truth.wrong_nans,
+        truth.flushed,
+    )
+    error = ulp_error(actual, exact, nan_equal=True)
+    kept = error[~((actual == 0) & (exact < 2.0**-126))]
+    assert sum(row["histogram"][:3]) - row["flushed"] == np.count_nonzero(kept <= CLASSES[2])
+    assert max(row["part_max"]) == np.inf
+
+
+def test_wrong_infinities_are_counted():
+    score = Score(8)
+    score.add(0, np.full(8, np.inf, np.float32), np.full(8, 1e30))
+    assert score.counts == {"wrong_zeros": 0, "wrong_infinities": 8, "wrong_nans": 0, "flushed": 0}
+    assert set(score.counts) == set(COUNTS)
+
+
+def test_matching_nans_and_infinities_are_right():
+    score = Score(4)
+    score.add(0, np.array([np.nan, np.inf, -np.inf, 0], np.float32), np.array([np.nan, 1e39, -1e39, 0]))
+    assert score.worst[0] == 0
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """sigmoid with a default rule that is off by one part in 10^6 for x in [2, 4), and nowhere else."""
+
+    def bwd(res, ct):
+        (x,) = res
+        (ct_x,) = jaxbp.sigmoid.default_rule.bwd(res, ct)
+        return (jnp.where((x >= 2) & (x < 4), ct_x * (1 + 1e-6), ct_x),)
+
+    rule = jaxbp.sigmoid.default_rule.rule
+    op = jaxbp.sigmoid.replace(rules=(Rule(rule.name, rule.fwd, bwd),))
+    monkeypatch.setattr(census_module, "OPS", (op,))
+    return op
+
+
+def worst(chunk: int) -> float:
+    (row,) = (r for r in score_chunk(Census("sigmoid", "float32", ("rule:stable",)), chunk) if r["quantity"] == "ct_x")
+    return row["max_ulp"]
+
+
+def test_the_default_rule_is_right_in_a_binade():
+    assert worst(128) <= 4  # [2, 4)
+
+
+def test_a_rule_spoilt_in_one_binade_is_caught_there_alone(spoilt):
+    assert worst(128) > 8
+    assert worst(127) <= 4
+
+
+def test_sweeps_in_processes_agree_with_this_one_and_leave_out_what_is_done():
+    whole = plan_census(jaxbp.tanh, "float16", ("stable",))
+    swept = dict(sweep(whole, skip=range(2, whole.chunks)))
+    assert set(swept) == {0, 1}
+    assert swept[1] == score_chunk(whole, 1)
+
+
+def test_bfloat16_sigmoid_has_no_wrong_zero_where_autodiff_has_hundreds():
+    whole = plan_census(jaxbp.sigmoid, "bfloat16")
+    zeros = {"rule:stable": 0, "autodiff": 0}
+    for chunk in range(whole.chunks):
+        for row in score_chunk(whole, chunk):
+            if row["quantity"] == "ct_x" and row["engine"] in zeros:
+                zeros[row["engine"]] += row["wrong_zeros"]
+    assert zeros["rule:stable"] == 0
+    assert zeros["autodiff"] > 400
