@@ -96,7 +96,10 @@ def bench(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
 ) -> None:
-    """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/."""
+    """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/.
+
+    Exit status 1 says that some cells failed; the report lists them.
+    """
     if resume and (quick or full or ops or cases or dtypes != "f32"):
         raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
     if quick and full:
@@ -106,6 +109,8 @@ def bench(
         tasks = remaining(tasks, read_journal(folder))
     else:
         level = "quick" if quick else "full" if full else "standard"
+        if not _names(dtypes):
+            raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
         request = {"ops": _names(ops), "dtypes": _names(dtypes), "cases": _names(cases), "level": level}
         tasks = plan(**request)
         facts, started = _machine_facts(), now()
@@ -132,6 +137,8 @@ def bench(
             markup=False,
         )
         sys.exit(130)
+    if len(tables.failures(run.summary)):
+        sys.exit(1)
 
 
 @app.command()
@@ -204,7 +211,7 @@ def _request_of(folder: Path) -> dict[str, Any]:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _machine_facts() -> dict[str, Any]:

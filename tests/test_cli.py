@@ -169,3 +169,20 @@ def test_a_package_that_is_missing_is_named_with_its_extra(run, monkeypatch):
     result = run("machine")
     assert result.code == 2
     assert result.err == "jaxbp: This needs the package psutil; install it with: pip install 'jaxbp[bench]'\n"
+
+
+def test_a_failed_cell_is_told_by_the_exit_status(run, tmp_path, monkeypatch):
+    def fail(tasks, journal, *, progress):
+        for task in tasks:
+            journal.append({**task.to_json(), "engine": "autodiff", "kind": "failure", "reason": "Planted: it broke."})
+
+    monkeypatch.setattr("jaxbp.cli.run_tasks", fail)
+    result = run("bench", "--quick", "--ops", "exp,exp", "--cases", "small", "--out", tmp_path)
+    assert result.code == 1
+    assert result.err.count("Planted: it broke.") == 1
+
+
+def test_no_dtype_at_all_is_told(run, tmp_path):
+    result = run("bench", "--dtypes", ",", "--out", tmp_path)
+    assert result.code == 2
+    assert "--dtypes names no dtype" in result.err

@@ -25,14 +25,14 @@ class Executable:
 
     Attributes:
         call: runs it and waits for every output.
-        lower_ms: time to trace and lower.
-        compile_ms: time to compile.
+        lower_ms: time to trace and lower; None where nothing is compiled.
+        compile_ms: time to compile, likewise.
         residual_bytes: for fwd_res, what is kept for the backward pass beyond the inputs.
     """
 
     call: Callable[[], Any]
-    lower_ms: float
-    compile_ms: float
+    lower_ms: float | None = None
+    compile_ms: float | None = None
     residual_bytes: int | None = None
 
 

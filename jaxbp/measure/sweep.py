@@ -103,6 +103,9 @@ class Worker:
         return row
 
     def _died(self) -> WorkerError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        self._process.kill()  # It may have closed its output and gone on.
         code = self._process.wait()
         self._errors.seek(0)
         last = self._errors.read().strip().splitlines()[-1:] or ["nothing"]

@@ -153,7 +153,7 @@ def prepare(problem: Problem, name: str) -> Prepared:
             "fwd": lambda: engine.fwd(*args),
             "fwd_bwd": lambda: engine.fwd_bwd(args, ct),
         }
-        executables = {mode: Executable(calls[mode], 0.0, 0.0) for mode in calls if mode in level.modes}
+        executables = {mode: Executable(calls[mode]) for mode in calls if mode in level.modes}
     first: dict[Mode, float] = {mode: _timed(executable.call) for mode, executable in executables.items()}
     return Prepared(engine, executables, first, entries, scale)
 
