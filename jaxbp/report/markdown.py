@@ -13,8 +13,8 @@ from jaxbp.report.run import Run, naming
 REPORT = "report.md"
 HOW_TO_READ = """\
 - **ULP**: units in the last place. 0.5 is a correctly rounded result; 1.7e7 is a float32 with no digit right.
-  Where entries are sums that cancel (matmul, linear, neuron), a large worst ULP is a small entry, not a wrong
-  rule; the table of errors relative to the largest entry is the fair one there.
+  Where entries are sums that may cancel (matmul, linear, neuron), a large worst ULP is a small entry, not a wrong
+  rule: the first table and the picture then give the error in ULP of the largest entry, and mark it with a star.
   At ties the reference holds to the convention of the default rule, so `textbook` of maximum and minimum, which
   gives both inputs all of the gradient, shows as wrong where random data tie.
 - **Ratio**: time over autodiff's time, both sampled in the same interleaved rounds; below 1 is faster. The
@@ -62,6 +62,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         cases = tables.unique(summary["case"])
         yield f"## {dtype}: the default rules against autodiff, at each op's largest case\n"
         yield table(tables.overview(summary, accuracy, dtype)) + "\n"
+        yield tables.STAR + "\n"
         picture = folder / f"{stem}-{dtype}-error-against-time.png"
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"

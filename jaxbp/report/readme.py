@@ -35,5 +35,6 @@ def readme_results(results: Path) -> str:
                 f"The [whole report]({folder}/report.md) has all engines and sizes."
             ),
             table(tables.overview(run.summary, run.accuracy, DTYPE)),
+            tables.STAR,
         )
     )

@@ -4,18 +4,31 @@ import math
 from collections.abc import Iterable
 from typing import TypeVar
 
+import jax.numpy as jnp
 import pandas as pd
 
 from jaxbp.ops import OPS
 
 VALUE = "value"
+#: What the star in `overview` means.
+STAR = "\\* in ULP of the largest entry, since entries are sums that may cancel."
 T = TypeVar("T")
 
 
+#: Ops whose gradients are sums over entries, which may cancel: an entry's own ULP would judge the data, not the rule.
+SUMS = frozenset(op.name for op in OPS if not op.elementwise)
+
+
 def worst_gradient(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Per op, case, dtype and engine, the row of the cotangent with the largest ULP error."""
+    """Per op, case, dtype and engine, the row of the worst cotangent, with its error in the column `ulp`.
+
+    It is the largest error in ULP of the entry; for the ops in `SUMS`, in ULP of the largest entry.
+    """
     gradients = accuracy[accuracy["quantity"] != VALUE]
-    ranked = gradients.sort_values("max_ulp", ascending=False, kind="stable")
+    eps = gradients["dtype"].map({name: float(jnp.finfo(name).eps) for name in unique(gradients["dtype"])})
+    of_largest = gradients["norm_rel"] / eps.astype(float)
+    ulp = gradients["max_ulp"].where(~gradients["op"].isin(SUMS), of_largest)
+    ranked = gradients.assign(ulp=ulp).sort_values("ulp", ascending=False, kind="stable")
     return ranked.drop_duplicates(["op", "case", "dtype", "engine"])
 
 
@@ -38,11 +51,11 @@ def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.Da
     for op in unique(cells["op"]):
         ours, own = default_engine(op), cells[cells["op"] == op]
         case = own["case"].iloc[0]
-        found = errors[(errors["op"] == op) & (errors["case"] == case)].set_index("engine")["max_ulp"]
+        found = errors[(errors["op"] == op) & (errors["case"] == case)].set_index("engine")["ulp"]
         times = own.set_index(["engine", "mode"])
         row = {"op": op, "rule": ours.removeprefix("rule:"), "case": case}
         for engine, label in ((ours, "worst ULP"), ("autodiff", "autodiff's")):
-            row[label] = number(found[engine]) if engine in found.index else ""
+            row[label] = number(found[engine]) + " *" * (op in SUMS) if engine in found.index else ""
         for mode in ("fwd_bwd", "split"):
             row[f"{mode} / autodiff"] = ratio(times.loc[(ours, mode)]) if (ours, mode) in times.index else ""
         for engine, label in ((ours, "kept"), ("autodiff", "autodiff keeps")):
@@ -120,11 +133,12 @@ def duration(cell: pd.Series) -> str:
 def amount(time_us: float) -> str:
     """A time in the unit that reads best.
 
-    >>> amount(12.34), amount(3.6e9 * 30)
-    ('12 µs', '30 h')
+    >>> amount(12.34), amount(130e3), amount(3.6e9 * 30)
+    ('12 µs', '130 ms', '30 h')
     """
     scale, unit = _unit(time_us)
-    return f"{time_us / scale:.2g} {unit}"
+    value = time_us / scale
+    return f"{value:.2g} {unit}" if value < 99.5 else f"{value:.0f} {unit}"
 
 
 def _unit(time_us: float) -> tuple[float, str]:

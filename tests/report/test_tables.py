@@ -125,7 +125,7 @@ def test_an_op_of_another_version_has_some_rule():
 
 @pytest.mark.parametrize(
     ("time_us", "text"),
-    [(0.5, "0.5 µs"), (999.0, "1e+03 µs"), (1000.0, "1 ms"), (2.5e6, "2.5 s"), (3.6e9, "1 h"), (7.2e10, "20 h")],
+    [(0.5, "0.5 µs"), (999.0, "999 µs"), (1000.0, "1 ms"), (2.5e6, "2.5 s"), (3.6e9, "1 h"), (7.2e10, "20 h")],
 )
 def test_amounts(time_us, text):
     assert tables.amount(time_us) == text
@@ -139,3 +139,15 @@ def test_a_duration_without_an_interval():
 @pytest.mark.parametrize(("count", "text"), [(0, "0"), (9, "9 B"), (1536, "1.5 KiB"), (2**30, "1 GiB"), (math.nan, "")])
 def test_sizes(count, text):
     assert tables.size(count) == text
+
+
+def test_the_error_of_a_sum_is_judged_by_its_largest_entry():
+    rows = [
+        accuracy_row(op="matmul", engine="autodiff", quantity="ct_a", max_ulp=1e6, norm_rel=2.0**-22),
+        accuracy_row(op="matmul", engine="autodiff", quantity="ct_b", max_ulp=3.0, norm_rel=2.0**-21),
+        accuracy_row(op="sigmoid", engine="autodiff", max_ulp=5.0, norm_rel=2.0**-10),
+    ]
+    worst = tables.worst_gradient(accuracy_frame(rows, FACTS)).set_index("op")
+    assert worst.loc["matmul", "quantity"] == "ct_b"
+    assert worst.loc["matmul", "ulp"] == 4
+    assert worst.loc["sigmoid", "ulp"] == 5
