@@ -90,7 +90,7 @@ def small_run(folder: Path, *more: Row) -> Run:
             for factor, engine in enumerate((rule, "autodiff", "central_difference", "numpy"), 1):
                 at = {"op": op, "case": case, "n": n, "engine": engine}
                 rows.append(accuracy_row("value", 0.5, **at))
-                rows.append(accuracy_row("ct_x", 2.0 * factor, **at))
+                rows.append(accuracy_row("ct_x", 2.0 * factor, norm_rel=2.0 * factor * 2.0**-23, **at))
                 rows.append(time_row(samples_us=[factor * n * (1 + i / 100) for i in range(9)], **at))
     write_machine(folder, MACHINE)
     return write_frames(folder, [*rows, *more])
