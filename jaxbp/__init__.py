@@ -1,5 +1,7 @@
 """Hand-written gradients for JAX, each compared with autodiff, differences and NumPy in accuracy and speed."""
 
+from typing import TYPE_CHECKING, Any
+
 from jaxbp import ops as ops
 from jaxbp.accuracy.ulp import ulp_error as ulp_error
 from jaxbp.engines import engine_names as engine_names
@@ -31,4 +33,17 @@ from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum
 
+if TYPE_CHECKING:
+    from jaxbp.accuracy.exact import exact_value as exact_value
+    from jaxbp.accuracy.exact import exact_vjp as exact_vjp
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # These need python-flint, which `import jaxbp` does not bring in.
+    if name in ("exact_value", "exact_vjp"):
+        from jaxbp.accuracy import exact
+
+        return getattr(exact, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

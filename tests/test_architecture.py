@@ -33,6 +33,8 @@ def rooms_imported(source: str) -> set[str]:
     """The rooms of jaxbp that a module's source imports, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError("Relative imports hide which way they point; write them in full.")
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jaxbp":
             parts = node.module.split(".")[1:]
             found |= {parts[0]} if parts else {alias.name for alias in node.names}
@@ -64,6 +66,8 @@ def test_a_downward_import_is_caught():
     assert offences("op", "op", "from jaxbp.engines import make_engine") == {"engines"}
     assert offences("measure", "task", "def f():\n    import jaxbp.report.frames") == {"report"}
     assert offences("ops", "linear", "from jaxbp.ops.arithmetic import add") == {"ops"}
+    with pytest.raises(ValueError, match="Relative imports"):
+        offences("accuracy", "ulp", "from ..report import frames")
     assert not offences("report", "frames", "from jaxbp.measure.verdict import verdict")
 
 

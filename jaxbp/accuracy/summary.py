@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .ulp import flushed, quiet, relative_error, ulp_error
+from jaxbp.accuracy.ulp import flushed, quiet, relative_error, ulp_error
 
 
 @dataclass(frozen=True)

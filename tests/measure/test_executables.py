@@ -168,8 +168,8 @@ def test_the_check_above_sees_closures():
 
 def test_lowering_and_compiling_are_timed_apart():
     executable = compile_function(jnp.sin, jnp.ones(3))
-    assert executable.lower_ms > 0
-    assert executable.compile_ms > 0
+    assert (executable.lower_ms or 0) > 0
+    assert (executable.compile_ms or 0) > 0
     np.testing.assert_array_equal(executable.call(), jnp.sin(jnp.ones(3)))
 
 
