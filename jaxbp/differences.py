@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbp.broadcasting import sum_to
-from jaxbp.op import Domain, Op, is_inexact
+from jaxbp.op import Domain, Op
+from jaxbp.promotion import is_inexact
 
 Kind = Literal["forward", "central"]
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxbp import differences
 from jaxbp.errors import import_extra, unknown_name
-from jaxbp.op import Op, is_inexact
+from jaxbp.op import Op
+from jaxbp.promotion import is_inexact
 
 #: Whose thread pool an engine computes with; engines of different owners are timed in different processes.
 Owner = Literal["jax", "numpy", "torch"]

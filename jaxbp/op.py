@@ -18,10 +18,14 @@ import numpy as np
 
 from jaxbp.cases import Case
 from jaxbp.errors import unknown_name
+from jaxbp.promotion import in_float32, is_inexact, vary_alike
 
 Shapes = tuple[tuple[int, ...], ...]
 
-_NARROW = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+#: Where most formulas and the pictures of circuits come from.
+NOTES = "CS231n, Backpropagation, Intuitions"
+#: The shapes of the ops of two arguments.
+BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +106,14 @@ class BoundRule:
         fwd = functools.partial(self.fwd, **options)
         bwd = functools.partial(self.bwd, **options)
         if self.op.elementwise:
-            fwd, bwd = _in_float32(fwd, bwd)
+            fwd, bwd = in_float32(fwd, bwd)
 
         def primal(*args: jax.Array) -> jax.Array:
             return fwd(*args)[0]
 
         def pullback(res: Any, ct: jax.Array) -> tuple[Any, ...]:
-            # A residual that was a Python number in the call comes back as a number, which has no shape.
-            return bwd(jax.tree.map(jnp.asarray, res), ct)
+            # What was a Python number in the call comes back as a number, which has no shape or dtype.
+            return bwd(jax.tree.map(jnp.asarray, res), jnp.asarray(ct))
 
         primal.__name__ = self.op.name
         function = jax.custom_vjp(primal)
@@ -119,7 +123,7 @@ class BoundRule:
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
         arrays, options = self.op.bind(*args, **kwargs)
-        arrays = _vary_alike(self.op.promote(arrays, options))
+        arrays = vary_alike(self.op.promote(arrays, options))
         try:
             return self.function(**options)(*arrays)
         except (TypeError, ValueError):
@@ -362,55 +366,3 @@ class Op:
         yield "Rules:\n" + "\n".join(f"    {b.name}: {b.rule.note}" for b in self.rules.values())
         yield f"Source: {self.source}"
         yield f"Example:\n\n{self.example}"
-
-
-def _in_float32(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """A rule that computes in float32 where it is given float16 or bfloat16, and rounds once.
-
-    Rounding after every operation would cost digits, and time too where the hardware only converts. Residuals are kept
-    in the narrow dtype; those that are arguments stay the arguments themselves, which cost nothing.
-    """
-
-    def narrow(x: Any, dtype: Any, originals: Mapping[int, Any]) -> Any:
-        return originals.get(id(x), x.astype(dtype) if jnp.result_type(x) == jnp.float32 else x)
-
-    def wide(x: Any) -> Any:
-        return x.astype(jnp.float32) if is_inexact(x) else x
-
-    def fwd_wide(*args: Any) -> tuple[Any, Any]:
-        if jnp.result_type(args[0]) not in _NARROW:
-            return fwd(*args)
-        arrays = [jnp.asarray(x) for x in args]
-        widened = [wide(x) for x in arrays]
-        y, res = fwd(*widened)
-        originals = {id(w): x for w, x in zip(widened, arrays, strict=True)}
-        dtype = arrays[0].dtype
-        return y.astype(dtype), jax.tree.map(lambda x: narrow(x, dtype, originals), res)
-
-    def bwd_wide(res: Any, ct: jax.Array) -> tuple[Any, ...]:
-        if ct.dtype not in _NARROW:
-            return bwd(res, ct)
-        return tuple(x.astype(ct.dtype) for x in bwd(jax.tree.map(wide, res), wide(ct)))
-
-    return fwd_wide, bwd_wide
-
-
-def _vary_alike(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Under shard_map, let all arguments vary over the mesh axes that one of them varies over.
-
-    JAX does so for its own functions, and sums the cotangent of a replicated argument over those axes; a custom VJP
-    is left to do it itself.
-    """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in args]
-    union = frozenset().union(*varying)
-    if not union:
-        return args
-    return tuple(
-        jax.lax.pcast(x, tuple(union - own), to="varying") if own != union else x
-        for x, own in zip(args, varying, strict=True)
-    )
-
-
-def is_inexact(x: Any) -> bool:
-    """Whether `x` is of a floating dtype and so has a gradient."""
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxbp.differences import entry_vjp, evaluations
 from jaxbp.engines import Engine
-from jaxbp.op import Op, is_inexact
+from jaxbp.op import Op
+from jaxbp.promotion import is_inexact
 
 #: What is timed: the value; value and residuals; the backward pass with residuals as arguments; value and
 #: gradient in one executable; and `split`, the sum of fwd_res and bwd.

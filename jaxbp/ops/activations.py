@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.cases import Normal, Uniform, elementwise_cases
 from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
-from jaxbp.op import Flops, Kink, Op, Rule
+from jaxbp.op import NOTES, Flops, Kink, Op, Rule
 
 
 def stable_sigmoid_fwd(x):
@@ -46,7 +46,7 @@ sigmoid = Op(
     cases=elementwise_cases(Uniform(-80, 80)),
     flops=Flops(12, 14),
     torch=lambda torch: torch.sigmoid,
-    source="CS231n, Backpropagation, Intuitions: the sigmoid gate; s'(x) = s(x) s(-x).",
+    source=f"{NOTES}: the sigmoid gate; s'(x) = s(x) s(-x).",
     example=""">>> y, (ct_x,) = jaxbp.sigmoid.value_and_vjp((1.0,), 1.0)
 >>> round(float(y), 2), round(float(ct_x), 1)
 (0.73, 0.2)
@@ -128,7 +128,7 @@ relu = Op(
     cases=elementwise_cases(Normal()),
     flops=Flops(1, 1),
     torch=lambda torch: torch.relu,
-    source="CS231n, Backpropagation, Intuitions: the max gate routes the gradient.",
+    source=f"{NOTES}: the max gate routes the gradient.",
     example=""">>> jax.vmap(jax.grad(jaxbp.relu))(jnp.array([-1.0, 0.0, 2.0])).tolist()
 [0.0, 0.0, 1.0]""",
 )

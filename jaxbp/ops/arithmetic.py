@@ -6,10 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import Domain, Flops, Kink, Op, Rule
-
-BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
-NOTES = "CS231n, Backpropagation, Intuitions"
+from jaxbp.op import BROADCAST, NOTES, Domain, Flops, Kink, Op, Rule
 
 
 def add_fwd(x, y):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import LogUniform, Uniform, elementwise_cases
-from jaxbp.op import Domain, Flops, Kink, Op, Rule
+from jaxbp.op import NOTES, Domain, Flops, Kink, Op, Rule
 
 
 def exp_fwd(x):
@@ -29,7 +29,7 @@ exp = Op(
     cases=elementwise_cases(Uniform(-80, 80)),
     flops=Flops(8, 1),
     torch=lambda torch: torch.exp,
-    source="CS231n, Backpropagation, Intuitions: f(x) = e^x, df/dx = e^x.",
+    source=f"{NOTES}: f(x) = e^x, df/dx = e^x.",
     example=""">>> float(jax.grad(jaxbp.exp)(0.0))
 1.0""",
 )

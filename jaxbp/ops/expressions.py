@@ -15,9 +15,7 @@ from jaxbp.numerics import (
     numpy_logistic_slope,
     numpy_sum_to,
 )
-from jaxbp.op import Flops, Op, Rule, Shapes
-
-NOTES = "CS231n, Backpropagation, Intuitions"
+from jaxbp.op import NOTES, Flops, Op, Rule, Shapes
 
 
 def scaled_sum_fwd(x, y, z):

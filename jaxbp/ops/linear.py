@@ -8,7 +8,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Digits, Normal
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import Flops, Op, Rule, Shapes
+from jaxbp.op import NOTES, Flops, Op, Rule, Shapes
 
 
 def _as_matrices(a, b, ct):
@@ -98,7 +98,7 @@ matmul = Op(
     cases=_matrix_cases(bias=False),
     flops=matmul_flops,
     torch=lambda torch: torch.matmul,
-    source="CS231n, Backpropagation, Intuitions: dW = dD X^T, dX = W^T dD.",
+    source=f"{NOTES}: dW = dD X^T, dX = W^T dD.",
     example=""">>> w, x = jnp.ones((5, 10)), jnp.ones((10, 3))
 >>> d, (dw, dx) = jaxbp.matmul.value_and_vjp((w, x), jnp.ones((5, 3)))
 >>> d.shape, dw.shape, dx.shape
@@ -142,7 +142,7 @@ linear = Op(
     cases=_matrix_cases(bias=True),
     flops=linear_flops,
     torch=lambda torch: lambda x, w, b: torch.nn.functional.linear(x, w.T, b),
-    source="CS231n, Backpropagation, Intuitions: gradients for vectorized operations.",
+    source=f"{NOTES}: gradients for vectorized operations.",
     example=""">>> x, w, b = jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.zeros(2)
 >>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))
 >>> ct_b.tolist()

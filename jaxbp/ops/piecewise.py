@@ -6,10 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Normal, elementwise_cases
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import Flops, Kink, Op, Rule
-
-BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
-NOTES = "CS231n, Backpropagation, Intuitions"
+from jaxbp.op import BROADCAST, NOTES, Flops, Kink, Op, Rule
 
 
 def _share(wins, ties):
