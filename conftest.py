@@ -17,5 +17,3 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.args_source is config.ArgsSource.TESTPATHS:
         config.args = [str(Path(__file__).parent / "bench")]
-    # What pytest-benchmark has to say about a measurement is for the user to read, no reason to stop.
-    config.addinivalue_line("filterwarnings", "default")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.table import Table
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
-from jaxbp.measure.plan import find_dtype, find_op, plan
+from jaxbp.measure.plan import Task, find_dtype, find_op, plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.ops import OPS
 from jaxbp.report import tables
@@ -106,7 +107,6 @@ def bench(
         raise UsageError("--quick and --full exclude each other; give one of them, or none.")
     if resume:
         folder, tasks = resume, plan(**_request_of(resume))
-        tasks = remaining(tasks, read_journal(folder))
     else:
         level = "quick" if quick else "full" if full else "standard"
         if not _names(dtypes):
@@ -117,14 +117,22 @@ def bench(
         folder = out_folder / facts["name"] / f"{started.replace(':', '')}-{level}"
         write_machine(folder, {**facts, "started": started, "level": level, "request": request})
     journal = Journal(folder)
+    todo = remaining(tasks, read_journal(folder)) if resume else tasks
     interrupted = False
     try:
-        with _progress(len(tasks)) as advance:
-            run_tasks(tasks, journal, progress=lambda t: advance(f"{t.op} {t.case} {t.dtype} {t.owner}"))
+        with _progress(len(todo)) as advance, _interrupts() as check:
+
+            def progress(task: Task) -> None:
+                check()
+                advance(f"{task.op} {task.case} {task.dtype} {task.owner}")
+
+            run_tasks(todo, journal, progress=progress)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         journal.close()
+    unfinished = len(remaining(tasks, read_journal(folder)))
+    write_machine(folder, {**read_machine(folder), "unfinished": unfinished})
     run = write_frames(folder)
     report = write_report(run)
     _print_summary(run)
@@ -154,9 +162,7 @@ def census(
     head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
     folder = out_folder / "census" / f"{whole.op}-{whole.dtype}"
     chunks = _stopped_census(folder, head, whole.chunks)
-    if not chunks:
-        (folder / Journal.NAME).unlink(missing_ok=True)
-    journal = Journal(folder)
+    journal = Journal(folder, anew=not chunks)
     if not chunks:
         journal.append(head)
     with _progress(whole.chunks - len(chunks)) as advance:
@@ -173,7 +179,7 @@ def census(
 
 def _stopped_census(folder: Path, head: dict[str, Any], total: int) -> dict[int, list[dict[str, Any]]]:
     """The chunks of a stopped census of the same op, machine and versions; none if it ended, or differs."""
-    if not (folder / Journal.NAME).exists():
+    if not (folder / Journal.NAME).is_file():
         return {}
     first, *rest = read_journal(folder) or [{}]
     chunks = {row["chunk"]: row["rows"] for row in rest}
@@ -217,6 +223,27 @@ def _names(text: str) -> list[str]:
 def _machine_facts() -> dict[str, Any]:
     noise = measure_noise()
     return {**describe_machine(), "noise": {**dataclasses.asdict(noise), "verdict": noise.verdict}}
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C raise as ever, and again in the check that is handed out: callbacks of JAX may swallow the first."""
+    hit = False
+
+    def remember(signum: int, frame: Any) -> None:
+        nonlocal hit
+        hit = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if hit:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

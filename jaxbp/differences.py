@@ -69,6 +69,8 @@ def entry_vjp(
 ) -> jax.Array:
     """The cotangent of argument `i` at the given flat entries, which are perturbed one at a time."""
     x = jnp.asarray(args[i])
+    if not entries.size:
+        return jnp.zeros(entries.shape, x.dtype)
     flat = x.ravel()
     highs, lows = probe(flat[entries], kind, _domain(op, i))
 

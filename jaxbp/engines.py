@@ -129,12 +129,12 @@ def _numpy(op: Op, options: dict[str, Any]) -> Engine:
         return y.astype(dtype, copy=False)
 
     def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, Any]:
-        wide = _numpy_dtype(np.asarray(ct).dtype)
+        dtype = jnp.result_type(ct)
+        wide = _numpy_dtype(dtype)
         floats = tuple(np.asarray(x, wide) for x in args)
         with np.errstate(all="ignore"):
             y = np.asarray(op.reference(*floats, **options))
             cts = op.reference_vjp(np.asarray(ct, wide), *floats, **options)
-        dtype = np.asarray(ct).dtype
         return y.astype(dtype, copy=False), tuple(
             np.asarray(c).astype(jnp.result_type(x), copy=False) if is_inexact(x) else None
             for c, x in zip(cts, args, strict=True)

@@ -182,6 +182,8 @@ class Op:
     ) -> None:
         if not rules:
             raise ValueError(f"The op {name} needs at least one rule: rules=(Rule(name, fwd, bwd),).")
+        if len({rule.name for rule in rules}) < len(rules):
+            raise ValueError(f"The op {name} has two rules of one name: {', '.join(rule.name for rule in rules)}.")
         self.name = name
         self.summary = summary
         self.formula = formula
@@ -199,11 +201,16 @@ class Op:
         self.torch = torch
         self.version = version
         self.__name__ = name
+        self.__module__ = "jaxbp"
         self.__signature__ = inspect.signature(rules[0].fwd)
         self.__doc__ = "\n\n".join(self._sections())
 
     def __repr__(self) -> str:
         return f"jaxbp.{self.name}"
+
+    def __reduce__(self) -> str:
+        # Like a function: pickled by name, found again as `jaxbp.<name>`; copies are the op itself.
+        return self.name
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -251,6 +258,8 @@ class Op:
             TypeError: an argument or the cotangent has a wrong type or dtype, or there are too many or few.
             ValueError: shapes do not fit, or there is no such engine.
         """
+        if not isinstance(args, tuple | list):
+            raise TypeError(f"{self.name}: args must be a tuple of the arguments, got {type(args).__name__}.")
         arrays, bound_options = self.bind(*args, **options)
         run = Op.jitted_engine(self, engine or f"rule:{self.default_rule.name}", **bound_options)
         if not any(is_inexact(x) for x in arrays):
@@ -304,9 +313,9 @@ class Op:
 
     def _check_argument(self, name: str, value: Any) -> None:
         if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+            how = "complex numbers are not supported" if isinstance(value, complex) else "convert it with jnp.asarray"
             raise TypeError(
-                f"{self.name}: argument {name} must be an array or a number, got {type(value).__name__}; "
-                "convert it with jnp.asarray."
+                f"{self.name}: argument {name} must be an array or a number, got {type(value).__name__}; {how}."
             )
         dtype = jnp.result_type(value)
         if not (

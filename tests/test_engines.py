@@ -132,8 +132,9 @@ def test_numpy_computes_in_float32_at_least_and_rounds_once(dtype):
 
 
 def test_numpy_gives_python_numbers_jax_s_default_dtype():
-    y, (ct_x,) = jaxbp.sigmoid.value_and_vjp((20.0,), 1.0, engine="numpy")
-    assert y.dtype == ct_x.dtype == np.float32
+    for x, ct in ((20.0, 1.0), (np.ones(2), np.ones(2))):
+        y, (ct_x,) = jaxbp.sigmoid.value_and_vjp((x,), ct, engine="numpy")
+        assert y.dtype == ct_x.dtype == np.float32
 
 
 def test_names_start_with_the_default_rule():

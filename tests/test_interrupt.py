@@ -168,3 +168,22 @@ def test_failed_cells_are_said_and_reported(run, in_process, monkeypatch, tmp_pa
     result = run("bench", "--quick", "--ops", "exp", "--cases", "small", "--out", tmp_path)
     assert "failed: exp small float32 central_difference: planted" in result.err
     assert "## Failed: 1" in (only_run(tmp_path) / "report.md").read_text()
+
+
+def test_a_stopped_run_says_so_and_a_finished_one_does_not(run, in_process, tmp_path):
+    in_process.interrupt_at = 14
+    run("bench", "--quick", "--ops", "exp,log", "--cases", "small", "--out", tmp_path)
+    folder = only_run(tmp_path)
+    assert "Stopped early: " in (folder / "report.md").read_text()
+    in_process.interrupt_at = -1
+    assert run("bench", "--resume", folder).code == 0
+    assert "Stopped early" not in (folder / "report.md").read_text()
+
+
+def test_a_swallowed_interrupt_is_raised_again():
+    with cli._interrupts() as check:
+        check()
+        with pytest.raises(KeyboardInterrupt):  # Swallowed here, as a callback of JAX does.
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()

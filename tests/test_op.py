@@ -1,5 +1,9 @@
 """The contract of an op: how it is called, what it promotes, and the sentences it says to wrong input."""
 
+import copy
+import pickle
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +100,7 @@ def test_keyword_arguments():
     assert jaxbp.linear(w=w, b=b, x=x).tolist() == jaxbp.linear(x, w, b).tolist()
 
 
-V = jnp.ones(3)
+V: Any = jnp.ones(3)
 BAD_CALLS = {
     "too few": (lambda: jaxbp.add(V), TypeError, r"add\(x, y\): missing a required argument: 'y'"),
     "too many": (lambda: jaxbp.exp(V, V), TypeError, r"exp\(x\): too many positional arguments"),
@@ -118,6 +122,13 @@ BAD_CALLS = {
     "neuron": (lambda: jaxbp.neuron(V, V), ValueError, r"neuron cannot take w float32\[3\], x "),
     "dtype that stock refuses": (lambda: jaxbp.sigmoid(3), ValueError, r"sigmoid cannot take x int32\[\]: .*floating"),
     "no rules": (lambda: jaxbp.exp.replace(rules=()), ValueError, "The op exp needs at least one rule"),
+    "two rules of one name": (
+        lambda: jaxbp.exp.replace(rules=(jaxbp.exp.default_rule.rule,) * 2),
+        ValueError,
+        "The op exp has two rules of one name: output, output",
+    ),
+    "no tuple": (lambda: jaxbp.exp.value_and_vjp(V, V), TypeError, "exp: args must be a tuple of the arguments, got"),
+    "complex number": (lambda: jaxbp.exp(1j), TypeError, "exp: argument x .* complex numbers are not supported"),
     "ct shape": (
         lambda: jaxbp.exp.value_and_vjp((V,), jnp.ones(4)),
         ValueError,
@@ -164,3 +175,22 @@ def test_flops_are_counted_per_entry_and_per_product():
     assert jaxbp.matmul.count_flops(((5, 2, 3), (3, 4))) == Flops(240, 480)
     assert jaxbp.matmul.count_flops(((3,), (3,))) == Flops(6, 12)
     assert jaxbp.linear.count_flops(((2, 3), (3, 4), (4,))) == Flops(56, 104)
+
+
+def test_ops_are_pickled_by_name_and_copied_as_themselves():
+    assert pickle.loads(pickle.dumps(jaxbp.sigmoid)) is jaxbp.sigmoid
+    assert copy.deepcopy({"activation": jaxbp.tanh})["activation"] is jaxbp.tanh
+
+
+@pytest.mark.parametrize("engine", ["rule:transpose", "autodiff", "forward_difference", "central_difference", "numpy"])
+@pytest.mark.parametrize(("m", "k", "n"), [(2, 0, 3), (0, 3, 4), (2, 3, 0)])
+def test_empty_matrices_have_gradients(engine, m, k, n):
+    a, b = jnp.ones((m, k)), jnp.ones((k, n))
+    y, (ct_a, ct_b) = jaxbp.matmul.value_and_vjp((a, b), jnp.ones((m, n)), engine=engine)
+    assert (y.shape, ct_a.shape, ct_b.shape) == ((m, n), (m, k), (k, n))
+    np.testing.assert_allclose(ct_a, n, rtol=1e-2)
+    np.testing.assert_allclose(ct_b, m, rtol=1e-2)
+
+
+def test_hessians_work_though_forward_mode_alone_does_not():
+    assert float(jax.hessian(jaxbp.sigmoid)(1.0)) == pytest.approx(float(jax.hessian(jax.nn.sigmoid)(1.0)), rel=1e-5)

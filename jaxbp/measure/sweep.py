@@ -26,8 +26,8 @@ Row = dict[str, Any]
 
 #: By owner of a thread pool, what its worker's environment adds.
 ENVIRONMENTS: dict[Owner, dict[str, str]] = {
-    # No hop to another thread per call; and one thread for the NumPy that computes the reference in this process.
-    "jax": {**ALLOCATOR, "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    # One thread for the NumPy that computes the reference in this process.
+    "jax": {**ALLOCATOR, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     "numpy": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
     "torch": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
 }
@@ -121,12 +121,12 @@ class Journal:
 
     NAME = "journal.jsonl"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = folder / self.NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _drop_cut_off_line(self.path)
-            self._file = self.path.open("a")
+            self._file = self.path.open("w" if anew else "a")
         except OSError as error:
             raise ResultsError(f"The results folder {folder} cannot be written: {error.strerror}.") from error
 
@@ -197,7 +197,7 @@ def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task],
                     workers[key] = Worker(task.owner, x64=key[1])
                 worker = workers[key]
                 about = {
-                    **{name: worker.about[name] for name in ("device", "floor_us", "precision")},
+                    **{name: fact for name, fact in worker.about.items() if name not in ("kind", "owner")},
                     "environment": json.dumps(worker.environment),
                     "level": task.level,
                 }

@@ -24,6 +24,8 @@ def main() -> None:
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     owner = sys.argv[1]
+    # No hop to another thread per call. JAX takes this from no environment variable.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
     for line in sys.stdin:
         for row in measure(Task(**json.loads(line))):
@@ -44,6 +46,7 @@ def describe(owner: str) -> dict[str, Any]:
         "device": "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind,
         "floor_us": dispatch_floor(owner),
         "precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "async_dispatch": "on" if jax.config.values["jax_cpu_enable_async_dispatch"] else "off",
     }
 
 

@@ -37,7 +37,7 @@ def matmul_bwd(res, ct, *, precision=None):
 
 def _rows(x):
     """[..., m, k] as one matrix of all its rows."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 would be undecided for empty rows.
 
 
 def _weight_cotangent(x, ct, precision):

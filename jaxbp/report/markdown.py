@@ -67,13 +67,13 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
         yield (
-            f"Time in milliseconds, error in ULP; lower left is best. The green band ends at 4 ULP; errors above "
-            f"{plots.MOST_ULP:g} are drawn at the top.\n"
+            f"Error in ULP against time; lower left is best. The green band ends at 4 ULP; errors above "
+            f"{plots.MOST_ULP:g} are drawn at the top, hollow marks are numerical gradients of a sample of entries.\n"
         )
         yield from _cases(summary, accuracy, cases, dtype)
         single = [op.name for op in OPS if not op.elementwise]
         chosen = summary[summary["op"].isin(single) & (summary["dtype"] == dtype)]
-        if len(chosen):
+        if chosen["n"].nunique() > 1:
             picture = folder / f"{stem}-{dtype}-growth.png"
             _save(plots.growth(chosen, dtype), picture)
             yield f"## {dtype}: what a numerical gradient costs as arrays grow\n"
@@ -115,6 +115,8 @@ def _header(run: Run) -> str:
         "Allocator": "glibc keeps freed memory up to 32 MiB an allocation (MALLOC_* in each row's environment); "
         "with its defaults, calls that return large fresh arrays take several times longer",
     }
+    if machine.get("unfinished"):
+        facts = {"Stopped early": f"{machine['unfinished']} tasks were not measured and are missing here", **facts}
     return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
 
 

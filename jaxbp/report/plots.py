@@ -48,9 +48,10 @@ def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str
     errors = worst_gradient(accuracy)[["op", "case", "dtype", "engine", "ulp"]]
     points = cells.merge(errors, on=["op", "case", "dtype", "engine"])
     ops = unique(points["op"])
-    rows = max(1, math.ceil(len(ops) / COLUMNS))
+    columns = min(COLUMNS, max(3, len(ops)))
+    rows = max(1, math.ceil(len(ops) / columns))
     figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(2.3 * COLUMNS, 1.75 * rows + 0.9), squeeze=False, sharey=True, layout="constrained"
+        rows, columns, figsize=(2.3 * columns, 1.75 * rows + 0.9), squeeze=False, sharey=True, layout="constrained"
     )
     for axis in axes.flat[len(ops) :]:
         axis.set_axis_off()
@@ -72,7 +73,7 @@ def growth(summary: pd.DataFrame, dtype: str) -> Figure:
         & summary["case"].isin(ELEMENTWISE_SIZES)
     ]
     ops = unique(cells["op"])
-    figure, axes = plt.subplots(1, max(1, len(ops)), figsize=(3.6 * max(1, len(ops)), 3.4), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(1, max(1, len(ops)), figsize=(max(8, 3.6 * len(ops)), 3.4), squeeze=False, sharey=True)
     for axis, op in zip(axes.flat, ops, strict=False):
         for engine, points in cells[cells["op"] == op].sort_values("n").groupby("engine", sort=False):
             colour, marker = STYLES[style_of(op, str(engine))]
@@ -99,7 +100,8 @@ def _panel(axis: Axes, op: str, points: pd.DataFrame) -> None:
     for _, point in points.iloc[::-1].iterrows():
         colour, marker = STYLES[style_of(op, point["engine"])]
         error = min(max(point["ulp"], LEAST_ULP), MOST_ULP)
-        axis.plot(point["time_us"] / 1e3, error, marker, color=colour, markersize=6, alpha=0.9, clip_on=False)
+        face = colour if point["extrapolated"] == 1 else "none"
+        axis.plot(point["time_us"] / 1e3, error, marker, color=colour, mfc=face, markersize=6, alpha=0.9, clip_on=False)
     axis.set(xscale="log", yscale="log", ylim=(LEAST_ULP / 3, MOST_ULP * 5))
     axis.set_title(f"{op} *" if op in SUMS else op, fontsize=9)
     axis.axhspan(LEAST_ULP / 3, 4, color="#009E73", alpha=0.08, linewidth=0)

@@ -35,7 +35,7 @@ SAMPLES = "samples.parquet"
 #: The columns that hold text. Pandas would read a commit of digits as a number, and an empty column as one of NaN.
 TEXT = (
     *("op", "case", "shapes", "dtype", "engine", "mode", "device", "verdict", "status", "reason", "environment"),
-    *("precision", "machine", "commit", "jax", "quantity", "worst_index"),
+    *("precision", "async_dispatch", "machine", "commit", "jax", "quantity", "worst_index"),
 )
 
 

@@ -81,7 +81,12 @@ def engine_times(summary: pd.DataFrame, case: str, dtype: str, mode: str = "fwd_
 def engine_errors(accuracy: pd.DataFrame, case: str, dtype: str, column: str = "max_ulp") -> pd.DataFrame:
     """One row per op at one case, one column per engine: the worst error of its worst gradient."""
     errors = worst_gradient(accuracy[(accuracy["case"] == case) & (accuracy["dtype"] == dtype)])
-    return _pivot(errors.assign(text=[number(value) for value in errors[column]]).sort_index())
+    few = errors["count"] < errors.groupby("op")["count"].transform("max")
+    texts = [
+        f"{number(value)} (of {count} entries)" if sampled else number(value)
+        for value, count, sampled in zip(errors[column], errors["count"], few, strict=True)
+    ]
+    return _pivot(errors.assign(text=texts).sort_index())
 
 
 def growth(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:

@@ -162,10 +162,10 @@ def test_a_worker_that_hangs_at_the_start_is_ended(fake, monkeypatch):
 def test_one_worker_per_owner_and_precision(fake, tmp_path):
     tasks = [task("a"), task("b", "numpy"), task("c"), task("d", dtype="float64"), task("e", dtype="bfloat16")]
     rows = run(tasks, tmp_path / "run")
-    assert [(env["JAX_ENABLE_X64"], env.get("JAX_CPU_ENABLE_ASYNC_DISPATCH")) for env in fake] == [
-        ("0", "0"),
+    assert [(env["JAX_ENABLE_X64"], env.get("JAX_PLATFORMS")) for env in fake] == [
         ("0", None),
-        ("1", "0"),
+        ("0", "cpu"),
+        ("1", None),
     ]
     assert all(env.items() >= ALLOCATOR.items() for env in fake)
     # Each row says what its worker's environment added, and what all rows of the process share.

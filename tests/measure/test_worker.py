@@ -9,14 +9,14 @@ import time
 import numpy as np
 import pytest
 
-from jaxbp.measure import worker
+from jaxbp.measure import sweep, worker
 from jaxbp.measure.plan import Task
 from jaxbp.measure.worker import describe, dispatch_floor, write
 
 # A worker in which an op prints, by every way there is, in the middle of a task.
 NOISY = """
 import os, sys
-from jaxbp.measure import worker
+from jaxbp.measure import sweep, worker
 
 def measure(task):
     yield {"kind": "time", "op": task.op, "number": float("nan")}
@@ -93,7 +93,12 @@ def test_a_planted_cost_is_in_the_floor(monkeypatch):
 
 def test_a_worker_describes_what_its_rows_share(monkeypatch):
     monkeypatch.setattr(worker, "dispatch_floor", lambda owner: {"jax": 7.0, "numpy": 1.0}[owner])
-    assert describe("numpy") == {"device": "cpu", "floor_us": 1.0, "precision": "default"}
+    assert {**describe("numpy"), "async_dispatch": None} == {
+        "device": "cpu",
+        "floor_us": 1.0,
+        "precision": "default",
+        "async_dispatch": None,
+    }
     assert describe("jax")["floor_us"] == 7.0
 
 
@@ -103,3 +108,12 @@ def test_an_accelerator_is_named_for_jax_alone(monkeypatch):
     monkeypatch.setattr(worker, "dispatch_floor", lambda owner: 1.0)
     assert describe("jax")["device"] == "NVIDIA H100"
     assert describe("numpy")["device"] == "cpu"
+
+
+def test_a_worker_computes_in_the_calling_thread():
+    """The setting has no environment variable; what a worker says of itself is read back from JAX."""
+    process = sweep.Worker("jax", x64=False)
+    try:
+        assert process.about["async_dispatch"] == "off"
+    finally:
+        process.close()

@@ -44,6 +44,7 @@ def about(op: str = "multiply", case: str = "small", engine: str = "autodiff", *
         "device": "cpu",
         "floor_us": 1.0,
         "precision": "default",
+        "async_dispatch": "off",
         "environment": '{"MALLOC_TOP_PAD_": "1"}',
         "level": "quick",
         **changes,

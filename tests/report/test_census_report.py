@@ -45,3 +45,8 @@ def test_bad_input_is_told(run, tmp_path):
     assert result.code == 2
     assert "A census of matmul in float32 would not end" in result.err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    result = run("census", "exp", "--dtype", "f16", "--out", tmp_path / "file")
+    assert result.code == 2
+    assert f"{tmp_path / 'file'}" in result.err
+    assert "cannot be written" in result.err

@@ -39,7 +39,7 @@ def test_the_columns_are_the_documented_ones_and_nothing_else():
 
 
 def test_every_column_is_filled_from_what_a_task_measures():
-    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "environment")}
+    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "async_dispatch", "environment")}
     task = Task("sigmoid", "small", "float32", "jax", ("rule:stable", "autodiff"), "standard")
     rows = [{**row, **shared} for row in measure(task)]
     frame = summary_frame(rows, FACTS)
@@ -160,7 +160,7 @@ def test_two_calls_have_two_floors(floor_us, expected):
     ids=["multiply", "matmul"],
 )
 def test_operations_and_bytes_by_hand(op, flops, data):
-    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "environment")}
+    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "async_dispatch", "environment")}
     task = Task(op.name, "small", "float32", "jax", ("autodiff",), "standard")
     frame = summary_frame([{**row, **shared} for row in measure(task)], FACTS).set_index("mode")
     assert frame["flops"].to_dict() == flops

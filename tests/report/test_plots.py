@@ -57,7 +57,7 @@ def test_each_engine_is_a_point_at_its_time_and_error(tmp_path):
     for axis in shown.values():
         np.testing.assert_allclose(sorted(points(axis)), expected, rtol=1e-5)
     width, height = saved(figure, tmp_path / "a.png")
-    assert width > 1000
+    assert width > 600
     assert height > 200
 
 
