@@ -32,7 +32,7 @@ def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
             zeros = {"inputs": 0, "histogram": [0] * (len(CLASSES) + 1), **dict.fromkeys(COUNTS, 0)}
             records[key] = {"engine": key[0], "quantity": key[1], "max_ulp": -1.0, **zeros}
         record = records[key]
-        record["inputs"] += sum(row["histogram"])
+        record["inputs"] += sum(row["histogram"]) + row["flushed"]
         record["histogram"] = [a + b for a, b in zip(record["histogram"], row["histogram"], strict=True)]
         for name in COUNTS:
             record[name] += row[name]

@@ -73,7 +73,7 @@ def test_a_score_agrees_with_the_summary_of_the_whole_array():
     for start in range(0, n, census_module.BLOCK):
         score.add(start, actual[start : start + census_module.BLOCK], exact[start : start + census_module.BLOCK])
     row, truth = score.row((actual,)), reference_score(actual, exact)
-    assert sum(row["histogram"]) == n
+    assert sum(row["histogram"]) + row["flushed"] == n
     assert row["max_ulp"] == truth.max_ulp == np.inf
     assert (row["wrong_zeros"], row["wrong_nans"], row["flushed"]) == (
         truth.wrong_zeros,
@@ -82,7 +82,7 @@ def test_a_score_agrees_with_the_summary_of_the_whole_array():
     )
     error = ulp_error(actual, exact, nan_equal=True)
     kept = error[~((actual == 0) & (exact < 2.0**-126))]
-    assert sum(row["histogram"][:3]) - row["flushed"] == np.count_nonzero(kept <= CLASSES[2])
+    assert sum(row["histogram"][:3]) == np.count_nonzero(kept <= CLASSES[2])
     assert max(row["part_max"]) == np.inf
 
 
