@@ -9,6 +9,8 @@ from scipy import stats
 
 #: Ratios within this of 1 count as the same speed.
 MARGIN = 0.02
+#: A call that takes less than this many times the dispatch floor gets no verdict on its speed.
+FLOOR_FACTOR = 2
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 

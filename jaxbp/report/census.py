@@ -130,7 +130,7 @@ def error_against_argument(census: Census, rows: Iterable[Row]) -> Figure:
         for axis, sign in ((axes[i, 0], "-"), (axes[i, 1], "")):
             axis.set(xscale="log", yscale="log", ylim=(plots.LEAST_ULP, plots.MOST_ULP), xlabel=f"|x|, x = {sign}|x|")
             axis.grid(alpha=0.25)
-            axis.axhspan(plots.LEAST_ULP, 4, color="#009E73", alpha=0.08, linewidth=0)
+            axis.axhspan(plots.LEAST_ULP, plots.FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
         axes[i, 0].invert_xaxis()
         axes[i, 0].set_ylabel(f"{quantity}: worst ULP")
     handles, labels = axes[0, 1].get_legend_handles_labels()

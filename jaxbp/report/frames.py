@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxbp.measure.verdict import median_interval, ratio_interval, verdict
+from jaxbp.measure.verdict import FLOOR_FACTOR, MARGIN, median_interval, ratio_interval, verdict
 
 Row = dict[str, Any]
 
@@ -29,8 +29,8 @@ SUMMARY_COLUMNS = {
     "ratio": "time over the time of autodiff in the same mode",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
-    "verdict": "faster, same, slower or cannot say, against a margin of 2 %; dispatch where a call costs less than "
-    "twice the dispatch floor; empty where the engine did not run interleaved with autodiff",
+    "verdict": f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call "
+    f"costs less than {FLOOR_FACTOR} times the dispatch floor; empty where the engine did not run interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
@@ -168,7 +168,7 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
     ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=interleaved)
     cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
     if interleaved and row["engine"] != "autodiff":
-        floor = 2 * row["floor_us"] * (2 if row["mode"] == "split" else 1)
+        floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
         cell["verdict"] = "dispatch" if time.value < floor else verdict(ratio)
     return cell
 

@@ -67,7 +67,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
         yield (
-            f"Error in ULP against time; lower left is best. The green band ends at 4 ULP; errors above "
+            f"Error in ULP against time; lower left is best. The green band ends at {plots.FAIR_ULP} ULP; errors above "
             f"{plots.MOST_ULP:g} are drawn at the top, hollow marks are numerical gradients of a sample of entries.\n"
         )
         yield from _cases(summary, accuracy, cases, dtype)

@@ -30,6 +30,8 @@ STYLES = {
 COLUMNS = 6
 #: Errors below this, correctly rounded results, are drawn at the bottom.
 LEAST_ULP = 0.25
+#: Gradients within this many ULP are in the green band.
+FAIR_ULP = 4
 #: Errors above this are drawn at the top: wrong whatever the number.
 MOST_ULP = 1e9
 
@@ -104,7 +106,7 @@ def _panel(axis: Axes, op: str, points: pd.DataFrame) -> None:
         axis.plot(point["time_us"] / 1e3, error, marker, color=colour, mfc=face, markersize=6, alpha=0.9, clip_on=False)
     axis.set(xscale="log", yscale="log", ylim=(LEAST_ULP / 3, MOST_ULP * 5))
     axis.set_title(f"{op} *" if op in SUMS else op, fontsize=9)
-    axis.axhspan(LEAST_ULP / 3, 4, color="#009E73", alpha=0.08, linewidth=0)
+    axis.axhspan(LEAST_ULP / 3, FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
     # The fastest and the slowest engine: decades would say nothing within one, and run into each other over many.
     low, high = points["time_us"].min(), points["time_us"].max()
     margin = max((high / low) ** 0.2, 1.1)

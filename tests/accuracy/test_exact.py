@@ -151,7 +151,9 @@ def test_casts_between_floats_are_the_identity_and_those_to_integers_truncate():
 
 
 def test_the_callers_x64_setting_makes_no_difference():
-    f = lambda x: jnp.sin(x) + 0.1  # noqa: E731
+    def f(x):
+        return jnp.sin(x) + 0.1
+
     for x64 in (False, True):
         with jax.enable_x64(x64):
             assert float(jaxbp.exact_value(f, (0.3,))) == float(mp.sin(mp.mpf(0.3)) + mp.mpf(0.1))
@@ -240,13 +242,17 @@ def test_an_undecided_comparison_is_an_error_that_names_it(monkeypatch):
 
 
 def test_comparisons_get_the_precision_that_they_need():
-    f = lambda x: jnp.where(jnp.exp(x) > 1, 1.0, 2.0)  # noqa: E731
+    def f(x):
+        return jnp.where(jnp.exp(x) > 1, 1.0, 2.0)
+
     assert [float(jaxbp.exact_value(f, (x,))) for x in (1e-300, -1e-300, 0.0)] == [1, 2, 2]
 
 
 def test_what_is_not_known_does_no_harm_where_it_is_not_chosen():
     # log of a ball around 0 is not known at any precision.
-    f = lambda x: jnp.where(x > 3, x, jnp.log(jnp.sqrt(x) ** 2 - x))  # noqa: E731
+    def f(x):
+        return jnp.where(x > 3, x, jnp.log(jnp.sqrt(x) ** 2 - x))
+
     assert float(jaxbp.exact_value(f, (5.0,))) == 5
 
 
