@@ -30,7 +30,8 @@ SUMMARY_COLUMNS = {
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
     "verdict": f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call "
-    f"costs less than {FLOOR_FACTOR} times the dispatch floor; empty where the engine did not run interleaved with autodiff",
+    f"costs less than {FLOOR_FACTOR} times the dispatch floor; empty where the engine did not run "
+    "interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
