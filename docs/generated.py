@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Kink, Op
-from jaxbp.ops import OPS, activations, arithmetic, exponential, expressions, linear, piecewise
+from jaxbp.ops import OPS, activations, arithmetic, exponential, expressions, linear, piecewise, powers
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 
-FAMILIES = (arithmetic, exponential, activations, piecewise, linear, expressions)
+FAMILIES = (arithmetic, powers, exponential, activations, piecewise, linear, expressions)
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 
 

@@ -29,6 +29,30 @@ BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
 
 
 @dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """The stated accuracy of a rule: the largest error in ULP, of the value and of each gradient, by dtype.
+
+    It holds on a CPU for every argument and the cotangent 1, wherever the exact result is a normal number or larger
+    than all of them; and no result is a wrong zero, infinity or NaN. Results below the smallest normal number may be
+    flushed to 0. Tests sample it, the census under `results/census/` proves it.
+
+    Attributes:
+        float32: (value, gradient).
+        float64: likewise, over samples: float64 cannot be swept whole.
+        narrow: likewise for float16 and bfloat16, which are computed in float32 and rounded once.
+    """
+
+    float32: tuple[float, float]
+    float64: tuple[float, float]
+    narrow: tuple[float, float] = (0.51, 0.51)
+
+    def bound(self, dtype: jax.typing.DTypeLike, quantity: str) -> float:
+        """The bound for a dtype and a quantity, `value` or `ct_<argument>`."""
+        wide = {"float32": self.float32, "float64": self.float64}
+        return wide.get(jnp.dtype(dtype).name, self.narrow)[quantity != "value"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """One hand-written VJP of an op.
 
@@ -37,12 +61,14 @@ class Rule:
         fwd: `fwd(*args, **options) -> (y, res)`; the op's options are its keyword-only parameters.
         bwd: `bwd(res, ct, **options) -> cotangents`, a tuple with one of the argument's shape per argument.
         note: what the rule is for, in one sentence.
+        accuracy: its stated accuracy; None where no bound in ULP holds for all arguments.
     """
 
     name: str
     fwd: Callable[..., tuple[Any, Any]]
     bwd: Callable[..., tuple[Any, ...]]
     note: str = ""
+    accuracy: Accuracy | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +177,10 @@ class Op:
         elementwise: the output's shape is the broadcast shape, entries depend on their own inputs alone.
         domain: by argument name, where it may lie if not everywhere.
         kinks: the points without derivative, with the stated conventions.
+        hard: points that tests and the census of float64 look at closely besides the usual ones: where a rule changes
+            its formula, where a derivative crosses zero, where a result saturates, overflows or vanishes.
+        exact: the function that is meant, for `exact_vjp`, where `stock` rounds its constants; `stock` if not given.
+        variants: the settings of its options that tests and the census cover, the defaults first.
         torch: given the torch module, what a torch user would call; None where there is no such function.
         example: a doctest.
         source: where the formula and the convention come from.
@@ -177,6 +207,9 @@ class Op:
         elementwise: bool = False,
         domain: Mapping[str, Domain] = MappingProxyType({}),
         kinks: tuple[Kink, ...] = (),
+        hard: tuple[float, ...] = (),
+        exact: Callable[..., Any] | None = None,
+        variants: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),),
         torch: Callable[[Any], Callable[..., Any]] | None = None,
         version: int = 1,
     ) -> None:
@@ -198,6 +231,9 @@ class Op:
         self.elementwise = elementwise
         self.domain = domain
         self.kinks = kinks
+        self.hard = hard
+        self.exact = exact or stock
+        self.variants = variants
         self.torch = torch
         self.version = version
         self.__name__ = name

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 
 #: Each may import those before it. What has no row of its own is a leaf: it may import nothing of ours.
 ORDER = [
-    {"errors", "numerics", "broadcasting", "environment", "promotion"},
+    {"errors", "floats", "broadcasting", "environment", "promotion"},
+    {"numerics"},
     {"cases"},
     {"op"},
     {"ops"},

@@ -1,7 +1,7 @@
 """The catalog: every op, in the order in which the notes build them up."""
 
 from jaxbp.op import Op
-from jaxbp.ops import activations, arithmetic, exponential, expressions, linear, piecewise
+from jaxbp.ops import activations, arithmetic, exponential, expressions, linear, piecewise, powers
 
 OPS: tuple[Op, ...] = (
     arithmetic.add,
@@ -12,9 +12,9 @@ OPS: tuple[Op, ...] = (
     arithmetic.reciprocal,
     arithmetic.shift,
     arithmetic.scale,
-    arithmetic.square,
-    arithmetic.sqrt,
-    arithmetic.power,
+    powers.square,
+    powers.sqrt,
+    powers.power,
     exponential.exp,
     exponential.log,
     activations.sigmoid,
@@ -30,4 +30,4 @@ OPS: tuple[Op, ...] = (
     expressions.rational,
 )
 
-__all__ = ["OPS", "activations", "arithmetic", "exponential", "expressions", "linear", "piecewise"]
+__all__ = ["OPS", "activations", "arithmetic", "exponential", "expressions", "linear", "piecewise", "powers"]

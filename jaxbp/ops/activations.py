@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.cases import Normal, Uniform, elementwise_cases
 from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
-from jaxbp.op import NOTES, Flops, Kink, Op, Rule
+from jaxbp.op import NOTES, Accuracy, Flops, Kink, Op, Rule
 
 
 def stable_sigmoid_fwd(x):
@@ -36,7 +36,13 @@ sigmoid = Op(
     summary="The logistic function. x [...] -> y [...], floating.",
     formula="s(x) = 1 / (1 + e^-x); ct_x = ct s(x) (1 - s(x)) = ct s(x) s(-x)",
     rules=(
-        Rule("stable", stable_sigmoid_fwd, stable_sigmoid_bwd, "One exponential of -|x|: right in both tails."),
+        Rule(
+            "stable",
+            stable_sigmoid_fwd,
+            stable_sigmoid_bwd,
+            "One exponential of -|x|: right in both tails.",
+            Accuracy((3, 3), (3, 3)),
+        ),
         Rule("textbook", textbook_sigmoid_fwd, textbook_sigmoid_bwd, "(1 - y) y: cancels to 0 from x = 17 on."),
     ),
     stock=jax.nn.sigmoid,

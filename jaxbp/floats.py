@@ -1,0 +1,135 @@
+"""Floating-point numbers by their parts: subnormal arguments, exponents, order, exact halves of a product.
+
+XLA's CPU backend takes a subnormal argument of an arithmetic operation for 0, and so do GPUs in places. Bits are not
+arithmetic: what is done here by bits sees every number. Everything is differentiable where the arithmetic that it
+stands for is, so that rules built on it have second derivatives.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+#: What a subnormal argument is multiplied with to become a normal number, in float32 and float64 alike.
+LIFT = 2.0**64
+
+
+def lift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(z, f)` with z = x f exactly and f = 1, but where x is subnormal f = 2^64, and z is a normal number.
+
+    >>> z, f = lift(jnp.float32([1e-40, 3.0]))
+    >>> [f"{v:.4g}" for v in z], [f"{v:.3g}" for v in f]
+    (['1.845e-21', '3'], ['1.84e+19', '1'])
+    """
+    mantissa, tiny = _mantissa_of_tiny(x)
+    finfo = jnp.finfo(x.dtype)
+    # The mantissa counts units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
+    lifted = mantissa.astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64)
+    return jnp.where(tiny, jnp.where(sign_bit(x), -lifted, lifted), x), jnp.where(tiny, LIFT, 1).astype(x.dtype)
+
+
+def is_zero(x: jax.Array) -> jax.Array:
+    """Whether x is 0 or -0, and not merely subnormal."""
+    return _magnitude(x) == 0
+
+
+def is_positive(x: jax.Array) -> jax.Array:
+    """Whether x > 0, subnormal numbers included; NaN is not."""
+    bits, infinity = _bits(x), _bits(jnp.asarray(jnp.inf, x.dtype))
+    return (bits > 0) & (bits <= infinity)
+
+
+def sign_bit(x: jax.Array) -> jax.Array:
+    """Whether the sign bit of x is set, as for -0."""
+    return _bits(x) < 0
+
+
+def order_key(x: jax.Array) -> jax.Array:
+    """Integers in the order of the floats, subnormal numbers included; 0 and -0 have the same. NaN is outermost.
+
+    >>> order_key(jnp.float32([-1e-40, -0.0, 0.0, 1e-40])).tolist()
+    [-71362, 0, 0, 71362]
+    """
+    magnitude = _magnitude(x)
+    return jnp.where(sign_bit(x), -magnitude, magnitude)
+
+
+def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(m, e)` with x = m 2^e exactly and 1 <= |m| < 2; 0, infinities and NaN are their own m, with e = 0.
+
+    >>> m, e = split_exponent(jnp.float32([-12.0, 1e-45, 0.0]))
+    >>> m.tolist(), e.tolist()
+    ([-1.5, 1.0, 0.0], [3, -149, 0])
+    """
+    finfo = jnp.finfo(x.dtype)
+    z, f = lift(x)
+    biased = _magnitude(z) >> finfo.nmant
+    ordinary = (biased > 0) & (biased < finfo.maxexp - finfo.minexp + 2)
+    e = jnp.where(ordinary, biased - (finfo.maxexp - 1), 0)
+    # 2^-e alone may overflow or be subnormal.
+    half = e >> 1
+    m = z * power_of_two(-half, x.dtype) * power_of_two(half - e, x.dtype)
+    return m, e - jnp.where(f == 1, 0, 64).astype(e.dtype)
+
+
+def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:
+    """m 2^e, rounded at most once, for |m| in [1/8, 8]; overflows to infinity, and flushes as the device does.
+
+    >>> [f"{v:.4g}" for v in scale_exponent(jnp.float32([1.5, 1.5, 1.5]), jnp.array([3, 127, 300]))]
+    ['12', '2.552e+38', 'inf']
+    """
+    finfo = jnp.finfo(m.dtype)
+    limit = 2 * finfo.maxexp - 4
+    e = jnp.clip(e, -limit, limit)
+    half = e >> 1
+    return m * power_of_two(half, m.dtype) * power_of_two(e - half, m.dtype)
+
+
+def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """2^e exactly, for integers e that leave it a normal number."""
+    finfo = jnp.finfo(dtype)
+    biased = (e + (finfo.maxexp - 1)).astype(f"int{finfo.bits}")
+    return lax.bitcast_convert_type(biased << finfo.nmant, jnp.dtype(dtype))
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    """x, as it is in its dtype: keeps XLA from cancelling (1 + x) - 1 to x before rounding happened."""
+    finfo = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, finfo.nexp, finfo.nmant)
+
+
+def upper_half(x: jax.Array) -> jax.Array:
+    """x rounded to half of its digits, so that its square is exact; x minus it is exact and has the other half."""
+    finfo = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, finfo.nexp, (finfo.nmant - 1) // 2)
+
+
+def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(s, t)`: the rounded sum, and what rounding left out: a + b = s + t exactly, whichever is larger (Knuth)."""
+    s = rounded(a + b)
+    b_part = rounded(s - a)
+    return s, (a - rounded(s - b_part)) + (b - b_part)
+
+
+def two_product(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(p, t)`: the rounded product, and what rounding left out: a b = p + t exactly (Dekker).
+
+    Both must be far from overflow, and the product far from underflow.
+    """
+    p = rounded(a * b)
+    a1, b1 = upper_half(a), upper_half(b)
+    a2, b2 = a - a1, b - b1
+    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, jnp.dtype(f"int{8 * x.dtype.itemsize}"))
+
+
+def _magnitude(x: jax.Array) -> jax.Array:
+    bits = _bits(x)
+    return bits & jnp.iinfo(bits.dtype).max
+
+
+def _mantissa_of_tiny(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    magnitude = _magnitude(x)
+    return magnitude, (magnitude > 0) & (magnitude < 1 << jnp.finfo(x.dtype).nmant)
