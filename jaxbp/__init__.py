@@ -15,12 +15,9 @@ from jaxbp.ops.arithmetic import add as add
 from jaxbp.ops.arithmetic import divide as divide
 from jaxbp.ops.arithmetic import multiply as multiply
 from jaxbp.ops.arithmetic import negative as negative
-from jaxbp.ops.arithmetic import power as power
 from jaxbp.ops.arithmetic import reciprocal as reciprocal
 from jaxbp.ops.arithmetic import scale as scale
 from jaxbp.ops.arithmetic import shift as shift
-from jaxbp.ops.arithmetic import sqrt as sqrt
-from jaxbp.ops.arithmetic import square as square
 from jaxbp.ops.arithmetic import subtract as subtract
 from jaxbp.ops.exponential import exp as exp
 from jaxbp.ops.exponential import log as log
@@ -32,6 +29,9 @@ from jaxbp.ops.linear import matmul as matmul
 from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum
+from jaxbp.ops.powers import power as power
+from jaxbp.ops.powers import sqrt as sqrt
+from jaxbp.ops.powers import square as square
 
 if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_value as exact_value

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.broadcasting import shape_of, sum_to
-from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
+from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, NOTES, Domain, Flops, Kink, Op, Rule
+from jaxbp.op import BROADCAST, NOTES, Domain, Flops, Op, Rule
 
 
 def add_fwd(x, y):
