@@ -1,19 +1,36 @@
 """The generated parts of pages: a line `<!-- generated: NAME -->` is replaced by what `PARTS[NAME]` makes."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxbp.accuracy.census import DTYPES
 from jaxbp.measure.plan import LEVELS
-from jaxbp.op import Kink, Op
-from jaxbp.ops import OPS, activations, arithmetic, exponential, expressions, linear, piecewise, powers
+from jaxbp.op import Accuracy, Kink, Op
+from jaxbp.ops import (
+    OPS,
+    activations,
+    arithmetic,
+    exponential,
+    expressions,
+    linear,
+    piecewise,
+    powers,
+    softplus,
+    trigonometric,
+)
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
+from jaxbp.report.readme import readme_census
 
-FAMILIES = (arithmetic, powers, exponential, activations, piecewise, linear, expressions)
+FAMILIES = (arithmetic, powers, exponential, trigonometric, activations, softplus, piecewise, linear, expressions)
+RESULTS = Path(__file__).parents[1] / "results"
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 
 
@@ -131,8 +148,8 @@ def op_sections(op: Op) -> Iterator[str]:
     yield "```text\n" + "\n".join(re.split(r"[;,] (?=ct_)|; ", op.formula)) + "\n```"
     if op.domain:
         yield "Domain: " + ", ".join(f"{name} in {text(str(domain))}" for name, domain in op.domain.items()) + "."
-    rules = ((code(name), text(bound.rule.note)) for name, bound in op.rules.items())
-    yield table(("rule", "note"), rules)
+    rules = ((code(name), text(bound.rule.note), stated(bound.rule.accuracy)) for name, bound in op.rules.items())
+    yield table(("rule", "note", "stated ULP of value, gradient"), rules)
     for kink in op.kinks:
         values = "; ".join(f"`{rule}` gives {numbers(gradient)}" for rule, gradient in kink.gradient.items())
         yield f"At {point(op, kink)}: {values}. {text(kink.why)}"
@@ -142,6 +159,18 @@ def op_sections(op: Op) -> Iterator[str]:
     yield f"Source: {text(op.source)}"
 
 
+def stated(accuracy: Accuracy | None) -> str:
+    """The accuracy that a rule states, by dtype."""
+    if accuracy is None:
+        return "none"
+    return "; ".join(f"{name} {numbers(ulps)}" for name, ulps in dataclasses.asdict(accuracy).items())
+
+
+def census(dtype: str) -> str:
+    """The table of all records of a dtype."""
+    return readme_census(RESULTS, dtype)
+
+
 def arguments(op: Op, case: Any) -> str:
     """A case's arguments: name, shape and distribution of each."""
     parts = zip(op.arguments, case.shapes, case.draws, strict=True)
@@ -149,6 +178,7 @@ def arguments(op: Op, case: Any) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
     "levels": levels,

@@ -1,5 +1,6 @@
 """The command line: the only place that prints."""
 
+import ast
 import contextlib
 import dataclasses
 import json
@@ -15,12 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from jaxbp.accuracy.census import plan_census, sweep
+from jaxbp.accuracy.yardstick import certify
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
+from jaxbp.op import BoundRule
 from jaxbp.ops import OPS
 from jaxbp.report import tables
+from jaxbp.report.census import RECORD
 from jaxbp.report.census import overview as census_overview
 from jaxbp.report.census import summarize_census, write_census
 from jaxbp.report.markdown import write_report
@@ -51,12 +55,16 @@ def main() -> None:
 
 @app.command()
 def ops(as_json: Json = False) -> None:
-    """List the ops, their rules, and the cases they are measured at."""
+    """List the ops, their rules with the accuracy that they state, and the cases they are measured at.
+
+    Stated is the largest error in ULP of value and gradient for every float32; --json has the other dtypes too.
+    """
     rows = [
         {
             "op": op.name,
             "arguments": ", ".join(op.arguments),
             "rules": ", ".join(op.rules),
+            "accuracy": {rule.name: _stated(rule) for rule in op.rules.values()},
             "cases": ", ".join(case.name for case in op.cases),
             "formula": op.formula,
         }
@@ -64,8 +72,12 @@ def ops(as_json: Json = False) -> None:
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
-    else:
-        _print_table(rows)
+        return
+    for row in rows:
+        stated = (accuracy and "{:g}/{:g}".format(*accuracy["float32"]) for accuracy in row.pop("accuracy").values())
+        row["stated ULP"] = ", ".join(text or "none" for text in stated)
+    order = ("op", "arguments", "rules", "stated ULP", "cases", "formula")
+    _print_table([{name: row[name] for name in order} for row in rows])
 
 
 @app.command()
@@ -152,16 +164,20 @@ def bench(
 @app.command()
 def census(
     op: Annotated[str, typer.Argument(help="The op.")],
-    dtype: Annotated[str, typer.Option(help="f32, f16 or bf16; ops of two arguments bf16.")] = "f32",
+    dtype: Annotated[str, typer.Option(help="f32, f16, bf16 or f64.")] = "f32",
     rule: Annotated[str, typer.Option(help="Rules, separated by commas; all by default.")] = "",
+    options: Annotated[str, typer.Option(help="The op's options, such as approximate=False.")] = "",
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
 ) -> None:
-    """Score value and gradient at every float of a dtype, none left out; goes on where a stopped census ended."""
-    whole = plan_census(find_op(op), find_dtype(dtype), tuple(_names(rule)))
+    """Score value and gradient at every float of a dtype, none left out; goes on where a stopped census ended.
+
+    Ops of two arguments: every pair of bf16. Where there are too many, f64 and pairs of f32, millions of samples.
+    """
+    whole = plan_census(find_op(op), find_dtype(dtype), tuple(_names(rule)), **_options(options))
     machine = {**describe_machine(), "started": now()}
     head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
-    folder = out_folder / "census" / f"{whole.op}-{whole.dtype}"
-    chunks = _stopped_census(folder, head, whole.chunks)
+    folder = out_folder / "census" / whole.name
+    chunks = _stopped_census(folder, head)
     journal = Journal(folder, anew=not chunks)
     if not chunks:
         journal.append(head)
@@ -172,18 +188,19 @@ def census(
             journal.append({"kind": "chunk", "chunk": chunk, "rows": rows})
     journal.close()
     rows = [row for chunk in sorted(chunks) for row in chunks[chunk]]
-    path = write_census(folder, whole, machine, rows)
+    yardstick = certify(whole.declaration, whole.dtype, dict(whole.options)) if whole.dtype != "float64" else {}
+    path = write_census(folder, whole, machine, rows, yardstick)
     _print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _stopped_census(folder: Path, head: dict[str, Any], total: int) -> dict[int, list[dict[str, Any]]]:
-    """The chunks of a stopped census of the same op, machine and versions; none if it ended, or differs."""
-    if not (folder / Journal.NAME).is_file():
+def _stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """The chunks of a stopped census of the same op, machine and versions; none if its record was written, or differs."""
+    journal, record = folder / Journal.NAME, folder / RECORD
+    if not journal.is_file() or (record.is_file() and record.stat().st_mtime >= journal.stat().st_mtime):
         return {}
     first, *rest = read_journal(folder) or [{}]
-    chunks = {row["chunk"]: row["rows"] for row in rest}
-    return chunks if first == head and len(chunks) < total else {}
+    return {row["chunk"]: row["rows"] for row in rest} if first == head else {}
 
 
 @app.command()
@@ -218,6 +235,23 @@ def _request_of(folder: Path) -> dict[str, Any]:
 
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _stated(bound: BoundRule) -> dict[str, tuple[float, float]] | None:
+    """The accuracy that a rule states, by dtype."""
+    return bound.rule.accuracy and dataclasses.asdict(bound.rule.accuracy)
+
+
+def _options(text: str) -> dict[str, Any]:
+    """`a=1,b=False` as keyword arguments; the values are Python's."""
+    options = {}
+    for part in _names(text):
+        name, _, value = part.partition("=")
+        try:
+            options[name.strip()] = ast.literal_eval(value.strip())
+        except (SyntaxError, ValueError):
+            raise UsageError(f"--options says {part!r}; give name=value with a Python value, such as False.") from None
+    return options
 
 
 def _machine_facts() -> dict[str, Any]:

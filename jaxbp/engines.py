@@ -72,7 +72,7 @@ def make_engine(op: Op, name: str, **options: Any) -> Engine:
     if name == "numpy":
         return _numpy(op, options)
     if name == "torch" and op.torch:
-        return _torch(op)
+        return _torch(op, options)
     raise unknown_name(f"engine of {op.name}", name, engine_names(op))
 
 
@@ -147,10 +147,10 @@ def _numpy_dtype(dtype: np.dtype) -> np.dtype:
     return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
 
 
-def _torch(op: Op) -> Engine:
+def _torch(op: Op, options: dict[str, Any]) -> Engine:
     torch = import_extra("torch", "torch")
     assert op.torch is not None
-    f = op.torch(torch)
+    f = functools.partial(op.torch(torch), **options)
 
     def to_torch(x: Any) -> Any:
         x = np.asarray(x)

@@ -174,6 +174,8 @@ class Op:
         reference_vjp: `reference_vjp(ct, *args) -> cotangents` in pure NumPy, likewise.
         cases: the named argument sets of tests and benchmarks.
         flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
+        terms: for an op that is a sum of products of its arguments, given their shapes: how many roundings an entry of
+            the value, and of each cotangent, goes through. Its error is judged by the a-priori bound that follows.
         elementwise: the output's shape is the broadcast shape, entries depend on their own inputs alone.
         domain: by argument name, where it may lie if not everywhere.
         kinks: the points without derivative, with the stated conventions.
@@ -181,7 +183,8 @@ class Op:
             its formula, where a derivative crosses zero, where a result saturates, overflows or vanishes.
         exact: the function that is meant, for `exact_vjp`, where `stock` rounds its constants; `stock` if not given.
         variants: the settings of its options that tests and the census cover, the defaults first.
-        torch: given the torch module, what a torch user would call; None where there is no such function.
+        torch: given the torch module, what a torch user would call, with the op's options as keywords; None where there
+            is no such function.
         example: a doctest.
         source: where the formula and the convention come from.
         version: raised whenever rules, cases or reference change; reports compare equal versions only.
@@ -204,6 +207,7 @@ class Op:
         flops: Flops | Callable[[Shapes], Flops],
         source: str,
         example: str,
+        terms: Callable[[Shapes], tuple[int, ...]] | None = None,
         elementwise: bool = False,
         domain: Mapping[str, Domain] = MappingProxyType({}),
         kinks: tuple[Kink, ...] = (),
@@ -228,6 +232,7 @@ class Op:
         self.flops = flops
         self.source = source
         self.example = example
+        self.terms = terms
         self.elementwise = elementwise
         self.domain = domain
         self.kinks = kinks
@@ -309,7 +314,7 @@ class Op:
         except TypeError as error:
             raise TypeError(f"{self.name}{self.__signature__}: {error}.") from None
         bound.apply_defaults()
-        options = {name: bound.arguments.pop(name) for name in self._option_names}
+        options = {name: bound.arguments.pop(name) for name in self.options}
         for name, value in bound.arguments.items():
             self._check_argument(name, value)
         return tuple(bound.arguments.values()), options
@@ -344,7 +349,7 @@ class Op:
         return (p.name for p in self.__signature__.parameters.values() if p.kind is kind)
 
     @functools.cached_property
-    def _option_names(self) -> tuple[str, ...]:
+    def options(self) -> tuple[str, ...]:
         return tuple(self._parameters(inspect.Parameter.KEYWORD_ONLY))
 
     def _check_argument(self, name: str, value: Any) -> None:

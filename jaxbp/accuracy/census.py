@@ -1,7 +1,8 @@
-"""The census: an op's value and gradient at every float of a dtype, none left out, against the float64 reference.
+"""The census: an op's value and gradient at every float of a dtype, none left out, or at millions where there are more.
 
 A chunk is one binade of the first argument: all floats of one sign and exponent; for an op of two arguments each of
-them with every float of the second. Chunks are independent, so that they run in any order and process.
+them with every float of the second. Where that would not end, in float64 and for pairs of float32, a chunk is a sample
+of some binades. Chunks are independent, so that they run in any order and process.
 """
 
 import concurrent.futures
@@ -9,173 +10,177 @@ import dataclasses
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 
-from jaxbp.accuracy.ulp import flushed, ulp_error
+from jaxbp.accuracy.points import argument_points, random_points, slice_of_all, slice_of_usual
+from jaxbp.accuracy.score import Row, Score
+from jaxbp.accuracy.yardstick import certified_values, quantities, reference_values
 from jaxbp.engines import engine_names
 from jaxbp.environment import ALLOCATOR, inherited
 from jaxbp.errors import UsageError, unknown_name
 from jaxbp.op import Op
 from jaxbp.ops import OPS
 
-Row = dict[str, Any]
-
-#: Upper ends of the histogram's classes in ULP; 0.5 is correctly rounded. The last class has no end.
-CLASSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 256.0, 65536.0)
-#: What is counted besides: plainly wrong results, and zeros where the exact value is subnormal.
-COUNTS = ("wrong_zeros", "wrong_infinities", "wrong_nans", "flushed")
+#: Entries that an engine computes at a time: its arrays stay far below the size that is mapped anew at each call.
+EVALUATED = 2**20
 #: Entries that are scored at a time: few enough to stay in a core's cache.
 BLOCK = 2**16
-#: Parts of a binade whose largest errors are kept for the picture.
-PARTS = 8
-#: Bits of sign, exponent and mantissa of the dtypes that can be swept whole.
+#: Bits of the mantissa of the dtypes that can be swept whole.
 MANTISSA_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
+DTYPES = (*MANTISSA_BITS, "float64")
 ENGINES = ("autodiff", "torch")
+#: A sample's chunks over all magnitudes and over the usual ones, and the arguments or pairs in each; one chunk of hard
+#: points comes after them.
+SAMPLE = {"float64": (64, 32, 2**14), "float32": (128, 128, 2**18), "float16": (128, 128, 2**18)}
 #: What a process of the sweep is started with: one thread, and an allocator that keeps its memory.
 PROCESS = {
     **ALLOCATOR,
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
     "OMP_NUM_THREADS": "1",
 }
-#: A zero in place of a normal number, an infinity and a NaN are further off than this in every dtype.
-SURELY_WRONG = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """What is swept: an op at a dtype under several engines, in one pass against one yardstick."""
+    """What is swept: an op with fixed options at a dtype under several engines, in one pass against one yardstick."""
 
     op: str
     dtype: str
     engines: tuple[str, ...]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def declaration(self) -> Op:
+        """The op itself."""
+        return next(op for op in OPS if op.name == self.op)
+
+    @property
+    def inputs(self) -> Literal["every float", "every pair", "a sample"]:
+        """Which arguments are swept."""
+        arguments = len(self.declaration.arguments)
+        if arguments == 1 and self.dtype in MANTISSA_BITS:
+            return "every float"
+        return "every pair" if self.dtype == "bfloat16" else "a sample"
+
+    @property
+    def name(self) -> str:
+        """What the folder of its record is called."""
+        return "-".join((self.op, *(f"{k}={v}" for k, v in self.options), self.dtype))
 
     def about(self) -> Row:
         """What is swept, as the first line of a journal and the head of a record."""
-        op = next(op for op in OPS if op.name == self.op)
-        return {"op": self.op, "op_version": op.version, "dtype": self.dtype, "engines": list(self.engines)}
+        return {
+            "op": self.op,
+            "options": dict(self.options),
+            "op_version": self.declaration.version,
+            "dtype": self.dtype,
+            "inputs": self.inputs,
+            "engines": list(self.engines),
+        }
 
     @property
     def chunks(self) -> int:
-        """How many chunks there are: signs times exponents."""
+        """How many chunks there are: signs times exponents, or those of a sample and one of hard points."""
+        if self.inputs == "a sample":
+            return sum(SAMPLE[self.dtype][:2]) + 1
         bits = 32 if self.dtype == "float32" else 16
         return 2 ** (bits - MANTISSA_BITS[self.dtype])
 
 
-def plan_census(op: Op, dtype: str, rules: tuple[str, ...] = ()) -> Census:
+def plan_census(op: Op, dtype: str, rules: tuple[str, ...] = (), **options: Any) -> Census:
     """The census of an op: the given rules or all of them, autodiff, and torch where it is installed."""
-    if not op.elementwise or len(op.arguments) > 2 or (len(op.arguments) == 2 and dtype != "bfloat16"):
+    if not op.elementwise or len(op.arguments) > 2:
         raise UsageError(
-            f"A census of {op.name} in {dtype} would not end: every float is swept for elementwise ops of one argument "
-            "(float32, float16, bfloat16) and, as pairs, of two (bfloat16)."
+            f"There is no census of {op.name}: arguments are swept for elementwise ops of one or two of them."
         )
-    if dtype not in MANTISSA_BITS:
-        raise unknown_name("dtype that can be swept whole", dtype, MANTISSA_BITS)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype of a census", dtype, DTYPES)
     for rule in rules:
         if rule not in op.rules:
             raise unknown_name(f"rule of {op.name}", rule, op.rules)
+    for option in options:
+        if option not in op.options:
+            raise unknown_name(f"option of {op.name}", option, op.options)
     engines = tuple(f"rule:{rule}" for rule in rules or op.rules)
-    return Census(op.name, dtype, engines + tuple(name for name in ENGINES if name in engine_names(op)))
+    others = tuple(name for name in ENGINES if name in engine_names(op))
+    return Census(op.name, dtype, engines + others, tuple(options.items()))
 
 
-def chunk_arguments(census: Census, chunk: int, arguments: int) -> tuple[np.ndarray, ...]:
-    """The arguments of a chunk, in the order of their bits."""
+def chunk_arguments(census: Census, chunk: int) -> tuple[np.ndarray, ...]:
+    """The arguments of a chunk, those of a whole binade in the order of their bits."""
+    if census.inputs == "a sample":
+        return _sample(census, chunk)
     mantissa = MANTISSA_BITS[census.dtype]
     unsigned = np.uint32 if census.dtype == "float32" else np.uint16
     dtype = np.dtype(census.dtype)
     first = (np.arange(2**mantissa, dtype=unsigned) + unsigned(chunk << mantissa)).view(dtype)
-    if arguments == 1:
+    if census.inputs == "every float":
         return (first,)
     every = np.arange(2**16, dtype=np.uint16).view(dtype)
     return np.repeat(first, every.size), np.tile(every, first.size)
 
 
-class Score:
-    """The errors of one engine and quantity over a chunk, added up block by block."""
-
-    def __init__(self, size: int) -> None:
-        self.histogram = np.zeros(len(CLASSES) + 1, np.int64)
-        self.part_size = max(1, size // PARTS)
-        self.part_max = np.zeros(-(-size // self.part_size))
-        self.counts = dict.fromkeys(COUNTS, 0)
-        self.worst = (-1.0, 0, 0.0, 0.0)
-
-    def add(self, start: int, actual: np.ndarray, exact: np.ndarray) -> None:
-        """Score a block that starts at entry `start` of the chunk."""
-        error = ulp_error(actual, exact, nan_equal=True)
-        if error.max() > CLASSES[0]:
-            gone = flushed(actual, exact)
-            flushed_here = int(np.count_nonzero(gone))
-            self.counts["flushed"] += flushed_here
-            self.histogram[0] -= flushed_here  # They are set to 0 for the maximum's sake, and in no class.
-            error[gone] = 0
-        below = 0
-        for i, end in enumerate(CLASSES):
-            up_to = int(np.count_nonzero(error <= end))
-            self.histogram[i] += up_to - below
-            below = up_to
-            if below == error.size:
-                break
-        self.histogram[-1] += error.size - below
-        worst = int(np.argmax(error))
-        if error[worst] > SURELY_WRONG:
-            self._count_what_is_wrong(actual, exact, error)
-        if error[worst] > self.worst[0]:
-            self.worst = (float(error[worst]), start + worst, float(actual[worst]), float(exact[worst]))
-        # A part may be larger than a block, or smaller: either way its largest error is the largest of its entries.
-        for offset in range(0, error.size, self.part_size):
-            part = (start + offset) // self.part_size
-            self.part_max[part] = max(self.part_max[part], error[offset : offset + self.part_size].max())
-
-    def _count_what_is_wrong(self, actual: np.ndarray, exact: np.ndarray, error: np.ndarray) -> None:
-        wrong = error > SURELY_WRONG
-        actual, exact = actual[wrong], exact[wrong]
-        with np.errstate(all="ignore"):
-            nans = np.isnan(actual) | np.isnan(exact)
-            self.counts["wrong_nans"] += int(np.count_nonzero(nans))
-            infinite = (np.isinf(actual) | np.isinf(exact)) & ~nans
-            self.counts["wrong_infinities"] += int(np.count_nonzero(infinite))
-            self.counts["wrong_zeros"] += int(np.count_nonzero((actual == 0) & ~nans & ~infinite))
-
-    def row(self, args: tuple[np.ndarray, ...]) -> Row:
-        """The chunk's numbers, ready for JSON."""
-        error, index, actual, exact = self.worst
-        return {
-            "max_ulp": error,
-            "worst_args": [float(x[index]) for x in args],
-            "worst_actual": actual,
-            "worst_exact": exact,
-            "histogram": self.histogram.tolist(),
-            "part_max": self.part_max.tolist(),
-            **self.counts,
-        }
+def _sample(census: Census, chunk: int) -> tuple[np.ndarray, ...]:
+    """Finite random arguments of every magnitude, sorted by the first; the last chunk holds the hard points."""
+    op = census.declaration
+    everywhere, usual, size = SAMPLE[census.dtype]
+    if chunk == everywhere + usual:
+        args = argument_points(op, census.dtype, 0)
+    else:
+        if chunk < everywhere:
+            first = slice_of_all(census.dtype, chunk, everywhere, size, chunk)
+        else:
+            first = slice_of_usual(census.dtype, chunk - everywhere, usual, size, chunk)
+        others = (random_points(census.dtype, size, [chunk, i]) for i in range(1, len(op.arguments)))
+        args = (first, *others)
+    finite = np.all([np.isfinite(x) for x in args], axis=0)
+    order = np.argsort(args[0][finite], kind="stable")
+    return tuple(x[finite][order] for x in args)
 
 
 def score_chunk(census: Census, chunk: int) -> list[Row]:
     """One row per engine and quantity: the errors of a chunk."""
-    op = next(op for op in OPS if op.name == census.op)
-    args = chunk_arguments(census, chunk, len(op.arguments))
-    ct = np.ones_like(args[0])
-    quantities = ("value", *(f"ct_{name}" for name in op.arguments))
-    results = {}
-    for engine in census.engines:
-        y, cts = op.value_and_vjp(args, ct, engine=engine)
-        results[engine] = [np.asarray(x) for x in (y, *cts)]
-    scores = {(engine, q): Score(ct.size) for engine in census.engines for q in quantities}
-    for start in range(0, ct.size, BLOCK):
-        block = slice(start, start + BLOCK)
-        with np.errstate(all="ignore"):
-            wide = tuple(x[block].astype(np.float64) for x in args)
-            ones = np.ones_like(wide[0])
-            exact = (op.reference(*wide), *op.reference_vjp(ones, *wide))
-        for engine in census.engines:
-            for quantity, actual, truth in zip(quantities, results[engine], exact, strict=True):
-                scores[engine, quantity].add(start, actual[block], truth)
+    op, options = census.declaration, dict(census.options)
+    args = chunk_arguments(census, chunk)
+    planned = args[0].size
+    certified = None
+    if census.dtype == "float64":
+        certified, known = certified_values(op, args, options)
+        args, certified = (tuple(x[known] for x in arrays) for arrays in (args, certified))
+    names = quantities(op)
+    scores = {(engine, name): Score(args[0].size) for engine in census.engines for name in names}
+    for start in range(0, args[0].size, EVALUATED):
+        results = _evaluate(census, op, options, tuple(x[start : start + EVALUATED] for x in args))
+        for offset in range(0, results[census.engines[0]][0].size, BLOCK):
+            block = slice(start + offset, min(start + offset + BLOCK, start + EVALUATED))
+            inside = slice(offset, offset + BLOCK)
+            if certified:
+                exact = tuple(x[block] for x in certified)
+            else:
+                exact = reference_values(op, tuple(x[block] for x in args), options)
+            for engine in census.engines:
+                for name, actual, truth in zip(names, results[engine], exact, strict=True):
+                    scores[engine, name].add(block.start, actual[inside], truth)
     return [
-        {"chunk": chunk, "engine": engine, "quantity": quantity, **score.row(args)}
-        for (engine, quantity), score in scores.items()
+        {"chunk": chunk, "engine": engine, "quantity": name, "left_out": planned - args[0].size, **score.row(args)}
+        for (engine, name), score in scores.items()
     ]
+
+
+def _evaluate(
+    census: Census, op: Op, options: dict[str, Any], args: tuple[np.ndarray, ...]
+) -> dict[str, list[np.ndarray]]:
+    """By engine, the value and the cotangents for the cotangent 1: the executable that a user calls."""
+    ct = np.ones_like(args[0])
+    results = {}
+    with jax.enable_x64(census.dtype == "float64"):
+        for engine in census.engines:
+            y, cts = op.value_and_vjp(args, ct, engine=engine, **options)
+            results[engine] = [np.asarray(x) for x in (y, *cts)]
+    return results
 
 
 def sweep(census: Census, skip: Iterable[int] = ()) -> Iterator[tuple[int, list[Row]]]:

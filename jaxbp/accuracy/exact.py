@@ -55,7 +55,9 @@ def exact_value(f: Callable[..., Any], args: Sequence[Any], *, radius: bool = Fa
     return (values, radii) if radius else values
 
 
-def exact_vjp(f: Callable[..., Any], args: Sequence[Any], ct: Any, *, radius: bool = False) -> Any:
+def exact_vjp(
+    f: Callable[..., Any], args: Sequence[Any], ct: Any, *, radius: bool = False, extended: bool = False
+) -> Any:
     """The exact value and VJP of a JAX function, rounded once: each entry is the float64 nearest to the truth.
 
     Formula: y = f(*args) and cts = ct^T df/dargs, over the real numbers.
@@ -84,6 +86,8 @@ def exact_vjp(f: Callable[..., Any], args: Sequence[Any], ct: Any, *, radius: bo
         ct: the cotangent, of the output's structure and shapes; None for integer and boolean outputs.
         radius: whether to return, too, bounds on |result - truth|, the final rounding included. 0 means exact; inf
             that the truth is beyond float64's range; NaN beside NaN.
+        extended: whether to return `numpy.longdouble`, within 2^-60 of the truth where it has the digits (x86 does),
+            as the yardstick of float64 results; to measure those, float64 is half a unit too coarse.
 
     Returns:
         `(y, cts)`: NumPy arrays of float64, `cts` a tuple with one cotangent an argument; None for arguments of an
@@ -112,7 +116,7 @@ def exact_vjp(f: Callable[..., Any], args: Sequence[Any], ct: Any, *, radius: bo
         arg_names = _paths(jax.tree.unflatten(treedef, leaves))
         names = [f"y{name}" for name in _paths(shapes)] + [f"cts{arg_names[i]}" for i in floats]
         inputs = [*leaves, *_cotangents(shapes, ct)]
-        results = _certified(vjp(primal), inputs, names, radius)
+        results = _certified(vjp(primal), inputs, names, radius, extended)
     out = jax.tree.structure(shapes)
     both = tuple(_assembled(part, out, treedef, floats) for part in results)
     return both if radius else both[0]
@@ -174,7 +178,9 @@ def _cotangents(shapes: Any, ct: Any) -> list[np.ndarray]:
     return cts
 
 
-def _certified(program: Any, inputs: list[np.ndarray], names: list[str], radius: bool) -> tuple[list[Any], list[Any]]:
+def _certified(
+    program: Any, inputs: list[np.ndarray], names: list[str], radius: bool, extended: bool = False
+) -> tuple[list[Any], list[Any]]:
     """Run a jaxpr at rising precision until all its outputs are certified; float64 values, and radii if asked for."""
     args = [as_value(x) for x in inputs]
     undecided = ""
@@ -184,7 +190,8 @@ def _certified(program: Any, inputs: list[np.ndarray], names: list[str], radius:
             try:
                 outs = evaluate(program, args)
                 values = [_rounded(name, out) for name, out in zip(names, outs, strict=True)]
-                return values, [_radii(*pair) for pair in zip(outs, values, strict=True)] if radius else values
+                radii = [_radii(*pair) for pair in zip(outs, values, strict=True)] if radius else values
+                return [_extended(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
             except Undecided as error:
                 undecided = str(error)
     raise UncertifiedError(f"{undecided}, even at {PRECISIONS[-1]} bits.")
@@ -203,6 +210,15 @@ def _rounded(name: str, out: np.ndarray) -> NDArray[Any]:
             raise Undecided(f"which float64 is nearest to {entry}, which is {show(x)},")
         flat[i] = value
     return values
+
+
+def _extended(out: np.ndarray, values: NDArray[Any]) -> NDArray[Any]:
+    """The float64 values with the digits added that rounding left out."""
+    if out.dtype != object:
+        return values
+    finite = ((x - v if math.isfinite(v) else 0) for x, v in zip(out.flat, values.flat, strict=True))
+    rest = np.array([float(r) for r in finite]).reshape(out.shape)
+    return values.astype(np.longdouble) + rest
 
 
 def nearest(x: Ball) -> float | None:

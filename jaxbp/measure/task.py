@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import engines
+from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, compile_modes, sample_difference
@@ -49,6 +50,7 @@ class Problem:
     """A task's data: NumPy arguments, cotangent, and the exact value and cotangents.
 
     Attributes:
+        bounds: a-priori bounds of the value's and each cotangent's error, None where the op has none.
         about: the columns that all rows of the task share.
     """
 
@@ -57,6 +59,7 @@ class Problem:
     args: tuple[np.ndarray, ...]
     ct: np.ndarray
     exact: Exact
+    bounds: tuple[np.ndarray | None, ...]
     about: Row
     rng: np.random.Generator
 
@@ -81,7 +84,8 @@ def pose(task: Task) -> Problem:
         "output_bytes": ct.nbytes,
     }
     rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
-    return Problem(op, LEVELS[task.level], args, ct, engines.reference(op, args, ct), about, rng)
+    exact, bounds = engines.reference(op, args, ct), a_priori_bounds(op, args, ct)
+    return Problem(op, LEVELS[task.level], args, ct, exact, bounds, about, rng)
 
 
 def measure(task: Task) -> Iterator[Row]:
@@ -170,19 +174,27 @@ def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
     exact_y, exact_cts = problem.exact
     about = {**problem.about, "engine": prepared.engine.name}
-    yield {**about, **_accuracy("value", np.asarray(y), exact_y, None, problem.rng)}
+    yield {**about, **_accuracy("value", np.asarray(y), exact_y, problem.bounds[0], None, problem.rng)}
     entries = prepared.entries or (None,) * len(cts)
-    for name, actual, truth, chosen in zip(problem.op.arguments, cts, exact_cts, entries, strict=True):
+    for name, actual, truth, bound, chosen in zip(
+        problem.op.arguments, cts, exact_cts, problem.bounds[1:], entries, strict=True
+    ):
         if truth is not None:
-            yield {**about, **_accuracy(f"ct_{name}", np.asarray(actual), truth, chosen, problem.rng)}
+            yield {**about, **_accuracy(f"ct_{name}", np.asarray(actual), truth, bound, chosen, problem.rng)}
 
 
 def _accuracy(
-    quantity: str, actual: np.ndarray, exact: np.ndarray, entries: np.ndarray | None, rng: np.random.Generator
+    quantity: str,
+    actual: np.ndarray,
+    exact: np.ndarray,
+    bound: np.ndarray | None,
+    entries: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> Row:
     if actual.shape != exact.shape and entries is None:
         raise ValueError(f"{quantity} must have shape {list(exact.shape)}, got {list(actual.shape)}.")
     shape, total = exact.shape, exact.size
+    allowed = np.full(1, np.nan) if bound is None else bound.reshape(-1)
     actual, exact = actual.reshape(-1), exact.reshape(-1)
     if entries is not None:
         exact = exact[entries]
@@ -191,6 +203,8 @@ def _accuracy(
         block = total // COMPARED
         entries = np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
         actual, exact = actual[entries], exact[entries]
+    if bound is not None and entries is not None:
+        allowed = allowed[entries]
     error = dataclasses.asdict(summarize(actual, exact))
     (worst,) = error.pop("worst_index")
     if entries is not None:
@@ -200,13 +214,17 @@ def _accuracy(
     within = np.abs(exact) <= float(jnp.finfo(actual.dtype).max)
     actual, exact = actual[within], exact[within]
     largest = float(np.max(np.abs(exact), initial=0))
-    with np.errstate(invalid="ignore"):  # inf - inf: NaN says that this error has no size.
-        difference = float(np.max(np.abs(actual.astype(exact.dtype) - exact), initial=0))
+    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf: NaN says that this error has no size.
+        differences = np.abs(actual.astype(exact.dtype) - exact)
+        fractions = differences / (allowed if bound is None else allowed[within])
+    difference = float(np.max(differences, initial=0))
     return {
         "kind": "accuracy",
         "quantity": quantity,
         **error,
         "norm_rel": difference / largest if largest else difference,
+        # 0 / 0 is an entry without terms, and right.
+        "bound_fraction": np.nan if bound is None else float(np.max(fractions[differences > 0], initial=0)),
         "worst_index": json.dumps(where),
     }
 

@@ -70,6 +70,13 @@ def matmul_flops(shapes: Shapes) -> Flops:
     return Flops(product, 2 * product)
 
 
+def matmul_terms(shapes: Shapes) -> tuple[int, ...]:
+    """Products that an entry adds up, of value, ct_a and ct_b; ct_a of a broadcast a adds over the batch, too."""
+    a, _ = shapes
+    products = matmul_flops(shapes).fwd // 2
+    return a[-1], *(max(1, products // max(1, math.prod(shape))) for shape in shapes)
+
+
 def _matrix_cases(*, bias):
     """Tokens times weights at three sizes, and the digit images times the weights of ten classes."""
 
@@ -97,7 +104,8 @@ matmul = Op(
     reference_vjp=matmul_reference_vjp,
     cases=_matrix_cases(bias=False),
     flops=matmul_flops,
-    torch=lambda torch: torch.matmul,
+    terms=matmul_terms,
+    torch=lambda torch: lambda a, b, *, precision: torch.matmul(a, b),
     source=f"{NOTES}: dW = dD X^T, dX = W^T dD.",
     example=""">>> w, x = jnp.ones((5, 10)), jnp.ones((10, 3))
 >>> d, (dw, dx) = jaxbp.matmul.value_and_vjp((w, x), jnp.ones((5, 3)))
@@ -131,6 +139,12 @@ def linear_flops(shapes: Shapes) -> Flops:
     return Flops(product + outputs, 2 * product + outputs)
 
 
+def linear_terms(shapes: Shapes) -> tuple[int, ...]:
+    x, w, b = shapes
+    rows = math.prod(x[:-1])
+    return w[0] + 1, w[1], rows, max(1, rows * w[1] // max(1, math.prod(b)))
+
+
 linear = Op(
     name="linear",
     summary="A linear layer: x [..., k], w [k, n], b [n] or [] -> y [..., n], floating. `precision` is jnp.matmul's.",
@@ -141,7 +155,8 @@ linear = Op(
     reference_vjp=linear_reference_vjp,
     cases=_matrix_cases(bias=True),
     flops=linear_flops,
-    torch=lambda torch: lambda x, w, b: torch.nn.functional.linear(x, w.T, b),
+    terms=linear_terms,
+    torch=lambda torch: lambda x, w, b, *, precision: torch.nn.functional.linear(x, w.T, b),
     source=f"{NOTES}: gradients for vectorized operations.",
     example=""">>> x, w, b = jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.zeros(2)
 >>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from jaxbp.accuracy.census import CLASSES, COUNTS, MANTISSA_BITS, Census, chunk_arguments
+from jaxbp.accuracy.census import Census
+from jaxbp.accuracy.score import CLASSES, COUNTS, Row
+from jaxbp.errors import ResultsError
+from jaxbp.ops import OPS
 from jaxbp.report import plots, tables
 from jaxbp.report.markdown import table
 from jaxbp.report.run import naming
@@ -20,8 +23,6 @@ BINADES = "binades.csv"
 REPORT = "census.md"
 PICTURE = "error.png"
 
-Row = dict[str, Any]
-
 
 def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
     """One record per engine and quantity over all chunks: counts added up, the worst of the worst."""
@@ -29,10 +30,11 @@ def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
     for row in sorted(rows, key=lambda row: row["chunk"]):
         key = (row["engine"], row["quantity"])
         if key not in records:
-            zeros = {"inputs": 0, "histogram": [0] * (len(CLASSES) + 1), **dict.fromkeys(COUNTS, 0)}
+            zeros = {"inputs": 0, "left_out": 0, "histogram": [0] * (len(CLASSES) + 1), **dict.fromkeys(COUNTS, 0)}
             records[key] = {"engine": key[0], "quantity": key[1], "max_ulp": -1.0, **zeros}
         record = records[key]
         record["inputs"] += sum(row["histogram"]) + row["flushed"]
+        record["left_out"] += row["left_out"]
         record["histogram"] = [a + b for a, b in zip(record["histogram"], row["histogram"], strict=True)]
         for name in COUNTS:
             record[name] += row[name]
@@ -42,37 +44,79 @@ def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
     return sorted(records.values(), key=lambda record: order[record["engine"]])
 
 
-def binades_frame(census: Census, rows: Iterable[Row]) -> pd.DataFrame:
-    """Per engine, quantity and binade of the first argument: where it begins, and its largest error."""
+def binades_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Per engine, quantity and chunk with a result that is not correctly rounded: where it begins, its largest error.
+
+    Chunks are binades of the first argument where a dtype is swept whole.
+    """
     frame = pd.DataFrame(
         [
             {
                 "engine": row["engine"],
                 "quantity": row["quantity"],
-                "binade_start": float(chunk_arguments(census, row["chunk"], 1)[0][0]),
+                "binade_start": row["part_start"][0],
                 "max_ulp": row["max_ulp"],
                 "at": json.dumps(row["worst_args"]),
                 **{name: row[name] for name in COUNTS},
             }
             for row in sorted(rows, key=lambda row: row["chunk"])
-        ]
+            if row["max_ulp"] > CLASSES[0] or row["flushed"]
+        ],
+        columns=["engine", "quantity", "binade_start", "max_ulp", "at", *COUNTS],
     )
     return frame.sort_values(["engine", "quantity"], kind="stable")
 
 
-def write_census(folder: Path, census: Census, machine: Row, rows: list[Row]) -> Path:
-    """Write record, table, picture and report into the folder; returns the report's path."""
+def write_census(folder: Path, census: Census, machine: Row, rows: list[Row], yardstick: Row) -> Path:
+    """Write record, table, picture and report into the folder; returns the report's path.
+
+    `yardstick` is what `certify` said of the float64 reference; unused where results were held against certified
+    values themselves.
+    """
     records = summarize_census(census, rows)
+    about = {**census.about(), "machine": machine, "yardstick": yardstick, "records": records}
     with naming(folder / RECORD, "written"):
-        text = json.dumps({**census.about(), "machine": machine, "records": records}, indent=1)
-        (folder / RECORD).write_text(text + "\n")
+        (folder / RECORD).write_text(json.dumps(about, indent=1) + "\n")
     with naming(folder / BINADES, "written"):
-        binades_frame(census, rows).to_csv(folder / BINADES, index=False, float_format="%.6g")
+        binades_frame(rows).to_csv(folder / BINADES, index=False, float_format="%.6g")
     with naming(folder / PICTURE, "written"):
         plots.save(error_against_argument(census, rows), folder / PICTURE)
     with naming(folder / REPORT, "written"):
-        (folder / REPORT).write_text(_report(census, machine, records))
+        (folder / REPORT).write_text(_report(census, machine, records, yardstick))
     return folder / REPORT
+
+
+def read_records(results: Path) -> list[Row]:
+    """All records under a folder of results, in the order of the catalog; what is no record is an error."""
+    order = {op.name: i for i, op in enumerate(OPS)}
+    records = []
+    for path in sorted(results.glob(f"census/*/{RECORD}")):
+        with naming(path, "read"):
+            record = json.loads(path.read_text())
+        if record.get("op") not in order or "yardstick" not in record:
+            raise ResultsError(f"{path} is no record of a census that this version of jaxbp knows.")
+        records.append(record)
+    return sorted(records, key=lambda record: order[record["op"]])
+
+
+def comparison(records: Iterable[Row], dtype: str) -> pd.DataFrame:
+    """One row per op, options and gradient at a dtype: worst ULP of default rule, jax.grad and torch, and where."""
+    rows = []
+    for about in records:
+        if about["dtype"] != dtype:
+            continue
+        by_key = {(record["engine"], record["quantity"]): record for record in about["records"]}
+        op = next(op for op in OPS if op.name == about["op"])
+        options = ", ".join(f"{name}={value}" for name, value in about["options"].items())
+        for argument in op.arguments:
+            row = {"op": op.name + (f"({options})" if options else ""), "gradient": f"ct_{argument}"}
+            engines = {f"rule:{op.default_rule.name}": "ours", "autodiff": "jax.grad", "torch": "torch"}
+            for engine, heading in engines.items():
+                record = by_key.get((engine, f"ct_{argument}"))
+                row[heading] = tables.number(record["max_ulp"]) if record else ""
+                row[f"{heading} at"] = ", ".join(f"{x:.6g}" for x in record["worst_args"]) if record else ""
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def overview(records: Iterable[Row]) -> pd.DataFrame:
@@ -111,54 +155,62 @@ def histogram(records: Iterable[Row]) -> pd.DataFrame:
     )
 
 
+def title(about: Row) -> str:
+    """What was swept, in words."""
+    options = "".join(f", {name}={value}" for name, value in about["options"].items())
+    return f"{about['op']}{options}, {about['inputs']} of {about['dtype']}".replace("every float of", "every")
+
+
 def error_against_argument(census: Census, rows: Iterable[Row]) -> Figure:
-    """The largest error in each eighth of a binade against the first argument, negative and positive side."""
-    rows = sorted(rows, key=lambda row: row["chunk"])
+    """The largest error in each part of a chunk against the first argument, negative and positive side."""
+    # The last chunk of a sample holds the hard points, which are no stretch of the axis.
+    whole = census.chunks - (census.inputs == "a sample")
+    rows = [row for row in sorted(rows, key=lambda row: row["chunk"]) if row["chunk"] < whole]
     quantities = tables.unique(row["quantity"] for row in rows)
     figure, axes = plt.subplots(
         len(quantities), 2, figsize=(11, 2.6 * len(quantities) + 0.6), squeeze=False, sharey=True, layout="constrained"
     )
-    half = census.chunks // 2
+    argument = census.declaration.arguments[0]
     for i, quantity in enumerate(quantities):
         for engine in reversed(census.engines):  # The default rule last, on top.
             own = [row for row in rows if (row["engine"], row["quantity"]) == (engine, quantity)]
-            for axis, side in ((axes[i, 0], 1), (axes[i, 1], 0)):
-                shown = [row for row in own if row["chunk"] // half == side]
-                x, y = _curve(census, shown)
-                style = plots.STYLES[plots.style_of(census.op, engine)]
-                axis.plot(np.abs(x), np.clip(y, plots.LEAST_ULP, plots.MOST_ULP), color=style[0], lw=1, label=engine)
+            x, y = _curve(own)
+            style = plots.STYLES[plots.style_of(census.op, engine)]
+            for axis, side in ((axes[i, 0], x < 0), (axes[i, 1], x > 0)):
+                shown = np.clip(y[side], plots.LEAST_ULP, plots.MOST_ULP)
+                # matplotlib's own logarithmic axis overflows at the ends of float64.
+                axis.plot(np.log10(np.abs(x[side])), shown, color=style[0], lw=1, label=engine)
         for axis, sign in ((axes[i, 0], "-"), (axes[i, 1], "")):
-            axis.set(xscale="log", yscale="log", ylim=(plots.LEAST_ULP, plots.MOST_ULP), xlabel=f"|x|, x = {sign}|x|")
+            axis.set(yscale="log", ylim=(plots.LEAST_ULP, plots.MOST_ULP))
+            axis.set_xlabel(f"|{argument}|, {argument} = {sign}|{argument}|")
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+            axis.xaxis.set_major_formatter("1e{x:.0f}")
             axis.grid(alpha=0.25)
             axis.axhspan(plots.LEAST_ULP, plots.FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
         axes[i, 0].invert_xaxis()
         axes[i, 0].set_ylabel(f"{quantity}: worst ULP")
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle(f"{census.op}, every {census.dtype}")
+    figure.suptitle(title(census.about()))
     return figure
 
 
-def _curve(census: Census, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each part of a binade begins, and its largest error; infinities and NaN have no place on the axis."""
-    step = 2 ** MANTISSA_BITS[census.dtype]
-    starts, errors = [], []
-    for row in rows:
-        first = chunk_arguments(census, row["chunk"], 1)[0]
-        parts = row["part_max"]
-        with np.errstate(invalid="ignore"):  # Signaling NaNs.
-            starts.extend(first[:: step // len(parts)].astype(np.float64)[: len(parts)])
-        errors.extend(parts)
-    x, y = np.array(starts), np.array(errors)
+def _curve(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each part of a chunk begins, in order, and its largest error; infinities and NaN have no place."""
+    x = np.concatenate([row["part_start"] for row in rows])
+    y = np.concatenate([row["part_max"] for row in rows])
     shown = np.isfinite(x) & (x != 0)
-    return x[shown], y[shown]
+    order = np.argsort(x[shown], kind="stable")
+    return x[shown][order], y[shown][order]
 
 
-def _report(census: Census, machine: Row, records: list[Row]) -> str:
+def _report(census: Census, machine: Row, records: list[Row], yardstick: Row) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    left_out = records[0]["left_out"]
     where = (
-        f"{records[0]['inputs']:,} inputs, cotangent 1, each result against the float64 reference. "
-        f"{machine['cpu']}, {versions}, commit {machine['commit']}, {machine['started']}."
+        f"{records[0]['inputs']:,} inputs, cotangent 1. {_yardstick(census, yardstick)} "
+        + (f"{left_out:,} inputs were left out, where the exact value could not be certified. " if left_out else "")
+        + f"{machine['cpu']}, {versions}, commit {machine['commit']}, {machine['started']}."
     )
     legend = (
         "*Flushed* entries are zero where the exact value is subnormal; they are in no other column. A *wrong zero* "
@@ -166,7 +218,7 @@ def _report(census: Census, machine: Row, records: list[Row]) -> str:
         "too: what follows from that counts as wrong."
     )
     sections = (
-        f"# Census: {census.op}, every {census.dtype}",
+        f"# Census: {title(census.about())}",
         where,
         table(overview(records)),
         legend,
@@ -175,3 +227,13 @@ def _report(census: Census, machine: Row, records: list[Row]) -> str:
         f"![Error against the argument]({PICTURE})",
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _yardstick(census: Census, yardstick: Row) -> str:
+    if census.dtype == "float64":
+        return "Each result is held against its value in ball arithmetic, certified to 2^-60."
+    worst = max(yardstick["max_ulp"].values())
+    return (
+        f"Each result is held against the float64 reference, which is itself within {worst:.1e} ULP of "
+        f"{census.dtype} of the certified value at {yardstick['points']:,} points."
+    )

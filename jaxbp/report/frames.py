@@ -66,6 +66,8 @@ ACCURACY_COLUMNS = {
     "median_rel": "median of it",
     "p99_rel": "99th percentile of it",
     "norm_rel": "largest error relative to the largest exact value: fair where entries are sums that cancel",
+    "bound_fraction": "largest error of a sum of products as a fraction of its a-priori bound gamma_n sum |a||b|: at "
+    "most 1 if nothing but rounding went wrong; empty for other ops",
     "wrong_zeros": "entries that are zero though the exact value is not",
     "wrong_infinities": "entries that are infinite though the exact value is not, or the reverse",
     "wrong_nans": "entries that are NaN on one side or both",

@@ -1,10 +1,11 @@
-"""The README's table: the default rules against autodiff, from the newest committed run of the standard level."""
+"""The README's tables: worst errors over all floats from the censuses, and the newest run of the standard level."""
 
 import json
 from pathlib import Path
 
 from jaxbp.errors import ResultsError
 from jaxbp.report import tables
+from jaxbp.report.census import comparison, read_records
 from jaxbp.report.markdown import table
 from jaxbp.report.run import MACHINE, read_run
 
@@ -18,6 +19,26 @@ def newest_run(results: Path, level: str = "standard") -> Path:
     if not started:
         raise ResultsError(f"There is no run of level {level} under {results}.")
     return max(started, key=lambda folder: started[folder])
+
+
+def readme_census(results: Path, dtype: str = DTYPE) -> str:
+    """The table of worst errors over all floats, and where it comes from, as Markdown."""
+    records = [record for record in read_records(results) if record["dtype"] == dtype]
+    if not records:
+        raise ResultsError(f"There is no census of {dtype} under {results}; jaxbp census OP makes one.")
+    machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in records})
+    dates = sorted({record["machine"]["started"][:10] for record in records})
+    versions = sorted(
+        {", ".join(f"{k} {r['machine']['versions'].get(k, 'absent')}" for k in ("jax", "torch")) for r in records}
+    )
+    commits = sorted({record["machine"]["commit"] for record in records})
+    swept = sorted({f"{record['inputs']} of {dtype}".replace("every float of", "every") for record in records})
+    where = (
+        f"Largest error of the gradient in ULP for the cotangent 1; {' or '.join(swept)}. Measured "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {'; '.join(machines)}, {'; '.join(versions)}, "
+        f"commit {', '.join(commits)}."
+    )
+    return "\n\n".join((where, table(comparison(records, dtype))))
 
 
 def readme_results(results: Path) -> str:

@@ -7,7 +7,8 @@ import pytest
 import jaxbp
 from jaxbp import Rule
 from jaxbp.accuracy import census as census_module
-from jaxbp.accuracy.census import CLASSES, COUNTS, Census, Score, chunk_arguments, plan_census, score_chunk, sweep
+from jaxbp.accuracy.census import Census, chunk_arguments, plan_census, score_chunk, sweep
+from jaxbp.accuracy.score import CLASSES, COUNTS, Score
 from jaxbp.accuracy.summary import summarize
 from jaxbp.accuracy.ulp import ulp_error
 from jaxbp.errors import UsageError
@@ -16,7 +17,7 @@ from jaxbp.errors import UsageError
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_every_float_occurs_once(dtype):
     whole = plan_census(jaxbp.exp, dtype)
-    bits = np.concatenate([chunk_arguments(whole, chunk, 1)[0].view(np.uint16) for chunk in range(whole.chunks)])
+    bits = np.concatenate([chunk_arguments(whole, chunk)[0].view(np.uint16) for chunk in range(whole.chunks)])
     assert np.array_equal(np.sort(bits), np.arange(2**16))
 
 
@@ -24,7 +25,7 @@ def test_every_float32_occurs_once():
     whole = plan_census(jaxbp.exp, "float32")
     assert whole.chunks * 2**23 == 2**32
     for chunk in (0, 1, 255, 256, 511):
-        bits = chunk_arguments(whole, chunk, 1)[0].view(np.uint32)
+        bits = chunk_arguments(whole, chunk)[0].view(np.uint32)
         assert bits[0] == chunk << 23
         assert np.all(np.diff(bits) == 1)
         assert bits.size == 2**23
@@ -32,28 +33,64 @@ def test_every_float32_occurs_once():
 
 def test_every_pair_of_bfloat16_occurs_once():
     whole = plan_census(jaxbp.divide, "bfloat16")
-    x, y = chunk_arguments(whole, 300, 2)
+    x, y = chunk_arguments(whole, 300)
     pairs = x.view(np.uint16).astype(np.uint32) << 16 | y.view(np.uint16)
     assert np.array_equal(pairs, (300 << 23) + np.arange(2**23, dtype=np.uint32))
 
 
 def test_all_engines_are_scored_in_one_pass():
-    assert plan_census(jaxbp.sigmoid, "float32").engines[:3] == ("rule:stable", "rule:textbook", "autodiff")
+    rules = tuple(f"rule:{name}" for name in jaxbp.sigmoid.rules)
+    assert plan_census(jaxbp.sigmoid, "float32").engines[: len(rules) + 1] == (*rules, "autodiff")
     assert plan_census(jaxbp.sigmoid, "float32", ("stable",)).engines[:2] == ("rule:stable", "autodiff")
 
 
 @pytest.mark.parametrize(
     ("op", "dtype", "rules", "sentence"),
     [
-        (jaxbp.matmul, "float32", (), "A census of matmul in float32 would not end"),
-        (jaxbp.divide, "float32", (), "A census of divide in float32 would not end"),
-        (jaxbp.exp, "float64", (), "no dtype that can be swept whole called 'float64'; did you mean 'float"),
+        (jaxbp.matmul, "float32", (), "There is no census of matmul"),
+        (jaxbp.exp, "float46", (), "no dtype of a census called 'float46'; did you mean 'float"),
         (jaxbp.exp, "float32", ("outptu",), "did you mean 'output'"),
     ],
 )
 def test_what_cannot_be_swept_is_told(op, dtype, rules, sentence):
     with pytest.raises(UsageError, match=sentence):
         plan_census(op, dtype, rules)
+
+
+def test_an_option_that_the_op_does_not_have_is_told():
+    with pytest.raises(UsageError, match=r"no option of gelu called 'aproximate'; did you mean 'approximate'"):
+        plan_census(jaxbp.gelu, "float32", aproximate=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sample_meets_every_magnitude_sorted_and_repeatable(dtype):
+    whole = plan_census(jaxbp.divide, dtype)
+    assert whole.inputs == "a sample"
+    assert plan_census(jaxbp.exp, "float64").inputs == "a sample"
+    exponents = set()
+    for chunk in range(0, whole.chunks, 5):
+        x, y = chunk_arguments(whole, chunk)
+        assert x.shape == y.shape
+        assert np.isfinite(x).all()
+        assert np.isfinite(y).all()
+        assert np.all(np.diff(x) >= 0)
+        exponents |= set(np.frexp(x[x != 0])[1].tolist())
+        assert np.array_equal(x, chunk_arguments(whole, chunk)[0])
+    assert len(exponents) > 0.2 * (np.finfo(dtype).maxexp - np.finfo(dtype).minexp)
+
+
+def test_a_sample_ends_with_the_hard_points():
+    whole = plan_census(jaxbp.divide, "float32")
+    x, y = chunk_arguments(whole, whole.chunks - 1)
+    assert {(0.0, 0.0), (1.0, float(np.finfo("f").tiny))} <= set(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def test_a_sample_of_float64_is_held_against_certified_values():
+    rows = score_chunk(Census("sigmoid", "float64", ("rule:stable", "autodiff")), 95)
+    ours, autodiff = (row for row in rows if row["quantity"] == "ct_x")
+    assert 0.5 < ours["max_ulp"] < 4
+    assert autodiff["max_ulp"] > 1e6
+    assert ours["left_out"] == 0
 
 
 def reference_score(actual, exact):

@@ -5,7 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from jaxbp.errors import ResultsError
 from jaxbp.measure.sweep import Journal, read_journal
+from jaxbp.report.readme import readme_census
 
 FILES = ("census.json", "binades.csv", "census.md", "error.png")
 
@@ -22,18 +24,30 @@ def test_a_census_is_written_resumed_and_repeated_alike(run, tmp_path):
     assert all((folder / name).stat().st_size > 100 for name in FILES)
     first = read(folder)
     assert all(record["inputs"] == sum(record["histogram"]) + record["flushed"] == 2**16 for record in first)
+    record = json.loads((folder / "census.json").read_text())
+    assert 0 < max(record["yardstick"]["max_ulp"].values()) < 1e-6
+    assert "within" in (folder / "census.md").read_text()
     assert {record["engine"] for record in first} >= {"rule:stable", "autodiff"}
     binades = pd.read_csv(folder / "binades.csv")
-    assert len(binades) == 64 * len(first)
+    assert 0 < len(binades) < 64 * len(first)
+    assert (binades["max_ulp"] > 0.5).any()
     assert binades["max_ulp"].max() == pytest.approx(max(record["max_ulp"] for record in first), rel=1e-5)
 
     # Stopped after some chunks: the rest is swept, and nothing twice.
     journal = folder / Journal.NAME
     lines = journal.read_text().splitlines(keepends=True)
+    (folder / "census.json").unlink()
     journal.write_text("".join(lines[:41]) + lines[41][:30])
     assert run("census", "tanh", "--dtype", "f16", "--rule", "stable", "--out", tmp_path).code == 0
     chunks = [row["chunk"] for row in read_journal(folder) if row["kind"] == "chunk"]
     assert sorted(chunks) == list(range(64))
+    assert read(folder) == first
+
+    # All was swept, but writing the record failed.
+    before = journal.read_text()
+    (folder / "census.json").unlink()
+    assert run("census", "tanh", "--dtype", "f16", "--rule", "stable", "--out", tmp_path).code == 0
+    assert journal.read_text() == before
     assert read(folder) == first
 
 
@@ -43,10 +57,43 @@ def test_bad_input_is_told(run, tmp_path):
     assert "did you mean 'sigmoid'" in result.err
     result = run("census", "matmul", "--out", tmp_path)
     assert result.code == 2
-    assert "A census of matmul in float32 would not end" in result.err
+    assert "There is no census of matmul" in result.err
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     result = run("census", "exp", "--dtype", "f16", "--out", tmp_path / "file")
     assert result.code == 2
     assert f"{tmp_path / 'file'}" in result.err
     assert "cannot be written" in result.err
+
+
+def test_a_sample_of_float64_is_written_without_a_warning(run, tmp_path):
+    result = run("census", "negative", "--dtype", "f64", "--out", tmp_path)
+    assert result.code == 0
+    assert "a sample of float64" in (tmp_path / "census" / "negative-float64" / "census.md").read_text()
+
+
+def test_options_have_a_record_of_their_own(run, tmp_path):
+    result = run("census", "gelu", "--dtype", "bf16", "--options", "approximate=False", "--out", tmp_path)
+    assert result.code == 0
+    record = json.loads((tmp_path / "census" / "gelu-approximate=False-bfloat16" / "census.json").read_text())
+    assert record["options"] == {"approximate": False}
+    result = run("census", "gelu", "--options", "approximate=no", "--out", tmp_path)
+    assert result.code == 2
+    assert "give name=value with a Python value" in result.err
+
+
+def test_the_readme_table_reads_the_records_and_names_a_folder_without_any(run, tmp_path):
+    with pytest.raises(ResultsError, match="There is no census of float16"):
+        readme_census(tmp_path, "float16")
+    assert run("census", "tanh", "--dtype", "f16", "--out", tmp_path).code == 0
+    text = readme_census(tmp_path, "float16")
+    assert "every float16" in text
+    assert "| tanh" in text
+    assert "jax.grad at" in text
+    record = tmp_path / "census" / "tanh-float16" / "census.json"
+    record.write_text("{}")
+    with pytest.raises(ResultsError, match=str(record)):
+        readme_census(tmp_path, "float16")
+    record.write_text("{")
+    with pytest.raises(ResultsError, match=str(record)):
+        readme_census(tmp_path, "float16")
