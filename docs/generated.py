@@ -20,6 +20,7 @@ from jaxbp.ops import (
     arithmetic,
     exponential,
     expressions,
+    gated,
     linear,
     piecewise,
     powers,
@@ -29,7 +30,18 @@ from jaxbp.ops import (
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.readme import readme_census
 
-FAMILIES = (arithmetic, powers, exponential, trigonometric, activations, softplus, piecewise, linear, expressions)
+FAMILIES = (
+    arithmetic,
+    powers,
+    exponential,
+    trigonometric,
+    activations,
+    softplus,
+    gated,
+    piecewise,
+    linear,
+    expressions,
+)
 RESULTS = Path(__file__).parents[1] / "results"
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 

@@ -20,18 +20,31 @@ from jaxbp.ops.arithmetic import scale as scale
 from jaxbp.ops.arithmetic import shift as shift
 from jaxbp.ops.arithmetic import subtract as subtract
 from jaxbp.ops.exponential import exp as exp
+from jaxbp.ops.exponential import expm1 as expm1
 from jaxbp.ops.exponential import log as log
+from jaxbp.ops.exponential import log1p as log1p
+from jaxbp.ops.exponential import logit as logit
 from jaxbp.ops.expressions import neuron as neuron
 from jaxbp.ops.expressions import rational as rational
 from jaxbp.ops.expressions import scaled_sum as scaled_sum
+from jaxbp.ops.gated import gelu as gelu
+from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.linear import linear as linear
 from jaxbp.ops.linear import matmul as matmul
 from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum
+from jaxbp.ops.powers import cbrt as cbrt
+from jaxbp.ops.powers import hypot as hypot
 from jaxbp.ops.powers import power as power
+from jaxbp.ops.powers import rsqrt as rsqrt
 from jaxbp.ops.powers import sqrt as sqrt
 from jaxbp.ops.powers import square as square
+from jaxbp.ops.softplus import log_sigmoid as log_sigmoid
+from jaxbp.ops.softplus import softplus as softplus
+from jaxbp.ops.trigonometric import arctan as arctan
+from jaxbp.ops.trigonometric import cos as cos
+from jaxbp.ops.trigonometric import sin as sin
 
 if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_value as exact_value

@@ -24,9 +24,8 @@ from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.op import BoundRule
 from jaxbp.ops import OPS
 from jaxbp.report import tables
-from jaxbp.report.census import RECORD
+from jaxbp.report.census import RECORD, summarize_census, write_census
 from jaxbp.report.census import overview as census_overview
-from jaxbp.report.census import summarize_census, write_census
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 
@@ -195,7 +194,7 @@ def census(
 
 
 def _stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """The chunks of a stopped census of the same op, machine and versions; none if its record was written, or differs."""
+    """The chunks of a stopped census of the same op, machine and versions; none if it was recorded, or differs."""
     journal, record = folder / Journal.NAME, folder / RECORD
     if not journal.is_file() or (record.is_file() and record.stat().st_mtime >= journal.stat().st_mtime):
         return {}

@@ -1,7 +1,18 @@
 """The catalog: every op, in the order in which the notes build them up."""
 
 from jaxbp.op import Op
-from jaxbp.ops import activations, arithmetic, exponential, expressions, linear, piecewise, powers
+from jaxbp.ops import (
+    activations,
+    arithmetic,
+    exponential,
+    expressions,
+    gated,
+    linear,
+    piecewise,
+    powers,
+    softplus,
+    trigonometric,
+)
 
 OPS: tuple[Op, ...] = (
     arithmetic.add,
@@ -14,15 +25,28 @@ OPS: tuple[Op, ...] = (
     arithmetic.scale,
     powers.square,
     powers.sqrt,
+    powers.rsqrt,
+    powers.cbrt,
+    powers.hypot,
     powers.power,
     exponential.exp,
     exponential.log,
+    exponential.expm1,
+    exponential.log1p,
+    exponential.logit,
     activations.sigmoid,
     activations.tanh,
+    trigonometric.sin,
+    trigonometric.cos,
+    trigonometric.arctan,
     piecewise.maximum,
     piecewise.minimum,
     activations.relu,
+    softplus.softplus,
+    softplus.log_sigmoid,
     piecewise.absolute,
+    gated.silu,
+    gated.gelu,
     linear.matmul,
     linear.linear,
     expressions.scaled_sum,
@@ -30,4 +54,16 @@ OPS: tuple[Op, ...] = (
     expressions.rational,
 )
 
-__all__ = ["OPS", "activations", "arithmetic", "exponential", "expressions", "linear", "piecewise", "powers"]
+__all__ = [
+    "OPS",
+    "activations",
+    "arithmetic",
+    "exponential",
+    "expressions",
+    "gated",
+    "linear",
+    "piecewise",
+    "powers",
+    "softplus",
+    "trigonometric",
+]

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp import numerics
 from jaxbp.cases import Normal, Uniform, elementwise_cases
+from jaxbp.floats import is_positive, rounded, two_product
 from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
 from jaxbp.op import NOTES, Accuracy, Flops, Kink, Op, Rule
 
@@ -19,6 +21,29 @@ def stable_sigmoid_fwd(x):
 def stable_sigmoid_bwd(res, ct):
     (x,) = res
     return (ct * logistic_slope(x),)
+
+
+def precise_sigmoid_fwd(x):
+    e, e_low, scale = numerics.exponential_parts(-jnp.abs(x))
+    d, d_low = one_plus(e * scale, e_low * scale)
+    positive = x >= 0
+    # The numerator is scaled last, where it no longer matters that its lower part would be subnormal.
+    y = numerics.quotient_of_parts(jnp.where(positive, 1, e), jnp.where(positive, 0, e_low), d, d_low)
+    return y * jnp.where(positive, 1, scale), (x,)
+
+
+def precise_sigmoid_bwd(res, ct):
+    (x,) = res
+    e, e_low, scale = numerics.exponential_parts(-jnp.abs(x))
+    d, d_low = one_plus(e * scale, e_low * scale)
+    square, square_low = two_product(d, d)
+    return (ct * (numerics.quotient_of_parts(e, e_low, square, square_low + 2 * d * d_low) * scale),)
+
+
+def one_plus(e, e_low):
+    """1 + e + e_low in two parts, for 0 <= e <= 1."""
+    s = rounded(1 + e)
+    return s, (e - (s - 1)) + e_low
 
 
 def textbook_sigmoid_fwd(x):
@@ -43,6 +68,13 @@ sigmoid = Op(
             "One exponential of -|x|: right in both tails.",
             Accuracy((3, 3), (3, 3)),
         ),
+        Rule(
+            "precise",
+            precise_sigmoid_fwd,
+            precise_sigmoid_bwd,
+            "The same quotients with every number in two parts: rounded hardly more than once.",
+            Accuracy((0.7, 0.7), (1, 1)),
+        ),
         Rule("textbook", textbook_sigmoid_fwd, textbook_sigmoid_bwd, "(1 - y) y: cancels to 0 from x = 17 on."),
     ),
     stock=jax.nn.sigmoid,
@@ -62,7 +94,7 @@ sigmoid = Op(
 
 
 def stable_tanh_fwd(x):
-    return jnp.tanh(x), (x,)
+    return numerics.tanh(x), (x,)
 
 
 def stable_tanh_bwd(res, ct):
@@ -96,19 +128,27 @@ tanh = Op(
     summary="The hyperbolic tangent. x [...] -> y [...], floating.",
     formula="tanh(x); ct_x = ct (1 - tanh(x)^2) = ct sech(x)^2",
     rules=(
-        Rule("stable", stable_tanh_fwd, stable_tanh_bwd, "sech^2 from one exponential: right in both tails."),
+        Rule(
+            "stable",
+            stable_tanh_fwd,
+            stable_tanh_bwd,
+            "sech^2 from one exponential: right in both tails.",
+            Accuracy((2.7, 2.6), (3, 3)),
+        ),
         Rule("textbook", textbook_tanh_fwd, textbook_tanh_bwd, "1 - y^2: cancels to 0 from |x| = 9 on."),
     ),
     stock=jnp.tanh,
     reference=np.tanh,
     reference_vjp=tanh_reference_vjp,
     elementwise=True,
+    hard=(0.17328, 9.010913, 20.0, 44.36142, 18.714974, 354.8913644),
     cases=elementwise_cases(Uniform(-40, 40)),
-    flops=Flops(20, 14),
+    flops=Flops(35, 14),
     torch=lambda torch: torch.tanh,
     source="tanh' = sech^2.",
     example=""">>> print(f"{jax.grad(jaxbp.tanh)(20.0):.3e}, where jnp gives {jax.grad(jnp.tanh)(20.0):.0f}")
 1.699e-17, where jnp gives 0""",
+    version=2,
 )
 
 
@@ -118,14 +158,15 @@ def relu_fwd(x):
 
 def relu_bwd(res, ct):
     (x,) = res
-    return (jnp.where(x > 0, ct, 0),)
+    # By the bits: a comparison would take a subnormal x for 0.
+    return (jnp.where(is_positive(x), ct, 0),)
 
 
 relu = Op(
     name="relu",
     summary="max(x, 0). x [...] -> y [...], floating. The Jacobian is diagonal and never formed.",
     formula="max(x, 0); ct_x = ct 1(x > 0)",
-    rules=(Rule("mask", relu_fwd, relu_bwd, "Keeps x, which costs nothing extra."),),
+    rules=(Rule("mask", relu_fwd, relu_bwd, "Keeps x, which costs nothing extra.", Accuracy((0, 0), (0, 0), (0, 0))),),
     stock=jax.nn.relu,
     reference=lambda x: np.maximum(x, 0),
     reference_vjp=lambda ct, x: (np.where(x > 0, ct, 0),),
@@ -137,4 +178,5 @@ relu = Op(
     source=f"{NOTES}: the max gate routes the gradient.",
     example=""">>> jax.vmap(jax.grad(jaxbp.relu))(jnp.array([-1.0, 0.0, 2.0])).tolist()
 [0.0, 0.0, 1.0]""",
+    version=2,
 )

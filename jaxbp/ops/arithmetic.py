@@ -5,12 +5,36 @@ import numpy as np
 
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
+from jaxbp.floats import LIFT, lift, scale_exponent, split_exponent
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, NOTES, Domain, Flops, Op, Rule
+from jaxbp.op import BROADCAST, NOTES, Accuracy, Domain, Flops, Op, Rule
+from jaxbp.promotion import is_inexact
+
+#: Rounded once, and gradients not at all.
+ONCE = Accuracy((0.5, 0), (0.5, 0))
+
+
+def _sum(x, y):
+    """x + y, subnormal terms included."""
+    if not is_inexact(x):
+        return x + y
+    # Numbers below 1 are added 2^64 times as large, where none of them is subnormal.
+    (zx, fx), (zy, fy) = lift(x), lift(y)
+    lifted = zx * jnp.where(fx == 1, LIFT, 1) + zy * jnp.where(fy == 1, LIFT, 1)
+    return jnp.where((jnp.abs(x) < 1) & (jnp.abs(y) < 1), lifted * (1 / LIFT), x + y)
+
+
+def _product(x, y):
+    """x y, subnormal factors included."""
+    if not is_inexact(x):
+        return x * y
+    (zx, fx), (zy, fy) = lift(x), lift(y)
+    # With two subnormal factors it is 0 after one division by 2^64 too.
+    return zx * zy * jnp.where((fx == 1) & (fy == 1), 1, 1 / LIFT)
 
 
 def add_fwd(x, y):
-    return x + y, (shape_of(x), shape_of(y))
+    return _sum(x, y), (shape_of(x), shape_of(y))
 
 
 def add_bwd(res, ct):
@@ -22,7 +46,7 @@ add = Op(
     name="add",
     summary="The add gate: hands the cotangent to both inputs, whatever their values. " + BROADCAST,
     formula="x + y; ct_x = ct, ct_y = ct",
-    rules=(Rule("distribute", add_fwd, add_bwd, "Keeps nothing but the shapes."),),
+    rules=(Rule("distribute", add_fwd, add_bwd, "Keeps nothing but the shapes.", ONCE),),
     stock=jnp.add,
     reference=np.add,
     reference_vjp=lambda ct, x, y: (numpy_sum_to(ct, x), numpy_sum_to(ct, y)),
@@ -34,11 +58,12 @@ add = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.add.value_and_vjp((-2.0, 5.0), -4.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, -4.0, -4.0)""",
+    version=2,
 )
 
 
 def subtract_fwd(x, y):
-    return x - y, (shape_of(x), shape_of(y))
+    return _sum(x, -y), (shape_of(x), shape_of(y))
 
 
 def subtract_bwd(res, ct):
@@ -50,7 +75,7 @@ subtract = Op(
     name="subtract",
     summary="The subtract gate. " + BROADCAST,
     formula="x - y; ct_x = ct, ct_y = -ct",
-    rules=(Rule("distribute", subtract_fwd, subtract_bwd, "Keeps nothing but the shapes."),),
+    rules=(Rule("distribute", subtract_fwd, subtract_bwd, "Keeps nothing but the shapes.", ONCE),),
     stock=jnp.subtract,
     reference=np.subtract,
     reference_vjp=lambda ct, x, y: (numpy_sum_to(ct, x), -numpy_sum_to(ct, y)),
@@ -62,11 +87,12 @@ subtract = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.subtract.value_and_vjp((3.0, 1.0), 2.0)
 >>> float(y), float(ct_x), float(ct_y)
 (2.0, 2.0, -2.0)""",
+    version=2,
 )
 
 
 def multiply_fwd(x, y):
-    return x * y, (x, y)
+    return _product(x, y), (x, y)
 
 
 def multiply_bwd(res, ct):
@@ -78,7 +104,7 @@ multiply = Op(
     name="multiply",
     summary="The multiply gate: each input's gradient is the other input's value. " + BROADCAST,
     formula="x y; ct_x = ct y, ct_y = ct x",
-    rules=(Rule("swap", multiply_fwd, multiply_bwd, "Keeps the inputs, which cost nothing extra."),),
+    rules=(Rule("swap", multiply_fwd, multiply_bwd, "Keeps the inputs, which cost nothing extra.", ONCE),),
     stock=jnp.multiply,
     reference=np.multiply,
     reference_vjp=lambda ct, x, y: (numpy_sum_to(ct * y, x), numpy_sum_to(ct * x, y)),
@@ -90,28 +116,39 @@ multiply = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.multiply.value_and_vjp((4.0, -3.0), 1.0)
 >>> float(y), float(ct_x), float(ct_y)
 (-12.0, -3.0, 4.0)""",
+    version=2,
 )
 
 
 def divide_fwd(x, y):
-    return x / y, (x, y)
+    (zx, fx), (zy, fy) = lift(x), lift(y)
+    return zx / zy * (fy * jnp.where(fx == 1, 1, 1 / LIFT)), (x, y)
 
 
 def divide_bwd(res, ct):
     x, y = res
-    # ct x / y^2 as two quotients: y^2 would overflow or vanish long before the result does.
-    ct_x = ct / y
-    return sum_to(ct_x, x), sum_to(-ct_x * (x / y), y)
+    # By mantissas and exponents: y^2, and even 1 / y, would overflow or vanish before the results do.
+    (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
+    slope_x, slope_y = scale_exponent(1 / my, -ey), -scale_exponent(mx / (my * my), ex - 2 * ey)
+    return sum_to(ct * slope_x, x), sum_to(ct * slope_y, y)
 
 
 divide = Op(
     name="divide",
     summary="The quotient x / y. At y = 0 value and gradients are infinite or NaN, as IEEE division. " + BROADCAST,
     formula="x / y; ct_x = ct / y, ct_y = -ct x / y^2",
-    rules=(Rule("quotients", divide_fwd, divide_bwd, "Never forms y^2, so it does not overflow early."),),
+    rules=(
+        Rule(
+            "quotients",
+            divide_fwd,
+            divide_bwd,
+            "Never forms y^2, so it does not overflow early.",
+            Accuracy((0.5, 1.6), (0.5, 1.6)),
+        ),
+    ),
     stock=jnp.divide,
     reference=np.divide,
-    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct / y, x), numpy_sum_to(-(ct / y) * (x / y), y)),
+    reference_vjp=lambda ct, x, y: (numpy_sum_to(ct / y, x), numpy_sum_to(-ct * (x / y / y), y)),
     elementwise=True,
     domain={"y": Domain(excluded=(0.0,))},
     cases=elementwise_cases(Normal(), LogUniform(-20, 20)),
@@ -121,6 +158,7 @@ divide = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((6.0, 2.0), 1.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, 0.5, -1.5)""",
+    version=2,
 )
 
 
@@ -137,7 +175,7 @@ negative = Op(
     name="negative",
     summary="-x. x [...] -> y [...], floating.",
     formula="-x; ct_x = -ct",
-    rules=(Rule("flip", negative_fwd, negative_bwd, "Keeps nothing."),),
+    rules=(Rule("flip", negative_fwd, negative_bwd, "Keeps nothing.", Accuracy((0, 0), (0, 0), (0, 0))),),
     stock=jnp.negative,
     reference=np.negative,
     reference_vjp=lambda ct, x: (-ct,),
@@ -152,12 +190,13 @@ negative = Op(
 
 
 def reciprocal_fwd(x):
-    return 1 / x, (x,)
+    z, f = lift(x)
+    return 1 / z * f, (x,)
 
 
 def reciprocal_bwd(res, ct):
     (x,) = res
-    y = 1 / x
+    y = 1 / x  # Where x is subnormal, the square of this is infinite anyway.
     # (ct y) y, not ct (y y) or ct / (x x): the square overflows or vanishes where the product need not.
     return (-(ct * y) * y,)
 
@@ -166,7 +205,15 @@ reciprocal = Op(
     name="reciprocal",
     summary="1 / x. At 0 value and gradient are infinite. x [...] -> y [...], floating.",
     formula="1 / x; ct_x = -ct / x^2",
-    rules=(Rule("product", reciprocal_fwd, reciprocal_bwd, "Multiplies by 1 / x twice; keeps x alone."),),
+    rules=(
+        Rule(
+            "product",
+            reciprocal_fwd,
+            reciprocal_bwd,
+            "Multiplies by 1 / x twice; keeps x alone.",
+            Accuracy((0.5, 2), (0.5, 2)),
+        ),
+    ),
     stock=jnp.reciprocal,
     reference=lambda x: 1 / x,
     reference_vjp=lambda ct, x: (-ct / x / x,),
@@ -178,11 +225,12 @@ reciprocal = Op(
     source=f"{NOTES}: f(x) = 1/x, df/dx = -1/x^2.",
     example=""">>> float(jax.grad(jaxbp.reciprocal)(0.5))
 -4.0""",
+    version=2,
 )
 
 
 def shift_fwd(x, c):
-    return c + x, (shape_of(x), shape_of(c))
+    return _sum(c, x), (shape_of(x), shape_of(c))
 
 
 def shift_bwd(res, ct):
@@ -194,7 +242,7 @@ shift = Op(
     name="shift",
     summary="Shift by a constant c that has a gradient too. x [...], c [] (or broadcast) -> y [...], floating.",
     formula="c + x; ct_x = ct, ct_c = sum(ct)",
-    rules=(Rule("sum", shift_fwd, shift_bwd, "Keeps nothing but the shapes."),),
+    rules=(Rule("sum", shift_fwd, shift_bwd, "Keeps nothing but the shapes.", ONCE),),
     stock=lambda x, c: c + jnp.asarray(x),
     reference=lambda x, c: c + x,
     reference_vjp=lambda ct, x, c: (numpy_sum_to(ct, x), numpy_sum_to(ct, c)),
@@ -206,11 +254,12 @@ shift = Op(
     example=""">>> y, (ct_x, ct_c) = jaxbp.shift.value_and_vjp((jnp.zeros(3), 2.0), jnp.ones(3))
 >>> float(ct_c)
 3.0""",
+    version=2,
 )
 
 
 def scale_fwd(x, a):
-    return a * x, (x, a)
+    return _product(a, x), (x, a)
 
 
 def scale_bwd(res, ct):
@@ -222,7 +271,7 @@ scale = Op(
     name="scale",
     summary="Scale by a constant a that has a gradient too. x [...], a [] (or broadcast) -> y [...], floating.",
     formula="a x; ct_x = ct a, ct_a = sum(ct x)",
-    rules=(Rule("sum", scale_fwd, scale_bwd, "Keeps the inputs, which cost nothing extra."),),
+    rules=(Rule("sum", scale_fwd, scale_bwd, "Keeps the inputs, which cost nothing extra.", ONCE),),
     stock=lambda x, a: a * jnp.asarray(x),
     reference=lambda x, a: a * x,
     reference_vjp=lambda ct, x, a: (numpy_sum_to(ct * a, x), numpy_sum_to(ct * x, a)),
@@ -234,4 +283,5 @@ scale = Op(
     example=""">>> y, (ct_x, ct_a) = jaxbp.scale.value_and_vjp((jnp.array([1.0, 2.0]), 3.0), jnp.ones(2))
 >>> ct_x.tolist(), float(ct_a)
 ([3.0, 3.0], 3.0)""",
+    version=2,
 )

@@ -1,12 +1,17 @@
-"""Powers and roots: square, sqrt, power."""
+"""Powers and roots: square, sqrt, rsqrt, cbrt, hypot, power."""
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxbp.broadcasting import sum_to
-from jaxbp.cases import LogUniform, Uniform, elementwise_cases
+from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
+from jaxbp.floats import LIFT, lift, order_key, power_of_two, rounded, scale_exponent, sign_bit, split_exponent
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, Domain, Flops, Kink, Op, Rule
+from jaxbp.op import BROADCAST, Accuracy, Domain, Flops, Kink, Op, Rule
+from jaxbp.promotion import is_inexact
 
 
 def square_fwd(x):
@@ -15,14 +20,18 @@ def square_fwd(x):
 
 def square_bwd(res, ct):
     (x,) = res
-    return (ct * (x + x),)
+    # Twice a subnormal number may be a normal one.
+    z, f = lift(x)
+    return (ct * (z + z) * jnp.where(f == 1, 1, 1 / LIFT),)
 
 
 square = Op(
     name="square",
     summary="x^2. x [...] -> y [...], floating.",
     formula="x^2; ct_x = 2 ct x",
-    rules=(Rule("double", square_fwd, square_bwd, "Keeps x, which costs nothing extra."),),
+    rules=(
+        Rule("double", square_fwd, square_bwd, "Keeps x, which costs nothing extra.", Accuracy((0.5, 0), (0.5, 0))),
+    ),
     stock=jnp.square,
     reference=np.square,
     reference_vjp=lambda ct, x: (2 * ct * x,),
@@ -33,24 +42,32 @@ square = Op(
     source="Power rule.",
     example=""">>> float(jax.grad(jaxbp.square)(-3.0))
 -6.0""",
+    version=2,
 )
 
 
+def _sqrt(x):
+    z, f = lift(x)
+    return jnp.sqrt(z) * jnp.where(f == 1, 1, LIFT**-0.5)
+
+
 def sqrt_fwd(x):
-    y = jnp.sqrt(x)
-    return y, (y,)
+    # The residual is x: in the narrow dtypes it is exact, where the output was rounded.
+    return _sqrt(x), (x,)
 
 
 def sqrt_bwd(res, ct):
-    (y,) = res
-    return (ct / (y + y),)
+    (x,) = res
+    return (ct * (0.5 / _sqrt(x)),)
 
 
 sqrt = Op(
     name="sqrt",
     summary="The square root; NaN below 0. x [...] -> y [...], floating.",
     formula="sqrt(x); ct_x = ct / (2 sqrt(x))",
-    rules=(Rule("quotient", sqrt_fwd, sqrt_bwd, "Keeps y, so that the root is taken once."),),
+    rules=(
+        Rule("quotient", sqrt_fwd, sqrt_bwd, "Keeps x, and takes the root again.", Accuracy((0.5, 1.6), (0.5, 1.6))),
+    ),
     stock=jnp.sqrt,
     reference=np.sqrt,
     reference_vjp=lambda ct, x: (ct / (2 * np.sqrt(x)),),
@@ -58,53 +75,308 @@ sqrt = Op(
     domain={"x": Domain(low=0.0)},
     kinks=(Kink((0.0,), {"quotient": (np.inf,)}, "The one-sided derivative, as stock JAX."),),
     cases=elementwise_cases(LogUniform(-20, 20, signed=False)),
-    flops=Flops(1, 2),
+    flops=Flops(1, 3),
     torch=lambda torch: torch.sqrt,
     source="Power rule.",
     example=""">>> float(jax.grad(jaxbp.sqrt)(4.0))
 0.25""",
+    version=2,
 )
 
 
+def _rsqrt(x):
+    z, f = lift(x)
+    return lax.rsqrt(z) * jnp.where(f == 1, 1, LIFT**0.5)
+
+
+def rsqrt_fwd(x):
+    return _rsqrt(x), (x,)
+
+
+def rsqrt_bwd(res, ct):
+    (x,) = res
+    # Half of it first: the whole quotient may overflow where half of it does not.
+    return (ct * (-0.5 * _rsqrt(x) / x),)
+
+
+rsqrt = Op(
+    name="rsqrt",
+    summary="1 / sqrt(x); infinite at 0, NaN below. x [...] -> y [...], floating.",
+    formula="1 / sqrt(x); ct_x = -ct / (2 x sqrt(x))",
+    rules=(Rule("quotient", rsqrt_fwd, rsqrt_bwd, "Divides by x, which is exact.", Accuracy((2, 3), (1.5, 2))),),
+    stock=lax.rsqrt,
+    reference=lambda x: 1 / np.sqrt(x),
+    reference_vjp=lambda ct, x: (-0.5 * ct / np.sqrt(x) / x,),
+    elementwise=True,
+    domain={"x": Domain(low=0.0)},
+    kinks=(Kink((0.0,), {"quotient": (-np.inf,)}, "The one-sided derivative, as stock JAX."),),
+    cases=elementwise_cases(LogUniform(-20, 20, signed=False)),
+    flops=Flops(2, 5),
+    torch=lambda torch: torch.rsqrt,
+    source="Power rule.",
+    example=""">>> float(jax.grad(jaxbp.rsqrt)(4.0))
+-0.0625""",
+)
+
+
+def _cbrt(x):
+    """The cube root of a normal number: one step of Newton's method from the backend's, 2.7 ULP off in float64."""
+    y = jnp.cbrt(x)
+    ordinary = (y != 0) & jnp.isfinite(y)
+    root = jnp.where(ordinary, y, 1)
+    return y - jnp.where(ordinary, (root - x / (root * root)) / 3, 0)
+
+
+def _lift_to_cube(x):
+    """x as z s^3, without subnormal numbers, and s."""
+    z, f = lift(x)
+    # 4 times 2^64 is a cube, that of 2^22.
+    return z * jnp.where(f == 1, 1, 4), jnp.where(f == 1, 1, 2.0**-22)
+
+
+def cbrt_fwd(x):
+    z, s = _lift_to_cube(x)
+    return _cbrt(z) * s, (x,)
+
+
+def cbrt_bwd(res, ct):
+    (x,) = res
+    z, s = _lift_to_cube(x)
+    y = _cbrt(z)
+    # y / (3 x) has the error of y once, 1 / (3 y^2) twice; at 0 and at infinity it says 0 / 0.
+    ordinary = (z != 0) & jnp.isfinite(z)
+    slope = jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y))
+    return (ct * slope / (s * s),)
+
+
+def cbrt_reference_vjp(ct, x):
+    y = np.cbrt(x)
+    return (ct / (3 * y * y),)
+
+
+cbrt = Op(
+    name="cbrt",
+    summary="The cube root, of negative numbers too. x [...] -> y [...], floating.",
+    formula="cbrt(x); ct_x = ct / (3 cbrt(x)^2) = ct cbrt(x) / (3 x)",
+    rules=(Rule("quotient", cbrt_fwd, cbrt_bwd, "Divides by x, which is exact.", Accuracy((1, 2.8), (1, 2.8))),),
+    stock=jnp.cbrt,
+    reference=np.cbrt,
+    reference_vjp=cbrt_reference_vjp,
+    elementwise=True,
+    domain={"x": Domain(excluded=(0.0,))},
+    kinks=(Kink((0.0,), {"quotient": (np.inf,)}, "The derivative grows without bound on both sides, as stock JAX."),),
+    cases=elementwise_cases(LogUniform(-20, 20)),
+    flops=Flops(15, 18),
+    source="Power rule.",
+    example=""">>> round(float(jax.grad(jaxbp.cbrt)(-8.0)), 6)
+0.083333""",
+)
+
+
+def _scaled_pair(x, y):
+    """`(u, v, r, e)`: x = u 2^e and y = v 2^e with the larger of them about 1, and r = sqrt(u^2 + v^2)."""
+    finfo = jnp.finfo(x.dtype)
+    larger = jnp.maximum(order_key(jnp.abs(x)), order_key(jnp.abs(y)))
+    e = jnp.clip((larger >> finfo.nmant) - (finfo.maxexp - 1), finfo.minexp, -finfo.minexp)
+    scale = power_of_two(-e, x.dtype)
+    (zx, fx), (zy, fy) = lift(x), lift(y)
+    u = zx * (scale * jnp.where(fx == 1, 1, 1 / LIFT))
+    v = zy * (scale * jnp.where(fy == 1, 1, 1 / LIFT))
+    return u, v, jnp.sqrt(u * u + v * v), e
+
+
+def hypot_fwd(x, y):
+    _, _, r, e = _scaled_pair(x, y)
+    infinite = jnp.isinf(x) | jnp.isinf(y)
+    return jnp.where(infinite, jnp.inf, r * power_of_two(e, r.dtype)), (x, y)
+
+
+def hypot_bwd(res, ct):
+    x, y = res
+    u, v, r, _ = _scaled_pair(x, y)
+    x_infinite, y_infinite = jnp.isinf(x), jnp.isinf(y)
+    # 0 / 0 at the origin; towards infinity along one axis the slope is that axis's sign.
+    r = rounded(jnp.where(r == 0, 1, r))
+    slope_x = jnp.where(x_infinite & jnp.isfinite(y), jnp.sign(x), u / r)
+    slope_y = jnp.where(y_infinite & jnp.isfinite(x), jnp.sign(y), v / r)
+    return sum_to(ct * slope_x, x), sum_to(ct * slope_y, y)
+
+
+def hypot_reference(x, y):
+    # np.hypot is NaN for infinity and a signaling NaN.
+    return np.where(np.isinf(x) | np.isinf(y), np.inf, np.hypot(x, y))
+
+
+def hypot_reference_vjp(ct, x, y):
+    h = np.hypot(x, y)
+    h = np.where(h == 0, 1, h)
+    slope_x = np.where(np.isinf(x) & np.isfinite(y), np.sign(x), x / h)
+    slope_y = np.where(np.isinf(y) & np.isfinite(x), np.sign(y), y / h)
+    return numpy_sum_to(ct * slope_x, x), numpy_sum_to(ct * slope_y, y)
+
+
+hypot = Op(
+    name="hypot",
+    summary="The length of the hypotenuse, without overflow or underflow on the way. Infinite where an argument is, "
+    "even beside NaN. " + BROADCAST,
+    formula="h = sqrt(x^2 + y^2); ct_x = ct x / h, ct_y = ct y / h",
+    rules=(
+        Rule(
+            "scaled",
+            hypot_fwd,
+            hypot_bwd,
+            "Divides both by a power of two close to the larger first.",
+            Accuracy((1.4, 2.6), (1.4, 2.6)),
+        ),
+    ),
+    stock=jnp.hypot,
+    reference=hypot_reference,
+    reference_vjp=hypot_reference_vjp,
+    elementwise=True,
+    kinks=(Kink((0.0, 0.0), {"scaled": (0.0, 0.0)}, "The middle of the subgradients; stock JAX gives half for each."),),
+    cases=elementwise_cases(Normal(), Normal()),
+    flops=Flops(6, 9),
+    torch=lambda torch: torch.hypot,
+    source="Pythagoras; the scaling as in C's hypot.",
+    example=""">>> y, (ct_x, ct_y) = jaxbp.hypot.value_and_vjp((3e30, 4e30), 1.0)
+>>> f"{y:.0e}", round(float(ct_x), 6), round(float(ct_y), 6)
+('5e+30', 0.6, 0.8)""",
+)
+
+
+def _seen(y):
+    """y, but 4 times the smallest normal number in place of all below: XLA would take them, or their halves, for 0.
+
+    x^y is 1 for both, unless x is 0, infinite or negative, where the sign of y and y not being whole is what counts.
+    """
+    least = 4 * jnp.finfo(y.dtype).tiny
+    magnitude = order_key(jnp.abs(y))
+    below = (magnitude > 0) & (magnitude < order_key(jnp.asarray(least)))
+    return jnp.where(below, jnp.where(sign_bit(y), -least, least), y)
+
+
+def _lifted_base(x, y):
+    """`(z, lost, factor, n)` with x^y = z^y factor 2^n: z is x or, for a small x, x 2^lost; for x >= 0."""
+    finfo = jnp.finfo(x.dtype)
+    # A power of two, so that y times it is exact.
+    lost = finfo.maxexp // 2
+    z, f = lift(x)
+    # Not only subnormal numbers, which `jnp.power` takes for 0: the square root of x^y must be a normal number too.
+    near = z < float(finfo.tiny) * 2**16
+    small = ((f != 1) | near) & (z != 0)
+    z = jnp.where(small, jnp.where(f == 1, z * LIFT, z) * (2.0**lost / LIFT), z)
+    # 2^(-lost y) in its fractional and its whole power of two; where the limit matters, x^y is out of range by far.
+    exponent = jnp.where(small, jnp.clip(-lost * y, -8 * lost, 8 * lost), 0)
+    n = jnp.round(exponent)
+    factor = jnp.exp((exponent - n) * math.log(2))
+    return z, jnp.where(small, lost, 0), factor, n.astype(order_key(x).dtype)
+
+
+def _lifted_power(x, y):
+    """`(first, second, factor, n, log)` with |x|^y = first second factor 2^n, and log(|x|), which is 0 for x = 0.
+
+    x^y may overflow or vanish where its derivatives do not: far from 1 the first two are both |x|^(y/2), else the
+    second is 1.
+    """
+    # A signaling NaN would not obey NaN^0 = 1.
+    z, lost, factor, n = _lifted_base(jnp.where(jnp.isnan(x), jnp.nan, jnp.abs(x)), y)
+    log = jnp.log(jnp.where(z == 0, 1, z))
+    in_range = jnp.abs(y * log) < 0.95 * math.log(2) * jnp.finfo(x.dtype).maxexp
+    first = jnp.power(z, jnp.where(in_range, y, y / 2))
+    return first, jnp.where(in_range, 1, first), factor, n, log - math.log(2) * lost
+
+
+def _kind(x, y):
+    """Whether y is even and whole, whether it is odd, and whether x^y is undefined: for x < 0 beside a whole y."""
+    whole, even = jnp.floor(y) == y, jnp.floor(y / 2) * 2 == y
+    return even, whole & ~even, (lift(x)[0] < 0) & ~whole
+
+
 def power_fwd(x, y):
-    z = jnp.power(x, y)
-    return z, (x, y, z)
+    if not is_inexact(x):
+        return jnp.power(x, y), (x, y)
+    seen = _seen(y)
+    first, second, factor, n, _ = _lifted_power(x, seen)
+    _, odd, undefined = _kind(x, seen)
+    z = scale_exponent(first * factor * second, n)
+    z = jnp.where(sign_bit(x) & odd, -z, z)
+    # As C's pow, infinite bases have all powers.
+    return jnp.where(undefined & jnp.isfinite(x), jnp.nan, z), (x, y)
+
+
+def _power_slope_x(x, y, first, second, factor, n):
+    """y x^(y-1) for x >= 0 and x^y = first second factor 2^n; no product but the last leaves the range of numbers."""
+    mantissa_x, exponent_x = split_exponent(x)
+    mantissa_y, exponent_y = split_exponent(y)
+    edge = (mantissa_x == 0) | jnp.isinf(mantissa_x)
+    ratio = mantissa_y / jnp.where(edge, 1, mantissa_x)
+    limit = -2 * jnp.finfo(x.dtype).minexp
+    e = jnp.clip(exponent_y - exponent_x + n, -limit, limit)
+    half = e >> 1
+    slope = (first * power_of_two(half, x.dtype) * factor) * (second * power_of_two(e - half, x.dtype) * ratio)
+    slope = jnp.where(first == 0, 0, slope)
+    # At the edges the power is 0, 1 or infinite.
+    at_edge = jnp.where(y == 1, 1, jnp.where(y > 1, mantissa_x, 1 / mantissa_x) * jnp.sign(mantissa_y))
+    return jnp.where(mantissa_y == 0, 0, jnp.where(edge, at_edge, slope))
 
 
 def power_bwd(res, ct):
-    x, y, z = res
-    # Masked before, not after: 0 * inf and log(0) would turn into NaN.
-    slope_x = y * jnp.power(x, jnp.where(y == 0, 1, y - 1))
-    slope_y = jnp.where(x == 0, 0, z * jnp.log(jnp.where(x == 0, 1, x)))
-    return sum_to(ct * jnp.where(y == 0, 0, slope_x), x), sum_to(ct * slope_y, y)
+    x, y = res
+    seen = _seen(y)
+    first, second, factor, n, log = _lifted_power(x, seen)
+    even, _, undefined = _kind(x, seen)
+    slope_x = _power_slope_x(jnp.abs(x), y, first, second, factor, n)
+    # x^(y-1) is negative for an odd y - 1.
+    slope_x = jnp.where(undefined, jnp.nan, jnp.where(sign_bit(x) & even, -slope_x, slope_x))
+    slope_y = jnp.where(first == 0, 0, scale_exponent(first * log * second * factor, n))
+    base = lift(x)[0]
+    slope_y = jnp.where((base == 0) & (seen < 0), -jnp.inf, jnp.where(base < 0, jnp.nan, slope_y))
+    return sum_to(ct * slope_x, x), sum_to(ct * slope_y, y)
 
 
 def power_reference_vjp(ct, x, y):
-    slope_x = np.where(y == 0, 0, y * np.power(x, np.where(y == 0, 1, y - 1)))
-    slope_y = np.where(x == 0, 0, np.power(x, y) * np.log(np.where(x == 0, 1, x)))
-    return numpy_sum_to(ct * slope_x, x), numpy_sum_to(ct * slope_y, y)
+    a = np.abs(x)
+    power = np.power(a, y - 1)
+    slope_x = np.where(power == 0, 0, y * power)
+    # Below 0 the power has the other sign if y - 1 is odd, and is not defined if y is not whole.
+    slope_x = np.where(np.signbit(x) & (np.floor(y / 2) * 2 == y), -slope_x, slope_x)
+    slope_x = np.where(np.isnan(x) | (x < 0) & (np.floor(y) != y), np.nan, slope_x)
+    z = np.power(a, y)
+    slope_y = np.where((z == 0) & (x > 0), 0, z * np.log(np.where(x == 0, 1, x)))
+    slope_y = np.where((x == 0) & (y < 0), -np.inf, slope_y)
+    return numpy_sum_to(ct * np.where(y == 0, 0, slope_x), x), numpy_sum_to(ct * slope_y, y)
 
 
 power = Op(
     name="power",
-    summary="x to the power of y. For x < 0 the value is NaN unless y is a whole number, and the gradient for y "
-    "is NaN: x^y is not defined beside a whole y. " + BROADCAST,
+    summary="x to the power of y. For x < 0 value and gradients are NaN unless y is a whole number, and the gradient "
+    "for y always: x^y is not defined beside a whole y. " + BROADCAST,
     formula="x^y; ct_x = ct y x^(y-1), ct_y = ct x^y log(x)",
-    rules=(Rule("masked", power_fwd, power_bwd, "Keeps the output; the zeros of x and y are masked first."),),
+    rules=(
+        Rule(
+            "halves",
+            power_fwd,
+            power_bwd,
+            "One power, halved where it would leave the range of numbers before the gradients do.",
+            Accuracy((3, 4), (3, 4)),
+        ),
+    ),
     stock=jnp.power,
     reference=np.power,
     reference_vjp=power_reference_vjp,
     elementwise=True,
     domain={"x": Domain(low=0.0)},
     kinks=(
-        Kink((0.0, 2.0), {"masked": (0.0, 0.0)}, "The limit of x^y log(x) from the right, as stock JAX."),
-        Kink((0.0, 0.0), {"masked": (0.0, 0.0)}, "0^0 = 1, and x^0 is constant in x; stock JAX gives NaN for x."),
+        Kink((0.0, 2.0), {"halves": (0.0, 0.0)}, "The limit of x^y log(x) from the right, as stock JAX."),
+        Kink((0.0, 0.0), {"halves": (0.0, 0.0)}, "0^0 = 1, and x^0 is constant in x; stock JAX gives NaN for x."),
+        Kink((0.0, -1.0), {"halves": (-np.inf, -np.inf)}, "The limits from the right; stock JAX gives NaN for y."),
     ),
     cases=elementwise_cases(Uniform(0.05, 8), Uniform(-4, 4)),
-    flops=Flops(10, 25),
+    flops=Flops(20, 60),
     torch=lambda torch: torch.pow,
     source="Power rule; jax.numpy.power for the conventions at 0.",
     example=""">>> y, (ct_x, ct_y) = jaxbp.power.value_and_vjp((2.0, 3.0), 1.0)
 >>> float(y), float(ct_x), round(float(ct_y), 4)
 (8.0, 12.0, 5.5452)""",
+    version=2,
 )

@@ -1,0 +1,60 @@
+"""silu and gelu where their derivatives are smallest: about the zero, in the tail, and at both infinities."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.accuracy.exact import exact_vjp
+from jaxbp.ops.gated import ERF_CROSSING, SILU_CROSSING, TANH_CROSSING
+
+GATED = {
+    "silu": (jaxbp.silu, jax.nn.silu, SILU_CROSSING),
+    "tanh": (jaxbp.gelu, jax.nn.gelu, TANH_CROSSING),
+    "erf": (
+        functools.partial(jaxbp.gelu, approximate=False),
+        functools.partial(jax.nn.gelu, approximate=False),
+        ERF_CROSSING,
+    ),
+}
+FORMS = pytest.mark.parametrize("form", GATED)
+
+
+@FORMS
+def test_the_derivative_has_its_digits_where_that_of_stock_has_none(form):
+    ours, stock, crossing = GATED[form]
+    x = np.float32(float(crossing.root))
+    meant = jax.nn.silu if form == "silu" else functools.partial(jaxbp.gelu.exact, approximate=form == "tanh")
+    _, (truth,) = exact_vjp(meant, (x,), np.float32(1))
+    assert float(jax.grad(ours)(x)) == pytest.approx(float(truth), rel=5e-7)
+    assert abs(float(jax.grad(stock)(x)) / float(truth) - 1) > 0.01
+
+
+@FORMS
+def test_infinities_have_their_limits(form):
+    ours, _, _ = GATED[form]
+    x = jnp.float32([-jnp.inf, jnp.inf])
+    assert ours(x).tolist() == [0, jnp.inf]
+    assert jax.vmap(jax.grad(ours))(x).tolist() == [0, 1]
+
+
+@FORMS
+def test_subnormal_arguments_are_halved_and_not_flushed(form):
+    ours, _, _ = GATED[form]
+    x = np.array([1e-40, -1e-40, 2e-38], np.float32)
+    np.testing.assert_allclose(
+        np.asarray(ours(x)).view(np.int32) & 0x7FFFFFFF, (x / 2).view(np.int32) & 0x7FFFFFFF, atol=1
+    )
+
+
+@FORMS
+def test_second_derivatives_agree_with_those_of_stock_in_float64(form):
+    ours, stock, crossing = GATED[form]
+    x = np.append(np.linspace(-6, 6, 97), [0.0, -0.0, float(crossing.root), -1e3, 1e3]).astype(np.float32)
+    with jax.enable_x64(True):
+        expected = jax.vmap(jax.grad(jax.grad(stock)))(x.astype(np.float64))
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(ours)))(x), expected, rtol=1e-4, atol=1e-6)
+    assert jax.grad(jax.grad(ours))(1e30) == 0

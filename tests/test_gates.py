@@ -1,0 +1,95 @@
+"""What is particular to gates, powers and roots: subnormal arguments, edges, infinite cotangents."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+
+TINY = float(np.finfo(np.float32).tiny)
+LEAST = float(np.finfo(np.float32).smallest_subnormal)
+
+
+def gradients(op, *args, ct=1.0):
+    """Value and gradients at single numbers in float32, computed as arrays are."""
+    arrays = tuple(np.full(8, x, np.float32) for x in args)
+    y, cts = op.value_and_vjp(arrays, np.full(8, ct, np.float32))
+    return float(y[0]), tuple(float(c[0]) for c in cts)
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "value"),
+    [
+        (jaxbp.add, (TINY / 2, TINY), 1.5 * TINY),
+        (jaxbp.subtract, (TINY, -TINY / 2), 1.5 * TINY),
+        (jaxbp.multiply, (LEAST, 2.0**100), 2.0**-49),
+        (jaxbp.divide, (LEAST, 2.0**-100), 2.0**-49),
+        (jaxbp.divide, (3 * LEAST, LEAST), 3.0),
+        (jaxbp.reciprocal, (TINY / 2,), 2.0**127),
+        (jaxbp.sqrt, (4 * LEAST,), 2.0**-73.5),
+        (jaxbp.rsqrt, (2 * LEAST,), 2.0**74),
+        (jaxbp.cbrt, (LEAST,), 2.0 ** (-149 / 3)),
+        (jaxbp.power, (LEAST, -0.5), 2.0**74.5),
+        (jaxbp.power, (0.0, -LEAST), np.inf),
+        (jaxbp.hypot, (TINY / 2, TINY), TINY * 1.25**0.5),
+    ],
+    ids=str,
+)
+def test_subnormal_arguments_are_not_0(op, args, value):
+    assert gradients(op, *args)[0] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "expected"),
+    [
+        (jaxbp.divide, (2.0**-126, 2.0**-126), (2.0**126, -(2.0**126))),
+        (jaxbp.divide, (2.0**127, 2.0**126), (2.0**-126, -(2.0**-125))),
+        (jaxbp.divide, (3 * LEAST, 2.0**-120), (2.0**120, -3 * 2.0**91)),
+        (jaxbp.hypot, (3 * 2.0**125, 4 * 2.0**125), (0.6, 0.8)),
+        (jaxbp.hypot, (3 * LEAST, 4 * LEAST), (0.6, 0.8)),
+        (jaxbp.hypot, (-np.inf, 1.0), (-1.0, 0.0)),
+        (jaxbp.power, (2.0**127, 1.5), (1.5 * 2.0**63.5, np.inf)),
+        (jaxbp.power, (2.0**-120, 1.125), (1.125 * 2.0**-15, 0.0)),
+        (jaxbp.power, (-2.0, 4.0), (-32.0, np.nan)),
+        (jaxbp.power, (-2.0, 3.0), (12.0, np.nan)),
+        (jaxbp.power, (-2.0, 2.5), (np.nan, np.nan)),
+        (jaxbp.power, (np.inf, -1.0), (0.0, 0.0)),
+        (jaxbp.power, (0.5, np.inf), (0.0, 0.0)),
+    ],
+    ids=str,
+)
+def test_gradients_far_out(op, args, expected):
+    """In range though x y, y^2 or x^y are not, and limits at infinity."""
+    np.testing.assert_allclose(gradients(op, *args)[1], expected, rtol=1e-6, atol=TINY)
+
+
+@pytest.mark.parametrize("op", [jaxbp.maximum, jaxbp.minimum], ids=repr)
+def test_the_winner_takes_an_infinite_cotangent_and_the_loser_nothing(op):
+    _, cts = gradients(op, 1.0, 2.0, ct=np.inf)
+    assert sorted(cts) == [0, np.inf]
+    assert gradients(op, np.nan, 2.0)[1] == (0, 0)
+
+
+@pytest.mark.parametrize("op", [jaxbp.maximum, jaxbp.minimum], ids=repr)
+def test_subnormal_numbers_have_an_order(op):
+    y, cts = op.value_and_vjp(
+        (np.array([LEAST, -LEAST], np.float32), np.array([3 * LEAST, 0], np.float32)), np.ones(2, np.float32)
+    )
+    x_wins = [False, False] if op is jaxbp.maximum else [True, True]
+    assert [np.asarray(c).tolist() for c in cts] == [[float(w) for w in x_wins], [float(not w) for w in x_wins]]
+    assert y.shape == (2,)
+
+
+@pytest.mark.parametrize("op", [jaxbp.absolute, jaxbp.relu, jaxbp.square], ids=repr)
+def test_gradients_at_subnormal_arguments(op):
+    x = np.array([0.75 * TINY, -0.75 * TINY, 0.0], np.float32)
+    _, (ct_x,) = op.value_and_vjp((x,), np.ones(3, np.float32))
+    expected = {"absolute": [1, -1, 0], "relu": [1, 0, 0], "square": [1.5 * TINY, -1.5 * TINY, 0]}[op.name]
+    np.testing.assert_allclose(ct_x, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", [jaxbp.add, jaxbp.multiply, jaxbp.power, jaxbp.square, jaxbp.maximum], ids=repr)
+def test_whole_numbers_stay_whole(op):
+    args = (jnp.int32(3), jnp.int32(2))[: len(op.arguments)]
+    assert op(*args).dtype == jnp.int32
+    assert int(op(*args)) == int(op.stock(*args))
