@@ -27,11 +27,6 @@ def lift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(tiny, jnp.where(sign_bit(x), -lifted, lifted), x), jnp.where(tiny, LIFT, 1).astype(x.dtype)
 
 
-def is_zero(x: jax.Array) -> jax.Array:
-    """Whether x is 0 or -0, and not merely subnormal."""
-    return _magnitude(x) == 0
-
-
 def is_positive(x: jax.Array) -> jax.Array:
     """Whether x > 0, subnormal numbers included; NaN is not."""
     bits, infinity = _bits(x), _bits(jnp.asarray(jnp.inf, x.dtype))
@@ -45,6 +40,8 @@ def sign_bit(x: jax.Array) -> jax.Array:
 
 def order_key(x: jax.Array) -> jax.Array:
     """Integers in the order of the floats, subnormal numbers included; 0 and -0 have the same. NaN is outermost.
+
+    Compare them with each other: a comparison with 0, and `bits == 0` too, LLVM turns back into one of floats.
 
     >>> order_key(jnp.float32([-1e-40, -0.0, 0.0, 1e-40])).tolist()
     [-71362, 0, 0, 71362]

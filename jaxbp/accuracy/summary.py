@@ -24,11 +24,11 @@ class ErrorSummary:
     zero and a wrong infinity.
 
     - `count`: the entries.
-    - `wrong_zeros`: zero, where the exact value rounds to a normal number or to infinity.
+    - `wrong_zeros`: zero, where the exact value is a normal number or larger than all of them.
     - `wrong_infinities`: infinite, where the exact value does not round to that infinity; or finite, where
         the exact value is infinite.
     - `wrong_nans`: NaN on one side only; or on both, unless `nan_equal`.
-    - `flushed`: zero, where the exact value rounds to a nonzero subnormal number.
+    - `flushed`: zero, where the exact value is below the smallest normal number and does not round to zero.
 
     **The worst entry** is the first of the largest ULP error among those not flushed; if all are, the first
     entry.

@@ -107,10 +107,11 @@ def spacing(exact: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
 def flushed(actual: ArrayLike, exact: ArrayLike) -> NDArray[np.bool_]:
     """Where a subnormal result was flushed to zero.
 
-    That is where `actual` is zero and `exact`, rounded to its dtype, is a nonzero subnormal. XLA's CPU
-    backend flushes these. It costs up to ``2**(p - 1)`` units, which `ulp_error` reports, but it is no
-    fault of the formula. A zero where `exact` rounds to zero is right, and a zero where it rounds to a
-    normal number is wrong: neither is flushed.
+    That is where `actual` is zero and `exact` is below the smallest normal number, yet does not round to
+    zero. XLA's CPU backend flushes these, even in the last half unit, where they would round up to a normal
+    number. It costs up to ``2**(p - 1)`` units, which `ulp_error` reports, but it is no fault of the
+    formula. A zero where `exact` rounds to zero is right, and a zero where it is a normal number is wrong:
+    neither is flushed.
 
     Only the results are looked at. If a subnormal *input* was flushed, the function was evaluated at 0.
     Where the true result is subnormal too (as for ``2 * x``), the entry counts as flushed. Where it is not
@@ -125,7 +126,7 @@ def flushed(actual: ArrayLike, exact: ArrayLike) -> NDArray[np.bool_]:
     actual, exact = _pair(actual, exact)
     limits = _limits(actual.dtype, exact.dtype)
     magnitude = np.abs(exact)
-    return np.asarray((actual == 0) & (magnitude > limits.to_zero) & (magnitude < limits.to_normal))
+    return np.asarray((actual == 0) & (magnitude > limits.to_zero) & (magnitude < limits.smallest_normal))
 
 
 class _Limits(NamedTuple):
@@ -135,7 +136,6 @@ class _Limits(NamedTuple):
     top_binade: Any  # the largest power of two
     epsilon: Any  # ulp(1)
     to_zero: Any  # the largest that rounds to zero: half the smallest subnormal
-    to_normal: Any  # the smallest that rounds to a normal number: half a unit below one
     to_infinity: Any  # the smallest that rounds to infinity: half a unit above the largest finite number
 
 
@@ -148,15 +148,14 @@ def _limits(dtype: np.dtype[Any], wide: np.dtype[Any]) -> _Limits:
     def power(exponent: int) -> np.longdouble:
         return np.ldexp(np.longdouble(1), exponent)
 
-    # float64 has no room for the last three limits of float64 itself. They round to 0, to the smallest normal
-    # number and to infinity, and no float64 lies in between: comparisons with them still come out right.
+    # float64 has no room for the last two limits of float64 itself. They round to 0 and to infinity, and no
+    # float64 lies in between: comparisons with them still come out right.
     with np.errstate(over="ignore", under="ignore"):
         return _Limits(
             smallest_normal=wide.type(power(emin)),
             top_binade=wide.type(power(emax)),
             epsilon=wide.type(power(1 - precision)),
             to_zero=wide.type(power(emin - precision)),
-            to_normal=wide.type(power(emin) - power(emin - precision)),
             to_infinity=wide.type(power(emax + 1) - power(emax - precision)),
         )
 

@@ -214,7 +214,7 @@ def _report(census: Census, machine: Row, records: list[Row], yardstick: Row) ->
     )
     legend = (
         "*Flushed* entries are zero where the exact value is subnormal; they are in no other column. A *wrong zero* "
-        "stands where the exact value rounds to a normal number. XLA's CPU backend takes subnormal arguments for zero "
+        "stands where the exact value is a normal number. XLA's CPU backend takes subnormal arguments for zero "
         "too: what follows from that counts as wrong."
     )
     sections = (

@@ -364,7 +364,8 @@ def test_flushed_is_zero_for_a_subnormal(dtype):
         (normal / 2, True),
         (normal - 2 * half, True),  # the largest subnormal
         (np.nextafter(normal - half, half), True),
-        (normal - half, False),  # a tie, rounds to the smallest normal
+        (normal - half, True),  # rounds to the smallest normal, but is flushed before it is rounded
+        (np.nextafter(normal, half), True),
         (normal, False),
         (np.longdouble(1), False),
         (np.longdouble(np.inf), False),
