@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.accuracy.census import DTYPES
+from jaxbp.declaration import Accuracy, Kink
 from jaxbp.measure.plan import LEVELS
-from jaxbp.op import Accuracy, Kink, Op
+from jaxbp.op import Op
 from jaxbp.ops import (
     OPS,
     activations,

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxbp import ops as ops
 from jaxbp.accuracy.ulp import ulp_error as ulp_error
+from jaxbp.declaration import Rule as Rule
 from jaxbp.engines import engine_names as engine_names
 from jaxbp.op import Op as Op
-from jaxbp.op import Rule as Rule
 from jaxbp.ops import OPS as OPS
 from jaxbp.ops.activations import relu as relu
 from jaxbp.ops.activations import sigmoid as sigmoid

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbp.broadcasting import sum_to
-from jaxbp.op import Domain, Op
+from jaxbp.declaration import Domain
+from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 Kind = Literal["forward", "central"]

@@ -52,7 +52,7 @@ def engine_names(op: Op) -> tuple[str, ...]:
     """The names of all engines of an op, the default rule first; `torch` only where torch is installed.
 
     >>> import jaxbp
-    >>> engine_names(jaxbp.sigmoid)[:3]
+    >>> engine_names(jaxbp.tanh)[:3]
     ('rule:stable', 'rule:textbook', 'autodiff')
     """
     rules = tuple(f"rule:{name}" for name in op.rules)

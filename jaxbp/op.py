@@ -4,7 +4,6 @@ An op is declared once, in one file under `jaxbp/ops/`; tests, benchmarks, docum
 declaration.
 """
 
-import dataclasses
 import functools
 import inspect
 import math
@@ -17,99 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import Case
+from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes
 from jaxbp.errors import unknown_name
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
 
-Shapes = tuple[tuple[int, ...], ...]
-
-#: Where most formulas and the pictures of circuits come from.
-NOTES = "CS231n, Backpropagation, Intuitions"
-#: The shapes of the ops of two arguments.
-BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """The stated accuracy of a rule: the largest error in ULP, of the value and of each gradient, by dtype.
-
-    It holds on a CPU for every argument and the cotangent 1, wherever the exact result is a normal number or larger
-    than all of them; and no result is a wrong zero, infinity or NaN. Results below the smallest normal number may be
-    flushed to 0. Tests sample it, the census under `results/census/` proves it.
-
-    Attributes:
-        float32: (value, gradient).
-        float64: likewise, over samples: float64 cannot be swept whole.
-        narrow: likewise for float16 and bfloat16, which are computed in float32 and rounded once.
-    """
-
-    float32: tuple[float, float]
-    float64: tuple[float, float]
-    narrow: tuple[float, float] = (0.51, 0.51)
-
-    def bound(self, dtype: jax.typing.DTypeLike, quantity: str) -> float:
-        """The bound for a dtype and a quantity, `value` or `ct_<argument>`."""
-        wide = {"float32": self.float32, "float64": self.float64}
-        return wide.get(jnp.dtype(dtype).name, self.narrow)[quantity != "value"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """One hand-written VJP of an op.
-
-    Attributes:
-        name: what `op.rules[name]`, engines (`rule:<name>`) and reports call it.
-        fwd: `fwd(*args, **options) -> (y, res)`; the op's options are its keyword-only parameters.
-        bwd: `bwd(res, ct, **options) -> cotangents`, a tuple with one of the argument's shape per argument.
-        note: what the rule is for, in one sentence.
-        accuracy: its stated accuracy; None where no bound in ULP holds for all arguments.
-    """
-
-    name: str
-    fwd: Callable[..., tuple[Any, Any]]
-    bwd: Callable[..., tuple[Any, ...]]
-    note: str = ""
-    accuracy: Accuracy | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Domain:
-    """Where an argument may lie: an open interval, without the points in `excluded`."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    excluded: tuple[float, ...] = ()
-
-    @property
-    def edges(self) -> tuple[float, ...]:
-        """The finite points that numerical differences must not step over."""
-        return tuple(e for e in (self.low, self.high, *self.excluded) if math.isfinite(e))
-
-    def __str__(self) -> str:
-        text = f"({self.low:g}, {self.high:g})"
-        return text + (f" without {', '.join(f'{e:g}' for e in self.excluded)}" if self.excluded else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Kink:
-    """A point where the derivative does not exist, and the value that a rule returns there by convention.
-
-    Attributes:
-        at: one number an argument.
-        gradient: by rule name, one number an argument, for the cotangent 1.
-        why: the convention and where it comes from.
-    """
-
-    at: tuple[float, ...]
-    gradient: Mapping[str, tuple[float, ...]]
-    why: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Flops:
-    """Analytic floating-point operations: of the forward pass, and of the backward pass for all cotangents."""
-
-    fwd: int
-    bwd: int
+#: By the name that a rule's function has in a jaxpr: the function that is meant, which `exact_vjp` puts in its place.
+MEANT: dict[str, Callable[..., Any]] = {}
 
 
 class BoundRule:
@@ -141,7 +53,9 @@ class BoundRule:
             # What was a Python number in the call comes back as a number, which has no shape or dtype.
             return bwd(jax.tree.map(jnp.asarray, res), jnp.asarray(ct))
 
-        primal.__name__ = self.op.name
+        settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        primal.__name__ = f"{self.op.name}({settings})" if settings else self.op.name
+        MEANT[primal.__name__] = functools.partial(self.op.exact, **options)
         function = jax.custom_vjp(primal)
         function.defvjp(fwd, pullback)
         # Inlined, so that a caller's own jit sees the arithmetic and not a call.

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion"},
     {"numerics"},
-    {"cases"},
+    {"cases", "declaration"},
     {"op"},
     {"ops"},
     {"differences"},

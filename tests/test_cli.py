@@ -109,7 +109,9 @@ def test_ops_as_json(run):
     rows = json.loads(run("ops", "--json").out)
     assert [row["op"] for row in rows] == [op.name for op in jaxbp.OPS]
     sigmoid = next(row for row in rows if row["op"] == "sigmoid")
-    assert sigmoid["rules"] == "stable, textbook"
+    assert sigmoid["rules"] == "stable, precise, textbook"
+    assert sigmoid["accuracy"]["stable"].keys() == {"float32", "float64", "narrow"}
+    assert sigmoid["accuracy"]["textbook"] is None
     assert sigmoid["arguments"] == "x"
     assert sigmoid["cases"] == "small, cache, memory"
 
@@ -127,8 +129,8 @@ def test_machine(run):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--ops", "sigmod"], "There is no op called 'sigmod'; did you mean 'sigmoid'?"),
-        (["--ops", "exp,sigmoid,tahn"], "There is no op called 'tahn'; did you mean 'tanh'?"),
+        (["--ops", "sigmod"], "There is no op called 'sigmod'; did you mean 'sigmoid' or 'log_sigmoid'?"),
+        (["--ops", "exp,sigmoid,tahn"], "There is no op called 'tahn'; did you mean 'tanh' or 'arctan'?"),
         (["--dtypes", "f23"], "There is no dtype called 'f23'; did you mean 'f32'"),
         (["--cases", "smal"], "There is no case called 'smal'; did you mean 'small'?"),
         (["--quick", "--full"], "--quick and --full exclude each other"),

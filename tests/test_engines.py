@@ -10,9 +10,9 @@ import pytest
 
 import jaxbp
 from jaxbp.accuracy.ulp import ulp_error
+from jaxbp.declaration import Domain
 from jaxbp.differences import evaluations, step
 from jaxbp.engines import engine_names, make_engine, reference
-from jaxbp.op import Domain
 
 UNARY = {
     "negative": lambda x: -x,

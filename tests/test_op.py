@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.declaration import Flops
 from jaxbp.errors import UnknownNameError
-from jaxbp.op import Flops
 
 
 def test_the_catalog_is_what_the_package_offers():

@@ -71,7 +71,7 @@ def test_reverse_over_reverse(op):
 
 
 #: At these points every op has a second derivative.
-ORDINARY = np.float32([0.15, 0.4, 0.77])
+ORDINARY = np.array([0.15, 0.4, 0.77], np.float32)
 
 
 @pytest.mark.parametrize("op", [op for op in jaxbp.OPS if len(op.arguments) == 1], ids=repr)

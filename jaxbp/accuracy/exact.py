@@ -68,11 +68,11 @@ def exact_vjp(
     1 / ln(10) in `jnp.log10`); x64 need not be enabled. Casts to integers truncate, and integers are computed as JAX
     does. Zeros have no sign; where IEEE asks for it, as in 1 / 0, a zero counts as +0.
 
-    **What is differentiated** is the primal: custom rules (`jax.custom_jvp`, `jax.custom_vjp`, jaxbp's ops) inside
-    `f` are bypassed. JAX's own rules hold for its primitives and for a few of its functions (relu, logaddexp, softmax,
-    ...), and with them its conventions at kinks and ties. Where code has a kink but the function it computes has
-    none, as |x| at 0 in exp(-|x|), the result is what these conventions make of it. Derivatives that `f` itself takes
-    are part of `f`.
+    **What is differentiated** is the primal: custom rules (`jax.custom_jvp`, `jax.custom_vjp`) inside `f` are bypassed,
+    and an op of jaxbp stands for the function that it means (`Op.exact`), not for how it computes it. JAX's own rules
+    hold for its primitives and for a few of its functions (relu, logaddexp, softmax, ...), and with them its
+    conventions at kinks and ties. Where code has a kink but the function it computes has none, as |x| at 0 in
+    exp(-|x|), the result is what these conventions make of it. Derivatives that `f` itself takes are part of `f`.
 
     **Certified** means: the ball around the result has a relative radius below 2^-60, and rounds to one float64, to
     nearest, ties to even. Results beyond float64's range become infinite, those below subnormal or 0. Infinities and

@@ -14,7 +14,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.extend.core.primitives import closed_call_p
 
+from jaxbp import op as op_module
 from jaxbp.accuracy.exact_control import JAX, called_jaxpr, closed_jaxpr, is_float
+from jaxbp.op import MEANT
 
 #: JAX's functions that keep their custom derivative: their code has a kink or a pole where the function has none, or
 #: the rule is what states the convention at the kink.
@@ -66,7 +68,11 @@ def _rewritten(eqn: Any) -> Any:
     if name == "custom_jvp_call" and _is_jax_own(called_jaxpr(eqn).jaxpr):
         return eqn
     if name.startswith(("custom_jvp_call", "custom_vjp_call")):
-        return _calling(eqn, without_custom_rules(called_jaxpr(eqn)))
+        called = called_jaxpr(eqn)
+        meant = _meant(called.jaxpr)
+        if meant:
+            called = jax.make_jaxpr(meant)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in called.in_avals))
+        return _calling(eqn, without_custom_rules(called))
     return eqn.replace(params={key: _inner(value) for key, value in eqn.params.items()})
 
 
@@ -84,9 +90,20 @@ def _calling(eqn: Any, closed: ClosedJaxpr) -> Any:
 
 
 def _is_jax_own(jaxpr: Jaxpr) -> bool:
-    source = str(getattr(jaxpr.debug_info, "func_src_info", ""))
-    name, _, file = source.partition(" at ")
+    name, file = _source(jaxpr)
     return name in JAX_OWN and file.startswith(str(JAX))
+
+
+def _meant(jaxpr: Jaxpr) -> Callable[..., Any] | None:
+    """The function that an op of jaxbp means, which its own code may approximate by a polynomial."""
+    name, file = _source(jaxpr)
+    return MEANT.get(name) if file.startswith(op_module.__file__) else None
+
+
+def _source(jaxpr: Jaxpr) -> tuple[str, str]:
+    """The name of the function that was traced, and its file."""
+    name, _, file = str(getattr(jaxpr.debug_info, "func_src_info", "")).partition(" at ")
+    return name, file
 
 
 def _with_derivative(primitive: Callable[..., Any], derivative: Callable[[Any, Any], Any]) -> Callable[..., Any]:

@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxbp import numerics
 from jaxbp.cases import Normal, Uniform, elementwise_cases
+from jaxbp.declaration import NOTES, Accuracy, Flops, Kink, Rule
 from jaxbp.floats import is_positive, rounded, two_product
 from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
-from jaxbp.op import NOTES, Accuracy, Flops, Kink, Op, Rule
+from jaxbp.op import Op
 
 
 def stable_sigmoid_fwd(x):

@@ -5,9 +5,10 @@ import numpy as np
 
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
+from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
 from jaxbp.floats import LIFT, lift, scale_exponent, split_exponent
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, NOTES, Accuracy, Domain, Flops, Op, Rule
+from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 #: Rounded once, and gradients not at all.

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxbp import numerics
 from jaxbp.cases import LogUniform, Uniform, elementwise_cases
+from jaxbp.declaration import NOTES, Accuracy, Domain, Flops, Kink, Rule
 from jaxbp.floats import LIFT, lift
-from jaxbp.op import NOTES, Accuracy, Domain, Flops, Kink, Op, Rule
+from jaxbp.op import Op
 
 #: The logarithms of the smallest normal and the largest number, in float32 and float64.
 EXP_RANGE = (-87.33655, 88.72284, -708.3964185322641, 709.782712893384)

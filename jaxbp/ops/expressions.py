@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Digits, Normal, Uniform, elementwise_cases
+from jaxbp.declaration import NOTES, Flops, Rule, Shapes
 from jaxbp.numerics import (
     logistic,
     logistic_slope,
@@ -15,7 +16,7 @@ from jaxbp.numerics import (
     numpy_logistic_slope,
     numpy_sum_to,
 )
-from jaxbp.op import NOTES, Flops, Op, Rule, Shapes
+from jaxbp.op import Op
 
 
 def scaled_sum_fwd(x, y, z):

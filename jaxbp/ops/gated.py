@@ -12,9 +12,10 @@ import numpy as np
 from jax import lax
 
 from jaxbp.cases import Normal, elementwise_cases
+from jaxbp.declaration import Accuracy, Flops, Rule
 from jaxbp.floats import order_key, power_of_two, rounded, sign_bit, upper_half
 from jaxbp.numerics import numpy_logistic
-from jaxbp.op import Accuracy, Flops, Op, Rule
+from jaxbp.op import Op
 
 Coefficients = Mapping[np.dtype, tuple[float, ...]]
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Digits, Normal
+from jaxbp.declaration import NOTES, Flops, Rule, Shapes
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import NOTES, Flops, Op, Rule, Shapes
+from jaxbp.op import Op
 
 
 def _as_matrices(a, b, ct):

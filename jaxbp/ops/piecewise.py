@@ -5,9 +5,10 @@ import numpy as np
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Normal, elementwise_cases
+from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Flops, Kink, Rule
 from jaxbp.floats import is_positive, order_key
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, NOTES, Accuracy, Flops, Kink, Op, Rule
+from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 #: Nothing is rounded.

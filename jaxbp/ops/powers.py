@@ -8,9 +8,10 @@ from jax import lax
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
+from jaxbp.declaration import BROADCAST, Accuracy, Domain, Flops, Kink, Rule
 from jaxbp.floats import LIFT, lift, order_key, power_of_two, rounded, scale_exponent, sign_bit, split_exponent
 from jaxbp.numerics import numpy_sum_to
-from jaxbp.op import BROADCAST, Accuracy, Domain, Flops, Kink, Op, Rule
+from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 

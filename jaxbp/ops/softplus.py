@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from jaxbp import numerics
 from jaxbp.cases import Uniform, elementwise_cases
+from jaxbp.declaration import Accuracy, Flops, Rule
 from jaxbp.numerics import logistic, numpy_logistic, numpy_softplus
-from jaxbp.op import Accuracy, Flops, Op, Rule
+from jaxbp.op import Op
 
 
 def softplus_fwd(x):

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import LogUniform, Uniform, elementwise_cases
-from jaxbp.op import Accuracy, Flops, Op, Rule
+from jaxbp.declaration import Accuracy, Flops, Rule
+from jaxbp.op import Op
 
 
 def sin_fwd(x):

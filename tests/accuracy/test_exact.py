@@ -268,3 +268,19 @@ def test_a_planted_error_of_one_part_in_1e17_is_caught(monkeypatch, primitive):
     right = RULES[primitive]
     monkeypatch.setitem(RULES, primitive, lambda eqn, *values: right(eqn, *values) * (1 + arb(10) ** -17))
     assert not slope_of_tanh_is_right()
+
+
+def test_an_op_stands_for_the_function_that_it_means_options_and_all():
+    """gelu computes with polynomials, and with sqrt(2 / pi) rounded; here its formula counts, as in mpmath."""
+    x = -3.5
+
+    def both(x):
+        return jaxbp.gelu(x, approximate=False), jax.jit(jaxbp.gelu)(x)
+
+    (erf_form, tanh_form), (ct_x,) = jaxbp.exact_vjp(both, (x,), (1.0, 0.0))
+    with mpmath.workdps(40):
+        cdf = mpmath.erfc(-mpmath.mpf(x) / mpmath.sqrt(2)) / 2
+        inner = mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf(44715) / 10**6 * mpmath.mpf(x) ** 3)
+        assert float(erf_form) == float(x * cdf)
+        assert float(tanh_form) == float(x * (1 + mpmath.tanh(inner)) / 2)
+        assert float(ct_x) == float(cdf + x * mpmath.npdf(x))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.declaration import Rule
 from jaxbp.engines import Engine, engine_names, make_engine
 from jaxbp.measure.executables import (
     MIN_ENTRIES,
@@ -19,7 +20,7 @@ from jaxbp.measure.executables import (
     compile_modes,
     sample_difference,
 )
-from jaxbp.op import Op, Rule
+from jaxbp.op import Op
 
 MODES = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 CELLS = [

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.declaration import Rule
 from jaxbp.measure import task as task_module
 from jaxbp.measure.plan import LEVELS, Task, find_op, plan
 from jaxbp.measure.task import Row, compare, measure, pose, prepare
-from jaxbp.op import Op, Rule
+from jaxbp.op import Op
 
 
 def stable_fwd(x):
