@@ -1,0 +1,101 @@
+"""What a rule is tried with: inputs from the given ones, at several scales, with ties and zeros, and cotangents."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from jaxbp.accuracy.exact_control import is_float
+from jaxbp.check.subject import Subject
+
+Leaves = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Leaves to call the function with; `name` says how they were made."""
+
+    name: str
+    leaves: Leaves
+
+
+def trials(subject: Subject, domain: Mapping[str, tuple[float, float]], level: str, seed: int) -> Iterator[Trial]:
+    """The given input first, then what is made from it, within the domain."""
+    yield Trial("as given", subject.leaves)
+    rng = np.random.default_rng(seed)
+    kinds = ("random",) if level == "quick" else ("random", "large", "small", "zeros", "ties", "negative")
+    if level == "thorough":
+        kinds += ("huge", "mixed", "flags")
+    for kind in kinds:
+        leaves = tuple(
+            _within(_drawn(kind, x, rng), domain.get(name))
+            for name, x in zip(subject.names, subject.leaves, strict=True)
+        )
+        if any(
+            a is not b and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for a, b in zip(leaves, subject.leaves, strict=True)
+        ):
+            yield Trial(kind, leaves)
+
+
+def _drawn(kind: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if x.dtype == bool:
+        return ~x if kind == "flags" else x
+    if not is_float(x.dtype):
+        return x  # Indices and labels have meanings that only the caller knows.
+    normal = rng.normal(size=x.shape)
+    made = {
+        "random": normal,
+        "large": 20 * normal,
+        "small": 1e-3 * normal,
+        "zeros": np.where(rng.random(x.shape) < 0.5, 0, normal),
+        "ties": np.round(normal),
+        "negative": -x.astype(np.float64),
+        "huge": 1000 * normal,
+        "mixed": normal * 10.0 ** rng.uniform(-4, 4, x.shape),
+        "flags": normal,
+    }[kind]
+    with np.errstate(over="ignore"):
+        return np.asarray(made).astype(x.dtype)
+
+
+def _within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
+    """x folded into an open interval."""
+    if limits is None or not is_float(x.dtype):
+        return x
+    low, high = limits
+    wide = x.astype(np.float64)
+    if np.isfinite(low) and np.isfinite(high):
+        wide = low + (high - low) * (0.5 + np.arctan(wide) / np.pi)
+    elif np.isfinite(low):
+        wide = low + np.maximum(np.abs(wide - low), 1e-3)
+    elif np.isfinite(high):
+        wide = high - np.maximum(np.abs(wide - high), 1e-3)
+    return np.asarray(wide).astype(x.dtype)
+
+
+def cotangents(subject: Subject, level: str, seed: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Cotangents of the outputs that are floats: random, one-hot, scaled, sparse, one output at a time."""
+    rng = np.random.default_rng(seed)
+    shapes = [subject.shapes[i] for i in subject.float_outs]
+
+    def drawn(scale: float = 1.0, density: float = 1.0) -> list[np.ndarray]:
+        return [
+            np.asarray(np.where(rng.random(s.shape) < density, scale * rng.normal(size=s.shape), 0)).astype(s.dtype)
+            for s in shapes
+        ]
+
+    yield "random", drawn()
+    if level == "quick":
+        return
+    hot = [np.zeros(s.shape, s.dtype) for s in shapes]
+    filled = [i for i, x in enumerate(hot) if x.size]
+    if filled:
+        last = hot[filled[-1]].reshape(-1)
+        last[int(rng.integers(last.size))] = 1
+        yield "one-hot", hot
+    yield "scaled up", drawn(1000.0)
+    yield "scaled down", drawn(1e-3)
+    yield "sparse", drawn(density=0.1)
+    for i in range(len(shapes) if len(shapes) > 1 else 0):
+        yield f"of output {i} alone", [x if i == j else np.zeros_like(x) for j, x in enumerate(drawn())]
