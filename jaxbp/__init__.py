@@ -1,5 +1,6 @@
 """Hand-written gradients for JAX, each compared with autodiff, differences and NumPy in accuracy and speed."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxbp import ops as ops
@@ -49,14 +50,20 @@ from jaxbp.ops.trigonometric import sin as sin
 if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_value as exact_value
     from jaxbp.accuracy.exact import exact_vjp as exact_vjp
+    from jaxbp.check.run import check_vjp as check_vjp
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    # These need python-flint, which `import jaxbp` does not bring in.
-    if name in ("exact_value", "exact_vjp"):
-        from jaxbp.accuracy import exact
+#: Where these live: they need python-flint, which `import jaxbp` does not bring in.
+_ON_FIRST_USE = {
+    "exact_value": "jaxbp.accuracy.exact",
+    "exact_vjp": "jaxbp.accuracy.exact",
+    "check_vjp": "jaxbp.check.run",
+}
 
-        return getattr(exact, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return getattr(importlib.import_module(_ON_FIRST_USE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,12 +4,15 @@ import ast
 import contextlib
 import dataclasses
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +20,8 @@ from rich.table import Table
 
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.accuracy.yardstick import certify
+from jaxbp.check.load import load_function, make_argument
+from jaxbp.check.run import check_vjp
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
@@ -203,6 +208,31 @@ def _stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[s
 
 
 @app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="FILE.py:NAME or package.module:NAME.")],
+    specs: Annotated[list[str], typer.Argument(help="Arguments, as 'f32[64,128]', 'i32[64]<10', 'bool[3]', 0.5.")],
+    level: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "standard",
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Where an argument may lie, as 0=0.1:5 for the first; may be repeated.")
+    ] = None,
+    kinks: Annotated[str, typer.Option(help="report, or error to insist on JAX's convention.")] = "report",
+    seed: Annotated[int, typer.Option(help="Of the arguments and cotangents.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(any("64[" in spec for spec in specs)):
+        args = [make_argument(spec, rng) for spec in specs]
+        limits = dict(_interval(text) for text in domain or [])
+        found = check_vjp(load_function(target), *args, domain=limits, kinks=kinks, level=level, seed=seed)
+    if as_json:
+        print(found.to_json())
+    else:
+        out.print(str(found), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(0 if found.passed else 1)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the report there, with its pictures beside it.")] = None,
@@ -239,6 +269,17 @@ def _names(text: str) -> list[str]:
 def _stated(bound: BoundRule) -> dict[str, tuple[float, float]] | None:
     """The accuracy that a rule states, by dtype."""
     return bound.rule.accuracy and dataclasses.asdict(bound.rule.accuracy)
+
+
+def _interval(text: str) -> tuple[str, tuple[float, float]]:
+    """`0=0.1:5` as the name of the first argument and an interval."""
+    match = re.fullmatch(r"(\d+)=([^:]*):([^:]*)", text)
+    try:
+        assert match
+        low, high = float(match[2] or "-inf"), float(match[3] or "inf")
+    except (AssertionError, ValueError):
+        raise UsageError(f"--domain says {text!r}; give ARGUMENT=LOW:HIGH, such as 0=0.1:5 or 1=0:.") from None
+    return f"args[{match[1]}]", (low, high)
 
 
 def _options(text: str) -> dict[str, Any]:

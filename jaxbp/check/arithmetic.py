@@ -43,28 +43,65 @@ EXACT = frozenset(
 #: How many unit roundoffs XLA's own functions are off by, where it is more than one: twice the worst ULP over all
 #: float32 on a CPU, rounded up; float64's where that is more.
 WORST_UNITS = {
-    "exp": 4, "logistic": 6, "tanh": 14, "expm1": 12, "log": 3, "log1p": 8, "exp2": 140, "rsqrt": 4, "cbrt": 6,
-    "erf": 12, "erfc": 130, "erf_inv": 20, "sinh": 50, "cosh": 50, "asinh": 10, "acosh": 10, "atanh": 10,
-    "tan": 4, "sin": 2, "cos": 2, "atan": 8, "atan2": 8, "asin": 10, "acos": 10, "pow": 2, "integer_pow": 8,
-    "lgamma": 100, "digamma": 100, "igamma": 1000, "igammac": 1000, "bessel_i0e": 20, "bessel_i1e": 20,
+    "exp": 4,
+    "logistic": 6,
+    "tanh": 14,
+    "expm1": 12,
+    "log": 3,
+    "log1p": 8,
+    "exp2": 140,
+    "rsqrt": 4,
+    "cbrt": 6,
+    "erf": 12,
+    "erfc": 130,
+    "erf_inv": 20,
+    "sinh": 50,
+    "cosh": 50,
+    "asinh": 10,
+    "acosh": 10,
+    "atanh": 10,
+    "tan": 4,
+    "sin": 2,
+    "cos": 2,
+    "atan": 8,
+    "atan2": 8,
+    "asin": 10,
+    "acos": 10,
+    "pow": 2,
+    "integer_pow": 8,
+    "lgamma": 100,
+    "digamma": 100,
+    "igamma": 1000,
+    "igammac": 1000,
+    "bessel_i0e": 20,
+    "bessel_i1e": 20,
 }
 #: Primitives that look at a float's bits or neighbours, which are others in float64.
 OF_THE_DTYPE = frozenset(("bitcast_convert_type", "nextafter"))
 
 
 class Rounding:
-    """Noise in place of rounding: a fresh phase for each equation, the same for the same `phase`."""
+    """Noise in place of rounding: a fresh phase for each equation, the same for the same `phase`.
 
-    def __init__(self, phase: jax.Array) -> None:
+    With `scatter` 0 instead of 1 all of it has one sign: errors of a function that is biased add up along a chain.
+    """
+
+    def __init__(self, phase: jax.Array, scatter: jax.Array | float = 1.0) -> None:
         self.phase = phase
+        self.scatter = scatter
         self.count = 0
+
+    def inside(self, phase: jax.Array) -> "Rounding":
+        """For a part of the program that has equations of its own."""
+        return Rounding(phase, self.scatter)
 
     def __call__(self, x: jax.Array, size: jax.Array | float) -> jax.Array:
         """x off by up to `size`."""
         self.count += 1
         place_in_x = lax.iota(jnp.float64, max(1, x.size)).reshape(x.shape) if x.ndim else jnp.zeros((), jnp.float64)
         # Quasi-random: the multiples of irrational numbers are spread evenly over the circle.
-        angle = place_in_x * (1 + math.sqrt(2) * self.count) + self.phase * (1 + math.sqrt(3) * self.count)
+        angle = place_in_x * (1 + math.sqrt(2) * self.count) + self.phase * (math.sqrt(3) * self.count)
+        angle = angle * self.scatter + self.phase
         return x + size * jnp.cos(2 * math.pi * (angle % 1.0))
 
 
@@ -205,8 +242,10 @@ def _cond(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     index, *operands = values
     branches = [closed_jaxpr(branch) for branch in eqn.params["branches"]]
 
+    inside = rounding and rounding.inside(rounding.phase + rounding.count * rounding.scatter)
+
     def run(branch: ClosedJaxpr) -> Callable[..., Any]:
-        return lambda *xs: tuple(evaluate(branch, xs, rounding and Rounding(rounding.phase + rounding.count)))
+        return lambda *xs: tuple(evaluate(branch, xs, inside))
 
     return list(
         lax.switch(jnp.clip(index.astype(jnp.int32), 0, len(branches) - 1), [run(b) for b in branches], *operands)
@@ -217,12 +256,13 @@ def _scan(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     body = closed_jaxpr(eqn.params["jaxpr"])
     n_consts, n_carry = _scan_parts(eqn, values)
     consts, carry, rows = values[:n_consts], values[n_consts : n_consts + n_carry], values[n_consts + n_carry :]
-    phase = rounding.phase + rounding.count if rounding else jnp.zeros((), jnp.float64)
+    scatter = rounding.scatter if rounding else 0.0
+    phase = rounding.phase + rounding.count * scatter if rounding else jnp.zeros((), jnp.float64)
 
     def step(state: Any, row: Any) -> Any:
         phase, *carry = state
-        outs = evaluate(body, (*consts, *carry, *row), Rounding(phase) if rounding else None)
-        return (phase + 0.618, *outs[:n_carry]), tuple(outs[n_carry:])
+        outs = evaluate(body, (*consts, *carry, *row), rounding.inside(phase) if rounding else None)
+        return (phase + 0.618 * scatter, *outs[:n_carry]), tuple(outs[n_carry:])
 
     (_, *carry), stacked = lax.scan(
         step, (phase, *carry), tuple(rows), length=eqn.params["length"], reverse=eqn.params["reverse"]
@@ -244,7 +284,7 @@ def _while(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     for_test, for_body, carry = values[:n_test], values[n_test : n_test + n_body], values[n_test + n_body :]
 
     def step(state: Any) -> Any:
-        return tuple(evaluate(body, (*for_body, *state), rounding and Rounding(rounding.phase)))
+        return tuple(evaluate(body, (*for_body, *state), rounding and rounding.inside(rounding.phase)))
 
     return list(lax.while_loop(lambda state: evaluate(test, (*for_test, *state))[0], step, tuple(carry)))
 

@@ -16,7 +16,7 @@ from jaxbp.check.arithmetic import Rounding, evaluate
 from jaxbp.errors import UsageError
 
 #: Noisy evaluations an entry's bound is read from.
-NOISY = 8
+NOISY = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +97,14 @@ class Subject:
     def noisy(self) -> Callable[..., list[Any]]:
         """The same with rounding errors of the program's dtypes, `NOISY` times along a new first axis, compiled."""
 
-        def one(phase: jax.Array, xs: Any) -> list[Any]:
-            return evaluate(self.program, xs, Rounding(phase))
+        def one(phase: jax.Array, scatter: jax.Array, xs: Any) -> list[Any]:
+            return evaluate(self.program, xs, Rounding(phase, scatter))
 
         def all_phases(*xs: Any) -> list[Any]:
-            phases = jnp.asarray(np.random.default_rng(5).random(NOISY))
-            return jax.vmap(one, in_axes=(0, None))(phases, xs)
+            # The last two are biased, upwards and downwards.
+            phases = jnp.asarray([*np.random.default_rng(5).random(NOISY - 2), 0.0, 0.5])
+            scatter = jnp.asarray([1.0] * (NOISY - 2) + [0.0, 0.0])
+            return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
 
         return self._in_float64(all_phases)
 

@@ -1,0 +1,120 @@
+"""What a wrong rule of the corpus is, and the proof that it is wrong, which knows nothing of the checker."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: An error counts as proven from this many units of the dtype's roundoff on, relative to the entry; rules that were
+#: right would be off by a handful.
+PROVEN = 64.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A wrong rule.
+
+    Attributes:
+        name: its own, as `sigmoid/sign_flipped`.
+        op: what it is a rule of.
+        f: the function with the wrong rule.
+        truth: the same function, differentiated as it should be.
+        args: an admissible input.
+        kinds: words of which the checker's diagnosis should contain one.
+        proof: what shows it: `gradient` and value at `args`; its `second order`; a `second call` with other arguments
+            after the first; a `zero cotangent`; or `contract`: JAX raises, or a dtype is another.
+        domain: by argument, as `args[0]`, the open interval that it has to lie in.
+        level: the level of check that is enough to find it.
+        entrywise: whether truth is right to a few units in each entry, as the ops are; else in the largest.
+    """
+
+    name: str
+    op: str
+    f: Callable[..., Any]
+    truth: Callable[..., Any]
+    args: tuple[Any, ...]
+    kinds: tuple[str, ...]
+    proof: str = "gradient"
+    domain: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    level: str = "quick"
+    entrywise: bool = True
+
+
+def custom(primal: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., Any]:
+    """A `jax.custom_vjp` function."""
+    f = jax.custom_vjp(primal)
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def value_and_vjp(f: Callable[..., Any], args: tuple[Any, ...], scale: float = 1.0) -> list[np.ndarray]:
+    """Value and gradients, flat, for a cotangent of +-[0.5, 1.5) times `scale`."""
+    rng = np.random.default_rng(11)
+    leaves, treedef = jax.tree.flatten(args)
+    leaves = [jnp.asarray(x) for x in leaves]
+    floats = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def of_floats(*xs: Any) -> Any:
+        inputs = list(leaves)
+        for i, x in zip(floats, xs, strict=True):
+            inputs[i] = x
+        return f(*jax.tree.unflatten(treedef, inputs))
+
+    y, pull = jax.vjp(of_floats, *(leaves[i] for i in floats))
+    cts = [
+        jnp.asarray(scale * rng.uniform(0.5, 1.5, x.shape) * rng.choice([-1, 1], x.shape), x.dtype)
+        for x in jax.tree.leaves(y)
+    ]
+    grads = pull(jax.tree.unflatten(jax.tree.structure(y), cts))
+    return [np.asarray(x) for x in (*jax.tree.leaves(y), *grads)]
+
+
+def _off(got: list[np.ndarray], exact: list[np.ndarray], entrywise: bool) -> bool:
+    """Whether an entry is off by more than `PROVEN` units of the truth, or is no number where that is one."""
+    for a, b in zip(got, exact, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return True
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            continue
+        finfo = jnp.finfo(a.dtype)
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        normal = np.isfinite(y) & ((np.abs(y) > float(finfo.tiny)) | (y == 0))
+        size = np.abs(y) if entrywise else np.max(np.abs(y), initial=0.0, where=np.isfinite(y))
+        with np.errstate(invalid="ignore"):
+            near = np.abs(x - y) <= PROVEN * float(finfo.eps) * size + float(finfo.tiny)
+        if (normal & ~near).any():
+            return True
+    return False
+
+
+def differs(mutant: Mutant) -> bool:
+    """Whether the mutant is wrong at its own arguments, as its `proof` says."""
+    f, args = mutant.f, mutant.args
+    try:
+        if mutant.proof == "second call":
+            value_and_vjp(f, args)
+            args = jax.tree.map(lambda x: jnp.asarray(x)[::-1] if jnp.ndim(x) else x, args)
+        if mutant.proof == "second order":
+            got, exact = _second_order(f, args), _second_order(mutant.truth, args)
+        else:
+            scale = 0.0 if mutant.proof == "zero cotangent" else 1.0
+            got, exact = value_and_vjp(f, args, scale), value_and_vjp(mutant.truth, args, scale)
+    except (TypeError, ValueError):
+        return mutant.proof == "contract"
+    return _off(got, exact, mutant.entrywise)
+
+
+def _second_order(f: Callable[..., Any], args: tuple[Any, ...]) -> list[np.ndarray]:
+    """The gradients of the sum of all first gradients."""
+    order = tuple(range(len(args)))
+
+    def total(*xs: Any) -> Any:
+        return sum(jnp.sum(y) for y in jax.tree.leaves(f(*xs)))
+
+    def slopes(*xs: Any) -> Any:
+        return sum(jnp.sum(g) for g in jax.grad(total, order)(*xs))
+
+    return [np.asarray(g) for g in jax.grad(slopes, order)(*(jnp.asarray(x) for x in args))]
