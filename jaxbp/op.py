@@ -6,6 +6,7 @@ declaration.
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -20,8 +21,19 @@ from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes
 from jaxbp.errors import unknown_name
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
 
-#: By the name that a rule's function has in a jaxpr: the function that is meant, which `exact_vjp` puts in its place.
-MEANT: dict[str, Callable[..., Any]] = {}
+#: By the name that a rule's function has in a jaxpr: the op, and the function that is meant, which `exact_vjp` puts in
+#: its place.
+MEANT: dict[str, tuple["Op", Callable[..., Any]]] = {}
+
+
+def _registered(op: "Op", options: Mapping[str, Any]) -> str:
+    """The name of an op's functions with these options; another op of the same name gets a number."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    plain = f"{op.name}({settings})" if settings else op.name
+    names = itertools.chain([plain], (f"{plain} {i}" for i in itertools.count(2)))
+    name = next(name for name in names if name not in MEANT or MEANT[name][0] is op)
+    MEANT[name] = (op, functools.partial(op.exact, **options))
+    return name
 
 
 class BoundRule:
@@ -53,9 +65,7 @@ class BoundRule:
             # What was a Python number in the call comes back as a number, which has no shape or dtype.
             return bwd(jax.tree.map(jnp.asarray, res), jnp.asarray(ct))
 
-        settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        primal.__name__ = f"{self.op.name}({settings})" if settings else self.op.name
-        MEANT[primal.__name__] = functools.partial(self.op.exact, **options)
+        primal.__name__ = _registered(self.op, options)
         function = jax.custom_vjp(primal)
         function.defvjp(fwd, pullback)
         # Inlined, so that a caller's own jit sees the arithmetic and not a call.

@@ -97,7 +97,7 @@ def _is_jax_own(jaxpr: Jaxpr) -> bool:
 def _meant(jaxpr: Jaxpr) -> Callable[..., Any] | None:
     """The function that an op of jaxbp means, which its own code may approximate by a polynomial."""
     name, file = _source(jaxpr)
-    return MEANT.get(name) if file.startswith(op_module.__file__) else None
+    return MEANT[name][1] if file.startswith(op_module.__file__) and name in MEANT else None
 
 
 def _source(jaxpr: Jaxpr) -> tuple[str, str]:

@@ -284,3 +284,9 @@ def test_an_op_stands_for_the_function_that_it_means_options_and_all():
         assert float(erf_form) == float(x * cdf)
         assert float(tanh_form) == float(x * (1 + mpmath.tanh(inner)) / 2)
         assert float(ct_x) == float(cdf + x * mpmath.npdf(x))
+
+
+def test_ops_of_one_name_are_told_apart():
+    doubled = jaxbp.square.replace(exact=lambda x: 2 * x * x)
+    for _ in range(2):
+        assert [float(jaxbp.exact_value(op, (3.0,))) for op in (jaxbp.square, doubled)] == [9, 18]
