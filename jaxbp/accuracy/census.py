@@ -161,9 +161,14 @@ def score_chunk(census: Census, chunk: int) -> list[Row]:
                 exact = tuple(x[block] for x in certified)
             else:
                 exact = reference_values(op, tuple(x[block] for x in args), options)
+            # Where a function has no value, no gradient is asked of anybody.
+            undefined = np.isnan(exact[0])
             for engine in census.engines:
                 for name, actual, truth in zip(names, results[engine], exact, strict=True):
-                    scores[engine, name].add(block.start, actual[inside], truth)
+                    actual = actual[inside]
+                    if name != "value" and undefined.any():
+                        actual, truth = (np.where(undefined, x.dtype.type(0), x) for x in (actual, truth))
+                    scores[engine, name].add(block.start, actual, truth)
     return [
         {"chunk": chunk, "engine": engine, "quantity": name, "left_out": planned - args[0].size, **score.row(args)}
         for (engine, name), score in scores.items()

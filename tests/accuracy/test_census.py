@@ -165,6 +165,21 @@ def test_a_rule_spoilt_in_one_binade_is_caught_there_alone(spoilt):
     assert worst(127) <= 4
 
 
+def test_no_gradient_is_asked_where_a_function_has_no_value(monkeypatch):
+    """Below 0 the logarithm has none: NaN is as good as 1 / x there, and above 0 it is wrong."""
+
+    def bwd(res, ct):
+        (x,) = res
+        return (jnp.where((x < 0) | (x > 2), jnp.nan, ct / x),)
+
+    rule = jaxbp.log.default_rule.rule
+    monkeypatch.setattr(census_module, "OPS", (jaxbp.log.replace(rules=(Rule(rule.name, rule.fwd, bwd),)),))
+    whole = Census("log", "float16", ("rule:quotient",))
+    negative, positive = (score_chunk(whole, chunk)[1] for chunk in (48, 16))
+    assert (negative["quantity"], negative["wrong_nans"], negative["max_ulp"]) == ("ct_x", 0, 0)
+    assert positive["wrong_nans"] == 1023
+
+
 def test_sweeps_in_processes_agree_with_this_one_and_leave_out_what_is_done():
     whole = plan_census(jaxbp.tanh, "float16", ("stable",))
     swept = dict(sweep(whole, skip=range(2, whole.chunks)))

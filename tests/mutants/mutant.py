@@ -24,8 +24,8 @@ class Mutant:
         truth: the same function, differentiated as it should be.
         args: an admissible input.
         kinds: words of which the checker's diagnosis should contain one.
-        proof: what shows it: `gradient` and value at `args`; its `second order`; a `second call` with other arguments
-            after the first; a `zero cotangent`; or `contract`: JAX raises, or a dtype is another.
+        proof: what shows it: `gradient` and value at `args`; its `second order`; a `second call` with another
+            cotangent after the first; a `zero cotangent`; or `contract`: JAX raises, or a dtype is another.
         domain: by argument, as `args[0]`, the open interval that it has to lie in.
         level: the level of check that is enough to find it.
         entrywise: whether truth is right to a few units in each entry, as the ops are; else in the largest.
@@ -95,8 +95,7 @@ def differs(mutant: Mutant) -> bool:
     f, args = mutant.f, mutant.args
     try:
         if mutant.proof == "second call":
-            value_and_vjp(f, args)
-            args = jax.tree.map(lambda x: jnp.asarray(x)[::-1] if jnp.ndim(x) else x, args)
+            value_and_vjp(f, args, 2.0)
         if mutant.proof == "second order":
             got, exact = _second_order(f, args), _second_order(mutant.truth, args)
         else:
