@@ -81,13 +81,14 @@ def levels() -> str:
         (
             code(level.name),
             "all" if level.all_engines else "default rule, autodiff, central difference, NumPy",
+            ", ".join(map(code, level.cases)) or "all",
             ", ".join(map(code, level.modes)),
             f"{level.budget.min_rounds} to {level.budget.max_rounds} in {level.budget.seconds:g} s",
             f"{1e3 * level.budget.sample_seconds:g} ms",
         )
         for level in LEVELS.values()
     )
-    return table(("level", "engines", "modes", "rounds per group of engines", "shortest sample"), rows)
+    return table(("level", "engines", "cases", "modes", "rounds per group of engines", "shortest sample"), rows)
 
 
 def kinks() -> str:

@@ -102,7 +102,8 @@ class Rounding:
         # Quasi-random: the multiples of irrational numbers are spread evenly over the circle.
         angle = place_in_x * (1 + math.sqrt(2) * self.count) + self.phase * (math.sqrt(3) * self.count)
         angle = angle * self.scatter + self.phase
-        return x + size * jnp.cos(2 * math.pi * (angle % 1.0))
+        # Infinities are not rounded: a logit of -inf has no noise.
+        return x + jnp.where(jnp.isfinite(size), size, 0) * jnp.cos(2 * math.pi * (angle % 1.0))
 
 
 def evaluate(closed: ClosedJaxpr, args: Sequence[Any], rounding: Rounding | None = None) -> list[Any]:

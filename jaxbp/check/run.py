@@ -166,13 +166,11 @@ class Check:
         subject = self.subject
         differentiated, _ = jax.eval_shape(subject.value_and_vjp, *subject.leaves, *cts)
         for name, a, b in zip(subject.out_names, subject.shapes, differentiated, strict=True):
+            text = f"The forward pass of the rule gives {name} as {_type_of(b)}, the function itself as {_type_of(a)}."
             if (a.shape, a.dtype) != (b.shape, b.dtype):
-                yield Finding(
-                    "contract",
-                    name,
-                    f"The forward pass of the rule gives {name} as {b.dtype}{list(b.shape)}, the function itself as "
-                    f"{a.dtype}{list(a.shape)}.",
-                )
+                yield Finding("contract", name, text)
+            elif a.weak_type != b.weak_type:
+                yield Finding("contract", name, text, fault=False)
         xs = (*subject.leaves, *cts)
         first, second = (jax.tree.map(np.asarray, subject.jitted(*xs)) for _ in range(2))
         again = (
@@ -219,6 +217,10 @@ class Check:
             noisy = np.stack([b, b + COARSE * largest / 4])
             found = compare(a, b, noisy)
             yield _finding("second order", name, found, "right at first order only", "second derivative")
+
+
+def _type_of(struct: jax.ShapeDtypeStruct) -> str:
+    return f"{struct.dtype}{list(struct.shape)}" + (", weakly typed" if struct.weak_type else "")
 
 
 def _finding(kind: str, name: str, found: Comparison, likeness: str, where: str) -> Finding:

@@ -28,7 +28,8 @@ class Level:
         budget: for rules and autodiff, interleaved; NumPy and torch.
         slow_budget: for the numerical engines, which are interleaved among themselves.
         difference_seconds: above this a full numerical gradient is sampled and extrapolated.
-        engines: all engines, or the default rule, autodiff, central difference and NumPy alone.
+        all_engines: or the default rule, autodiff, central difference and NumPy alone.
+        cases: what is measured where none are asked for; all if empty.
         timeout_seconds: after this a worker is taken to hang in its task.
     """
 
@@ -38,6 +39,7 @@ class Level:
     slow_budget: Budget
     difference_seconds: float
     all_engines: bool
+    cases: tuple[str, ...] = ()
     timeout_seconds: float = 120.0
 
 
@@ -45,7 +47,15 @@ ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {
     level.name: level
     for level in (
-        Level("quick", ("fwd_bwd",), Budget(0.05, 5, 12, 0.0005), Budget(0.02, 2, 3, 0.0005), 0.02, all_engines=False),
+        Level(
+            "quick",
+            ("fwd_bwd",),
+            Budget(0.05, 5, 12, 0.0005),
+            Budget(0.02, 2, 3, 0.0005),
+            0.02,
+            all_engines=False,
+            cases=("small", "memory"),
+        ),
         Level("standard", ALL_MODES, Budget(0.7, 9, 40), Budget(0.1, 3, 5), 0.1, all_engines=True),
         Level("full", ALL_MODES, Budget(4.0, 15, 150), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
     )
@@ -95,7 +105,7 @@ def plan(
     cases: Iterable[str] = (),
     level: str = "standard",
 ) -> list[Task]:
-    """The tasks of a run, in the order in which they are measured; empty `ops` or `cases` mean all.
+    """The tasks of a run, in the order in which they are measured; empty `ops` means all, `cases` those of the level.
 
     The engines of one case follow each other, so that what drifts slowly touches all of them alike.
     """
@@ -104,7 +114,7 @@ def plan(
     for name in cases:
         if name not in known_cases:
             raise unknown_name("case", name, known_cases)
-    wanted = set(cases) or set(known_cases)
+    wanted = set(cases) or set(LEVELS[level].cases) or set(known_cases)
     return [
         Task(op.name, case.name, dtype, owner, engines, level)
         for op in chosen

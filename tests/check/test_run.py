@@ -97,6 +97,14 @@ def test_a_forward_pass_of_another_dtype_breaks_the_contract():
     assert report.faults[0].kind == "contract"
 
 
+def test_a_forward_pass_that_is_weakly_typed_alone_is_a_note():
+    f = jax.custom_vjp(lambda x: jnp.zeros((), jnp.float32) * x)
+    f.defvjp(lambda x: (jnp.asarray(0.0), ()), lambda res, ct: (jnp.zeros(()),))
+    report = jaxbp.check_vjp(f, np.float32(1), level="quick")
+    assert report.passed
+    assert "weakly typed" in report.findings[0].text
+
+
 def test_a_rule_that_raises_is_a_finding_and_no_traceback():
     report = jaxbp.check_vjp(sine(lambda x, ct: (ct[:3],)), X)
     assert report.faults[0].kind == "contract"

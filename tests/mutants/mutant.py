@@ -45,7 +45,8 @@ class Mutant:
 
 def custom(primal: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., Any]:
     """A `jax.custom_vjp` function."""
-    f = jax.custom_vjp(primal)
+    # Without the primal's defaults, which JAX would pass on to `fwd`.
+    f = jax.custom_vjp(lambda *args: primal(*args))
     f.defvjp(fwd, bwd)
     return f
 

@@ -102,7 +102,7 @@ def by_change(
 
         def changed(kept: Any, ct: Any) -> Grads:
             res, args = kept
-            return change(tuple(bwd(res, ct)), ct, args)
+            return change(tuple(jnp.asarray(g) for g in bwd(res, ct)), ct, args)
 
         return mutant(name, op, keeping, changed, prepare(op), kinds, **facts)
 
