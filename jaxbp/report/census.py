@@ -181,12 +181,13 @@ def error_against_argument(census: Census, rows: Iterable[Row]) -> Figure:
                 # matplotlib's own logarithmic axis overflows at the ends of float64.
                 axis.plot(np.log10(np.abs(x[side])), shown, color=style[0], lw=1, label=engine)
         for axis, sign in ((axes[i, 0], "-"), (axes[i, 1], "")):
-            axis.set(yscale="log", ylim=(plots.LEAST_ULP, plots.MOST_ULP))
+            # Infinite errors run along the top, inside the frame.
+            axis.set(yscale="log", ylim=(plots.LEAST_ULP / 1.3, 3 * plots.MOST_ULP))
             axis.set_xlabel(f"|{argument}|, {argument} = {sign}|{argument}|")
             axis.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
             axis.xaxis.set_major_formatter("1e{x:.0f}")
             axis.grid(alpha=0.25)
-            axis.axhspan(plots.LEAST_ULP, plots.FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
+            axis.axhspan(plots.LEAST_ULP / 1.3, plots.FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
         axes[i, 0].invert_xaxis()
         axes[i, 0].set_ylabel(f"{quantity}: worst ULP")
     handles, labels = axes[0, 1].get_legend_handles_labels()

@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxbp.cases import ELEMENTWISE_SIZES
+from jaxbp.ops import OPS
 from jaxbp.report.tables import SUMS, amount, default_engine, largest_cells, unique, worst_gradient
 
 #: Colour (Okabe and Ito's, told apart by colour-blind readers) and marker of each kind of engine.
 STYLES = {
     "default rule": ("#0072B2", "o"),
     "second rule": ("#56B4E9", "s"),
+    "third rule": ("#332288", "p"),
     "autodiff": ("#D55E00", "D"),
     "forward_difference": ("#CC79A7", "v"),
     "central_difference": ("#009E73", "^"),
@@ -40,7 +42,10 @@ def style_of(op: str, engine: str) -> str:
     """The key of `STYLES` of an engine of an op."""
     if not engine.startswith("rule:"):
         return engine
-    return "default rule" if engine == default_engine(op) else "second rule"
+    if engine == default_engine(op):
+        return "default rule"
+    rules = [f"rule:{name}" for known in OPS if known.name == op for name in known.rules]
+    return "third rule" if engine in rules[2:] else "second rule"
 
 
 def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> Figure:
