@@ -21,9 +21,10 @@ def newest_run(results: Path, level: str = "standard") -> Path:
     return max(started, key=lambda folder: started[folder])
 
 
-def readme_census(results: Path, dtype: str = DTYPE) -> str:
-    """The table of worst errors over all floats, and where it comes from, as Markdown."""
+def readme_census(results: Path, dtype: str = DTYPE, *, whole: bool = False) -> str:
+    """The table of worst errors over all floats, and where it comes from, as Markdown; `whole` leaves samples out."""
     records = [record for record in read_records(results) if record["dtype"] == dtype]
+    records = [record for record in records if not whole or record["inputs"] != "a sample"]
     if not records:
         raise ResultsError(f"There is no census of {dtype} under {results}; jaxbp census OP makes one.")
     machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in records})
