@@ -30,7 +30,10 @@ class Score:
 
     def add(self, start: int, actual: np.ndarray, exact: np.ndarray) -> None:
         """Score a block that starts at entry `start` of the chunk."""
-        error = ulp_error(actual, exact, nan_equal=True)
+        if np.isnan(exact[0]) and np.isnan(exact).all() and np.isnan(actual).all():
+            error = np.zeros(exact.shape)  # Far faster than to divide NaN by NaN, and half of log's arguments.
+        else:
+            error = ulp_error(actual, exact, nan_equal=True)
         if error.max() > CLASSES[0]:
             gone = flushed(actual, exact)
             flushed_here = int(np.count_nonzero(gone))
