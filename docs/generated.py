@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxbp.accuracy.census import DTYPES
 from jaxbp.declaration import Accuracy, Kink
+from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import (
@@ -181,8 +182,11 @@ def stated(accuracy: Accuracy | None) -> str:
 
 
 def census(dtype: str) -> str:
-    """The table of all records of a dtype."""
-    return readme_census(RESULTS, dtype)
+    """The table of all records of a dtype, or that there is none."""
+    try:
+        return readme_census(RESULTS, dtype)
+    except ResultsError:
+        return f"There is no record of {dtype} yet."
 
 
 def arguments(op: Op, case: Any) -> str:

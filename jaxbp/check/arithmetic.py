@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxbp.accuracy.exact_control import called_jaxpr, closed_jaxpr, is_float, place
@@ -98,7 +99,7 @@ class Rounding:
     def __call__(self, x: jax.Array, size: jax.Array | float) -> jax.Array:
         """x off by up to `size`."""
         self.count += 1
-        place_in_x = lax.iota(jnp.float64, max(1, x.size)).reshape(x.shape) if x.ndim else jnp.zeros((), jnp.float64)
+        place_in_x = lax.iota(jnp.float64, x.size).reshape(x.shape) if x.ndim else jnp.zeros((), jnp.float64)
         # Quasi-random: the multiples of irrational numbers are spread evenly over the circle.
         angle = place_in_x * (1 + math.sqrt(2) * self.count) + self.phase * (math.sqrt(3) * self.count)
         angle = angle * self.scatter + self.phase
@@ -132,7 +133,7 @@ def _rounded_constant(x: Any, rounding: Rounding | None) -> Any:
     """A constant of the code, which was rounded to its dtype when it was written down; whole numbers were not."""
     value = wide(x)
     dtype = getattr(x, "dtype", None)
-    if rounding is None or dtype is None or not is_float(dtype) or isinstance(value, jax.core.Tracer):
+    if rounding is None or dtype is None or not is_float(dtype) or isinstance(value, Tracer):
         return value
     known = np.asarray(value)
     if np.all(np.isfinite(known)) and np.any(known * 1024 % 1 != 0):
@@ -259,11 +260,14 @@ def _scan(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     consts, carry, rows = values[:n_consts], values[n_consts : n_consts + n_carry], values[n_consts + n_carry :]
     scatter = rounding.scatter if rounding else 0.0
     phase = rounding.phase + rounding.count * scatter if rounding else jnp.zeros((), jnp.float64)
+    # A constant of the code, or a function that is biased, is off by the same in every step: in half of the evaluations
+    # each equation keeps the error that it has, in the others it has a fresh one in each step.
+    turn = jnp.where(phase % 1.0 < 0.5, 0.0, 0.618 * scatter)
 
     def step(state: Any, row: Any) -> Any:
         phase, *carry = state
         outs = evaluate(body, (*consts, *carry, *row), rounding.inside(phase) if rounding else None)
-        return (phase + 0.618 * scatter, *outs[:n_carry]), tuple(outs[n_carry:])
+        return (phase + turn, *outs[:n_carry]), tuple(outs[n_carry:])
 
     (_, *carry), stacked = lax.scan(
         step, (phase, *carry), tuple(rows), length=eqn.params["length"], reverse=eqn.params["reverse"]

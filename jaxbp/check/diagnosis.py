@@ -317,7 +317,7 @@ def _where(case: Case) -> str:
 def _which_lines(wrong: np.ndarray, right: np.ndarray) -> str:
     for axis in range(wrong.ndim):
         rest = tuple(i for i in range(wrong.ndim) if i != axis)
-        bad, good = wrong.any(axis=rest), right.any(axis=rest)
+        bad, good = np.asarray(wrong.any(axis=rest)), np.asarray(right.any(axis=rest))
         first, n = int(np.argmax(bad)), bad.size
         if first > 0 and good[:first].any() and not right[(slice(None),) * axis + (slice(first, None),)].any():
             return f", from index {first} of {n} on along axis {axis}: the last block"

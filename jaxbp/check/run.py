@@ -77,7 +77,7 @@ class Check:
         if any(found.wrong.any() for found in gradients.values()):
             beside = self._beside(xs, n)
             for (name, found), (low, high) in zip(gradients.items(), beside, strict=True):
-                yield from self._gradient_findings(name, found, low, high, gradients, leaves, where)
+                yield from self._gradient_findings(name, found, low, high, gradients, leaves, cts, where)
 
     def _gradient_findings(
         self,
@@ -87,6 +87,7 @@ class Check:
         high: np.ndarray,
         others: Mapping[str, Comparison],
         leaves: Mapping[str, np.ndarray],
+        cts: Sequence[np.ndarray],
         where: str,
     ) -> Iterator[Finding]:
         """Findings of one argument, the entries at kinks apart: any value between the one-sided derivatives will do."""
@@ -114,7 +115,7 @@ class Check:
                 entries=(int(at_kink.sum()), at_kink.size),
             )
         if wrong.wrong.any():
-            likeness = looks_like(name, wrong, others, leaves)
+            likeness = looks_like(name, wrong, others, leaves, cts)
             if self._ignores(name, wrong):
                 likeness = "the cotangent is ignored"
             yield _finding("gradient", name, wrong, likeness, where)
@@ -138,9 +139,10 @@ class Check:
         for _ in range(SIDES):
             moved = list(xs)
             for i in self.subject.floats:
-                wide = xs[i].astype(np.float64)
+                wide = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=0, neginf=0)
                 step = BESIDE * rng.choice([-1.0, 1.0], wide.shape) * rng.uniform(0.5, 1, wide.shape)
-                moved[i] = wide + step * np.where(wide == 0, 1, np.abs(wide))
+                beside = wide + step * np.where(wide == 0, 1, np.abs(wide))
+                moved[i] = np.where(np.isinf(xs[i]), xs[i], beside)
             for j, g in enumerate(self.subject.truth(*moved)[n:]):
                 low[j], high[j] = np.fmin(low[j], g), np.fmax(high[j], g)
         return list(zip(low, high, strict=True))
@@ -164,14 +166,20 @@ class Check:
     def contract(self, cts: list[np.ndarray]) -> Iterator[Finding]:
         """What has to hold before numbers: types of the value, the same answer twice."""
         subject = self.subject
-        differentiated, _ = jax.eval_shape(subject.value_and_vjp, *subject.leaves, *cts)
+        differentiated, grads = jax.eval_shape(subject.value_and_vjp, *subject.leaves, *cts)
+        for i, g in zip(subject.floats, grads, strict=True):
+            name, x = subject.names[i], subject.leaves[i]
+            if (g.shape, g.dtype) != (x.shape, x.dtype):
+                text = f"The cotangent of {name} is {g.dtype}{list(g.shape)}, its dtype and shape should be "
+                yield Finding("contract", name, f"{text}{x.dtype}{list(x.shape)}.")
         for name, a, b in zip(subject.out_names, subject.shapes, differentiated, strict=True):
             text = f"The forward pass of the rule gives {name} as {_type_of(b)}, the function itself as {_type_of(a)}."
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 yield Finding("contract", name, text)
             elif a.weak_type != b.weak_type:
                 yield Finding("contract", name, text, fault=False)
-        xs = (*subject.leaves, *cts)
+        # JAX's own arrays, as a rule gets them: NumPy's have no `.at`.
+        xs = tuple(map(jnp.asarray, (*subject.leaves, *cts)))
         first, second = (jax.tree.map(np.asarray, subject.jitted(*xs)) for _ in range(2))
         again = (
             jax.tree.map(np.asarray, subject.value_and_vjp(*xs)),

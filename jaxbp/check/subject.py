@@ -109,6 +109,8 @@ class Subject:
         return self._in_float64(all_phases)
 
     def _in_float64(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        # Traced here, where its dtypes are the function's own: with x64 on `jnp.zeros(3)` is another function.
+        assert self.program
         compiled = jax.jit(function)
 
         def run(*xs: Any) -> list[np.ndarray]:

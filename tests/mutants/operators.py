@@ -232,17 +232,9 @@ def _many(op: Op) -> Args:
     return arguments(op, tuple((10_000,) for _ in op.arguments))
 
 
-def _steep(op: Op) -> float:
-    """Where to cut: the median of |x|."""
-    return float(np.median(np.abs(arguments(op)[0])))
-
-
 def _beyond() -> Operator:
     def make(op: Op) -> Mutant | None:
-        if not op.elementwise or op.name in ("absolute", "negative", "relu"):
-            cut = 1.0
-        else:
-            cut = _steep(op)
+        cut = float(np.median(np.abs(arguments(op)[0])))
         operator = by_change(
             "wrong_beyond",
             ("beyond",),

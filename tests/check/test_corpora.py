@@ -1,0 +1,62 @@
+"""The checker finds wrong rules and leaves right ones alone: a sample of the corpora, of which `run_all` does all."""
+
+import collections
+import functools
+
+import pytest
+
+import jaxbp
+from tests.mutants import Mutant, Outcome, judge, mutants, rights
+from tests.mutants.mutant import differs
+from tests.mutants.operators import OPERATORS
+
+MUTANTS = mutants()
+RIGHTS = rights()
+#: How many diagnoses have to name the bug.
+NAMED = 0.8
+
+
+def sample() -> list[Mutant]:
+    """Each operator on one op, another op from operator to operator, and some of the hand-written rules."""
+    by_operator = collections.defaultdict(list)
+    for mutant in MUTANTS:
+        by_operator["hand" if mutant.op == "hand" else mutant.name.split("/")[1]].append(mutant)
+    by_hand = by_operator.pop("hand")
+    return [group[7 * i % len(group)] for i, group in enumerate(by_operator.values())] + by_hand[::6]
+
+
+SAMPLE = sample()
+
+
+@functools.cache
+def outcome(i: int) -> Outcome:
+    return judge(SAMPLE[i])
+
+
+def test_the_corpora_are_as_large_as_they_claim():
+    assert len(OPERATORS) >= 20
+    assert len(MUTANTS) >= 300
+    assert sum(mutant.op == "hand" for mutant in MUTANTS) >= 25
+    assert len(RIGHTS) >= 100
+    for items in (MUTANTS, RIGHTS):
+        assert len({item.name for item in items}) == len(items)
+    assert {mutant.op for mutant in MUTANTS} >= {op.name for op in jaxbp.OPS}
+
+
+@pytest.mark.parametrize("i", range(len(SAMPLE)), ids=lambda i: SAMPLE[i].name)
+def test_a_wrong_rule_is_found(i):
+    assert differs(SAMPLE[i])
+    assert outcome(i).flagged
+
+
+def test_most_wrong_rules_are_called_by_their_name():
+    outcomes = [outcome(i) for i in range(len(SAMPLE))]
+    misnamed = {o.name: o.said for o in outcomes if not o.named}
+    assert len(misnamed) <= (1 - NAMED) * len(outcomes), misnamed
+
+
+# One in eight, at the quick level: the whole corpus at its own level takes minutes.
+@pytest.mark.parametrize("right", RIGHTS[3::8], ids=lambda right: right.name)
+def test_a_right_function_is_left_alone(right):
+    found = judge(right, level="quick")
+    assert not found.flagged, found.said
