@@ -1,6 +1,8 @@
 """What every op declares: examples that run, cases that can be drawn, text for people."""
 
 import doctest
+import inspect
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -96,3 +98,11 @@ def test_draws_keep_their_word(draw):
 def test_unknown_names_offer_the_closest():
     with pytest.raises(UsageError, match="did you mean 'sigmoid'"):
         jaxbp.measure.plan.find_op("sigmod")
+
+
+@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.torch], ids=repr)
+def test_torch_is_called_with_the_ops_options_or_without(op):
+    """Without torch at hand: a stand-in has every function."""
+    called = inspect.signature(op.torch(mock.MagicMock()))
+    called.bind(*op.arguments)
+    called.bind(*op.arguments, **{name: op.__signature__.parameters[name].default for name in op.options})

@@ -391,7 +391,7 @@ gelu = Op(
     cases=elementwise_cases(Normal()),
     flops=Flops(70, 95),
     torch=lambda torch: (
-        lambda x, *, approximate: torch.nn.functional.gelu(x, approximate=("none", "tanh")[approximate])
+        lambda x, *, approximate=True: torch.nn.functional.gelu(x, approximate=("none", "tanh")[approximate])
     ),
     source="Hendrycks, Gimpel 2016, Gaussian error linear units; Phi'(x) = e^(-x^2/2) / sqrt(2 pi).",
     example=""">>> round(float(jaxbp.gelu(1.0)), 4), round(float(jaxbp.gelu(1.0, approximate=False)), 4)

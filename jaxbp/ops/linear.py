@@ -106,7 +106,7 @@ matmul = Op(
     cases=_matrix_cases(bias=False),
     flops=matmul_flops,
     terms=matmul_terms,
-    torch=lambda torch: lambda a, b, *, precision: torch.matmul(a, b),
+    torch=lambda torch: lambda a, b, *, precision=None: torch.matmul(a, b),
     source=f"{NOTES}: dW = dD X^T, dX = W^T dD.",
     example=""">>> w, x = jnp.ones((5, 10)), jnp.ones((10, 3))
 >>> d, (dw, dx) = jaxbp.matmul.value_and_vjp((w, x), jnp.ones((5, 3)))
@@ -157,7 +157,7 @@ linear = Op(
     cases=_matrix_cases(bias=True),
     flops=linear_flops,
     terms=linear_terms,
-    torch=lambda torch: lambda x, w, b, *, precision: torch.nn.functional.linear(x, w.T, b),
+    torch=lambda torch: lambda x, w, b, *, precision=None: torch.nn.functional.linear(x, w.T, b),
     source=f"{NOTES}: gradients for vectorized operations.",
     example=""">>> x, w, b = jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.zeros(2)
 >>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))
