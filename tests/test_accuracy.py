@@ -1,6 +1,7 @@
 """The stated accuracy of every rule, sampled: at the points where rules break first, and at 10^5 others."""
 
 import functools
+from pathlib import Path
 from types import MappingProxyType
 
 import jax
@@ -13,6 +14,7 @@ from jaxbp import Rule
 from jaxbp.accuracy.exact import exact_vjp
 from jaxbp.accuracy.points import hard_points, random_points
 from jaxbp.accuracy.summary import summarize
+from jaxbp.report.census import read_records
 
 STATED = [
     (op, bound, options)
@@ -75,6 +77,22 @@ def test_float64_gradients_are_as_accurate_as_stated(op, bound, options):
 def test_gradients_of_two_arguments_are_as_accurate_as_stated(op, bound, options, dtype):
     args = tuple(random_points(dtype, 10**5, seed) for seed in (1, 2))
     assert_as_stated(op, bound, dtype, args, float64_reference(op, args, options), options)
+
+
+RECORDS = read_records(Path(__file__).parents[1] / "results")
+
+
+@pytest.mark.parametrize(
+    "record", RECORDS, ids=lambda r: "-".join([r["op"], *map(str, r["options"].values()), r["dtype"]])
+)
+def test_the_censuses_of_record_prove_what_is_stated(record):
+    op = next(op for op in jaxbp.OPS if op.name == record["op"])
+    for row in record["records"]:
+        kind, _, name = row["engine"].partition(":")
+        if kind == "rule" and op.rules[name].rule.accuracy:
+            bound = op.rules[name].rule.accuracy.bound(record["dtype"], row["quantity"])
+            assert row["max_ulp"] <= bound, (row["engine"], row["quantity"], row["max_ulp"], row["worst_args"])
+            assert row["wrong_zeros"] == row["wrong_infinities"] == row["wrong_nans"] == 0
 
 
 def test_a_rule_spoilt_in_one_binade_breaks_its_statement():

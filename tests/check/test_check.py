@@ -71,6 +71,7 @@ def test_what_is_wrong_is_found_and_named(name):
     assert finding.argument == "args[0]"
     assert likeness in finding.looks_like
     assert finding.expected is not None
+    assert finding.error is not None
     assert finding.error > 1
     assert len(report.to_frame()) == len(report.findings)
     with pytest.raises(CheckFailedError, match=r"The cotangent of args\[0\] is wrong"):
