@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
 
 from jaxbp.accuracy.exact_balls import INF, NAN, NEG_INF, UNKNOWN, Ball, Undecided, flint, show
-from jaxbp.accuracy.exact_control import as_value, evaluate, is_float
+from jaxbp.accuracy.exact_control import as_value, evaluate
 from jaxbp.accuracy.exact_primal import struct, trace, vjp
+from jaxbp.jaxprs import is_float
 
 #: The precisions in bits that are tried in turn. 1 - tanh(x)^2 of 2^-1074 needs more than 1134 of them.
 PRECISIONS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -120,6 +122,16 @@ def exact_vjp(
     out = jax.tree.structure(shapes)
     both = tuple(_assembled(part, out, treedef, floats) for part in results)
     return both if radius else both[0]
+
+
+def exact_program(closed: ClosedJaxpr, inputs: Sequence[np.ndarray]) -> list[Any]:
+    """The outputs of a jaxpr of real numbers for exact inputs, certified and rounded to float64.
+
+    Raises:
+        NotImplementedError: a primitive has no rule.
+        UncertifiedError: a comparison or rounding is undecided.
+    """
+    return _certified(closed, list(inputs), [f"output {i}" for i in range(len(closed.out_avals))], radius=False)[0]
 
 
 def _assembled(results: list[Any], out: Any, treedef: Any, floats: list[int]) -> tuple[Any, Any]:

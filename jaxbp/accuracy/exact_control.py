@@ -12,7 +12,10 @@ from jaxbp.accuracy.exact_balls import MissingRule, Undecided, balls
 from jaxbp.accuracy.exact_elementwise import ELEMENTWISE, Rule
 from jaxbp.accuracy.exact_structure import STRUCTURE, on_integers
 from jaxbp.accuracy.exact_windows import WINDOWS
+from jaxbp.jaxprs import CALLS, called_jaxpr, closed_jaxpr, is_float, place, scan_parts
 
+#: Whose lines tell a user nothing.
+OURS = tuple(Path(__file__).parent.glob("exact*.py"))
 #: Arrays of floats are object arrays of balls, all others NumPy arrays of their own dtype.
 Values = list[np.ndarray]
 
@@ -36,7 +39,7 @@ def evaluate(closed: ClosedJaxpr, args: Sequence[np.ndarray]) -> Values:
             out = rule_of(eqn)(eqn, *map(read, eqn.invars))
         except (Undecided, MissingRule) as error:
             # The innermost line that is the user's; a function of JAX called directly has none of its own.
-            error.where = error.where or place(eqn)
+            error.where = error.where or place(eqn, OURS)
             raise
         env.update(zip(eqn.outvars, out if isinstance(out, list) else [out], strict=True))
     return [read(atom) for atom in jaxpr.outvars]
@@ -54,10 +57,6 @@ def as_value(x: Any, dtype: Any = None) -> np.ndarray:
     return balls(array) if is_float(array.dtype) else array
 
 
-def is_float(dtype: Any) -> bool:
-    return jax.numpy.issubdtype(dtype, np.floating)
-
-
 def rule_of(eqn: Any) -> Rule:
     """The rule of an equation; JAX itself evaluates what has no floats in it."""
     name = eqn.primitive.name
@@ -71,35 +70,6 @@ def rule_of(eqn: Any) -> Rule:
     if name not in RULES:
         raise MissingRule(name)
     return RULES[name]
-
-
-def place(eqn: Any) -> str:
-    """The user's line that an equation comes from, as `file.py:12 (function)`; empty if it is not known."""
-    traceback = getattr(eqn.source_info, "traceback", None)
-    for frame in getattr(traceback, "frames", ()):
-        if not _ours(frame.file_name):
-            line = getattr(frame, "line_num", getattr(frame, "start_line", "?"))
-            return f"{frame.file_name}:{line} ({frame.function_name})"
-    return ""
-
-
-JAX = Path(jax.__file__).parent
-
-
-def _ours(file: str) -> bool:
-    """Whether a file belongs to JAX or to this interpreter, so that its lines tell a user nothing."""
-    path = Path(file)
-    return path.is_relative_to(JAX) or (path.parent == Path(__file__).parent and path.name.startswith("exact"))
-
-
-def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:
-    """JAX's versions keep closed and open jaxprs in the same parameters."""
-    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
-
-
-def called_jaxpr(eqn: Any) -> ClosedJaxpr:
-    """What a call calls; the primal, for functions with custom derivatives."""
-    return closed_jaxpr(next(eqn.params[k] for k in ("call_jaxpr", "jaxpr", "fun_jaxpr") if k in eqn.params))
 
 
 def call(eqn: Any, *values: np.ndarray) -> Values:
@@ -123,7 +93,7 @@ def while_(eqn: Any, *values: np.ndarray) -> Values:
 
 def scan(eqn: Any, *values: np.ndarray) -> Values:
     body, length = closed_jaxpr(eqn.params["jaxpr"]), eqn.params["length"]
-    n_consts, n_carry = _scan_parts(eqn, values)
+    n_consts, n_carry = scan_parts(eqn, values)
     consts, rows = values[:n_consts], values[n_consts + n_carry :]
     carry: Sequence[np.ndarray] = values[n_consts : n_consts + n_carry]
     stacked = [np.empty(v.aval.shape, _storage(v.aval.dtype)) for v in eqn.outvars[n_carry:]]
@@ -133,14 +103,6 @@ def scan(eqn: Any, *values: np.ndarray) -> Values:
         for stack, y in zip(stacked, out[n_carry:], strict=True):
             stack[i] = y[()]
     return [*carry, *stacked]
-
-
-def _scan_parts(eqn: Any, values: Sequence[np.ndarray]) -> tuple[int, int]:
-    """How many constants and how many carried values a scan has; from JAX 0.12 on a tree says it."""
-    if "ft_in" in eqn.params:
-        consts, carry, _ = (len(list(part)) for part in eqn.params["ft_in"].update(values).unpack())
-        return consts, carry
-    return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
 def _storage(dtype: Any) -> Any:
@@ -155,9 +117,7 @@ CONTROL: dict[str, Rule] = {
     "cond": cond,
     "while": while_,
     "scan": scan,
-    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "call", "eval_jaxpr"), call),
-    **dict.fromkeys(("checkpoint", "remat", "remat2"), call),
-    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin"), call),
+    **dict.fromkeys(CALLS, call),
     **dict.fromkeys(("debug_callback", "debug_print"), nothing),
 }
 RULES: dict[str, Rule] = ELEMENTWISE | STRUCTURE | WINDOWS | CONTROL

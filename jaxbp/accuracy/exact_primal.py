@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.extend.core.primitives import closed_call_p
 
 from jaxbp import op as op_module
-from jaxbp.accuracy.exact_control import JAX, called_jaxpr, closed_jaxpr, is_float
+from jaxbp.jaxprs import JAX, called_jaxpr, closed_jaxpr, is_float
 from jaxbp.op import MEANT
 
 #: JAX's functions that keep their custom derivative: their code has a kink or a pole where the function has none, or
@@ -49,6 +49,35 @@ def vjp(primal: ClosedJaxpr) -> ClosedJaxpr:
 
         _, pull, outs = jax.vjp(of_floats, *(args[i] for i in floats), has_aux=True)
         return (*outs, *pull(cts))
+
+    inputs = [*primal.in_avals, *(primal.out_avals[i] for i in float_outs)]
+    return jax.make_jaxpr(value_and_cotangents)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in inputs))
+
+
+def vjp_by_columns(primal: ClosedJaxpr) -> ClosedJaxpr:
+    """The same by forward mode, which goes through while loops: one column of the Jacobian for each entry."""
+    f = jaxpr_as_fun(primal)
+    floats = [i for i, aval in enumerate(primal.in_avals) if is_float(aval.dtype)]
+    float_outs = [i for i, aval in enumerate(primal.out_avals) if is_float(aval.dtype)]
+    n = len(primal.in_avals)
+
+    def value_and_cotangents(*args_and_cts: Any) -> tuple[Any, ...]:
+        args, cts = list(args_and_cts[:n]), args_and_cts[n:]
+
+        def column(i: int, direction: Any) -> Any:
+            def along(x: Any) -> list[Any]:
+                outs = f(*args[:i], x, *args[i + 1 :])
+                return [outs[j] for j in float_outs]
+
+            _, tangents = jax.jvp(along, (args[i],), (direction,))
+            return sum(jnp.sum(ct * t) for ct, t in zip(cts, tangents, strict=True))
+
+        def gradient(i: int) -> Any:
+            x = args[i]
+            basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+            return jax.vmap(lambda direction: column(i, direction))(basis).reshape(x.shape).astype(x.dtype)
+
+        return (*f(*args), *map(gradient, floats))
 
     inputs = [*primal.in_avals, *(primal.out_avals[i] for i in float_outs)]
     return jax.make_jaxpr(value_and_cotangents)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in inputs))

@@ -1,0 +1,53 @@
+"""Reading a jaxpr: what an equation calls, how a scan's arguments are meant, which line of the user's it comes from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+#: Primitives that do nothing but call a jaxpr.
+CALLS = (
+    *("jit", "pjit", "closed_call", "core_call", "call", "eval_jaxpr", "checkpoint", "remat", "remat2"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin"),
+)
+JAX = Path(jax.__file__).parent
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is that of real floats."""
+    return jax.numpy.issubdtype(dtype, np.floating)
+
+
+def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:
+    """JAX's versions keep closed and open jaxprs in the same parameters."""
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
+
+
+def called_jaxpr(eqn: Any) -> ClosedJaxpr:
+    """What a call calls; the primal, for functions with custom derivatives."""
+    return closed_jaxpr(next(eqn.params[k] for k in ("call_jaxpr", "jaxpr", "fun_jaxpr") if k in eqn.params))
+
+
+def scan_parts(eqn: Any, values: Sequence[Any]) -> tuple[int, int]:
+    """How many constants and how many carried values a scan has; from JAX 0.12 on a tree says it."""
+    if "ft_in" in eqn.params:
+        consts, carry, _ = (len(list(part)) for part in eqn.params["ft_in"].update(values).unpack())
+        return consts, carry
+    return eqn.params["num_consts"], eqn.params["num_carry"]
+
+
+def place(eqn: Any, ours: Sequence[Path] = ()) -> str:
+    """The user's line that an equation comes from, as `file.py:12 (function)`; empty if it is not known.
+
+    Lines of JAX tell a user nothing, nor do those of the files or folders in `ours`.
+    """
+    traceback = getattr(eqn.source_info, "traceback", None)
+    for frame in getattr(traceback, "frames", ()):
+        path = Path(frame.file_name)
+        if not any(path.is_relative_to(root) for root in (JAX, *ours)):
+            line = getattr(frame, "line_num", getattr(frame, "start_line", "?"))
+            return f"{frame.file_name}:{line} ({frame.function_name})"
+    return ""
