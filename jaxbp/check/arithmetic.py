@@ -5,7 +5,6 @@ cancel, saturated functions and long reductions all get what their arithmetic co
 arithmetic, after Parker).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,95 +15,13 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jaxbp.accuracy.exact_control import called_jaxpr, closed_jaxpr, is_float, place
+from jaxbp.check.rounding import LINEAR_ALGEBRA, Rounding, error_size, is_inexact, unit
 from jaxbp.errors import UsageError
+from jaxbp.jaxprs import CALLS, called_jaxpr, closed_jaxpr, is_float, place, scan_parts
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "call", "eval_jaxpr", "checkpoint", "remat", "remat2")
-CALLS += ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")
-#: Primitives whose results are not rounded.
-EXACT = frozenset(
-    (
-        *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "select_and_gather_add", "floor", "ceil", "round"),
-        *("copy", "copy_p", "reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "split"),
-        *("dynamic_slice", "dynamic_update_slice", "gather", "scatter", "concatenate", "pad", "rev", "sort", "iota"),
-        *(
-            "reduce_max",
-            "reduce_min",
-            "cummax",
-            "cummin",
-            "argmax",
-            "argmin",
-            "reduce_and",
-            "reduce_or",
-            "stop_gradient",
-        ),
-        *("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "optimization_barrier", "pvary", "pcast", "real", "imag"),
-    )
-)
-#: How many unit roundoffs XLA's own functions are off by, where it is more than one: twice the worst ULP over all
-#: float32 on a CPU, rounded up; float64's where that is more.
-WORST_UNITS = {
-    "exp": 4,
-    "logistic": 6,
-    "tanh": 14,
-    "expm1": 12,
-    "log": 3,
-    "log1p": 8,
-    "exp2": 140,
-    "rsqrt": 4,
-    "cbrt": 6,
-    "erf": 12,
-    "erfc": 130,
-    "erf_inv": 20,
-    "sinh": 50,
-    "cosh": 50,
-    "asinh": 10,
-    "acosh": 10,
-    "atanh": 10,
-    "tan": 4,
-    "sin": 2,
-    "cos": 2,
-    "atan": 8,
-    "atan2": 8,
-    "asin": 10,
-    "acos": 10,
-    "pow": 2,
-    "integer_pow": 8,
-    "lgamma": 100,
-    "digamma": 100,
-    "igamma": 1000,
-    "igammac": 1000,
-    "bessel_i0e": 20,
-    "bessel_i1e": 20,
-}
 #: Primitives that look at a float's bits or neighbours, which are others in float64.
 OF_THE_DTYPE = frozenset(("bitcast_convert_type", "nextafter"))
-
-
-class Rounding:
-    """Noise in place of rounding: a fresh phase for each equation, the same for the same `phase`.
-
-    With `scatter` 0 instead of 1 all of it has one sign: errors of a function that is biased add up along a chain.
-    """
-
-    def __init__(self, phase: jax.Array, scatter: jax.Array | float = 1.0) -> None:
-        self.phase = phase
-        self.scatter = scatter
-        self.count = 0
-
-    def inside(self, phase: jax.Array) -> "Rounding":
-        """For a part of the program that has equations of its own."""
-        return Rounding(phase, self.scatter)
-
-    def __call__(self, x: jax.Array, size: jax.Array | float) -> jax.Array:
-        """x off by up to `size`."""
-        self.count += 1
-        place_in_x = lax.iota(jnp.float64, x.size).reshape(x.shape) if x.ndim else jnp.zeros((), jnp.float64)
-        # Quasi-random: the multiples of irrational numbers are spread evenly over the circle.
-        angle = place_in_x * (1 + math.sqrt(2) * self.count) + self.phase * (math.sqrt(3) * self.count)
-        angle = angle * self.scatter + self.phase
-        # Infinities are not rounded: a logit of -inf has no noise.
-        return x + jnp.where(jnp.isfinite(size), size, 0) * jnp.cos(2 * math.pi * (angle % 1.0))
+WIDE = {jnp.dtype(jnp.complex64): jnp.dtype(jnp.complex128)}
 
 
 def evaluate(closed: ClosedJaxpr, args: Sequence[Any], rounding: Rounding | None = None) -> list[Any]:
@@ -123,10 +40,15 @@ def evaluate(closed: ClosedJaxpr, args: Sequence[Any], rounding: Rounding | None
 
 
 def wide(x: Any) -> Any:
-    """Floats as float64; everything else as it is."""
+    """Floats as float64, complex numbers as complex128; everything else as it is."""
     if not isinstance(x, jax.Array | np.ndarray):
         x = jnp.asarray(x, getattr(x, "dtype", None))
-    return x.astype(jnp.float64) if is_float(x.dtype) else x
+    dtype = _wide_dtype(x.dtype)
+    return x if dtype == x.dtype else x.astype(dtype)
+
+
+def _wide_dtype(dtype: Any) -> Any:
+    return jnp.dtype(jnp.float64) if is_float(dtype) else WIDE.get(dtype, dtype)
 
 
 def _rounded_constant(x: Any, rounding: Rounding | None) -> Any:
@@ -141,11 +63,6 @@ def _rounded_constant(x: Any, rounding: Rounding | None) -> Any:
     return value
 
 
-def unit(dtype: Any) -> float:
-    """The unit roundoff."""
-    return float(jnp.finfo(dtype).eps) / 2
-
-
 def _apply(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     name = eqn.primitive.name
     if name in CALLS:
@@ -153,53 +70,55 @@ def _apply(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     if name in CONTROL:
         return CONTROL[name](eqn, values, rounding)
     if name in OF_THE_DTYPE and any(is_float(v.aval.dtype) for v in eqn.invars):
-        where = place(eqn)
         raise UsageError(
-            f"The function looks at the bits of its floats ({name}{', ' + where if where else ''}), so it cannot be "
-            "evaluated in float64; check the parts of it that do not."
+            f"The function looks at the bits of its floats ({name}{_at(eqn)}), so it cannot be evaluated in float64; "
+            "check the parts of it that do not."
         )
-    if name == "reduce_precision":
-        outs = [values[0]]
-    else:
-        bound = _bind(eqn, values)
-        outs = list(bound) if eqn.primitive.multiple_results else [bound]
-        outs = [wide(out) for out in outs]
+    if rounding and name in LINEAR_ALGEBRA:
+        values = [_perturbed(x, v.aval, rounding) for x, v in zip(values, eqn.invars, strict=True)]
+    outs = [values[0]] if name == "reduce_precision" else _bound(eqn, values)
     if rounding is None:
         return outs
-    return [_noisy(eqn, values, out, v.aval.dtype, rounding) for out, v in zip(outs, eqn.outvars, strict=True)]
+    sizes = [error_size(eqn, values, x, v.aval.dtype, _first_bound) for x, v in zip(outs, eqn.outvars, strict=True)]
+    return [x if size is None else rounding(x, size) for x, size in zip(outs, sizes, strict=True)]
 
 
-def _noisy(eqn: Any, values: list[Any], out: Any, dtype: Any, rounding: Rounding) -> Any:
-    name = eqn.primitive.name
-    if not is_float(dtype) or name in EXACT:
-        return out
-    if name == "convert_element_type":
-        source = eqn.invars[0].aval.dtype
-        if is_float(source) and unit(source) >= unit(dtype):
-            return out
-    if name == "reduce_precision":
-        return rounding(out, jnp.abs(out) * 2.0 ** -(eqn.params["mantissa_bits"] + 1))
-    terms = SUMS.get(name)
-    if terms is None:
-        magnitude = jnp.abs(out)
-        # What is below the smallest normal number may be flushed to 0.
-        lost = jnp.minimum(magnitude, float(jnp.finfo(dtype).tiny))
-        return rounding(out, magnitude * (unit(dtype) * WORST_UNITS.get(name, 1)) + lost)
-    # XLA adds up in blocks: errors grow like the depth of a tree, times the sum of magnitudes.
-    magnitudes = [jnp.abs(x) if is_float(x.dtype) else x for x in values]
-    total = _bind(eqn, magnitudes)
-    n = max(1, terms(eqn))
-    return rounding(out, total * (unit(dtype) * (1 + math.log2(n))))
+def _perturbed(x: Any, aval: Any, rounding: Rounding) -> Any:
+    """A matrix off by what a backward-stable algorithm may make of it."""
+    if not is_inexact(aval.dtype) or x.ndim < 2:
+        return x
+    axes = (-2, -1)
+    size = unit(aval.dtype) * max(x.shape[-2:]) * jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)
+    return rounding(x, jnp.broadcast_to(size, x.shape) * (x != 0))
 
 
-def _bind(eqn: Any, values: list[Any]) -> Any:
-    """The primitive applied in float64."""
-    name, params = eqn.primitive.name, {key: _widened(value) for key, value in eqn.params.items()}
-    if name in SCATTERS:
-        # The primitive carries a jaxpr of the combining function in the original dtype.
-        kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
-        return SCATTERS[name](*values, **{key: params[key] for key in kept})
-    return eqn.primitive.bind(*values, **params)
+def _first_bound(eqn: Any, values: list[Any]) -> Any:
+    return _bound(eqn, values)[0]
+
+
+def _bound(eqn: Any, values: list[Any]) -> list[Any]:
+    """The primitive's results, in float64."""
+    name, params = eqn.primitive.name, dict(eqn.params)
+    # A float that is made of given bits has them in its own dtype alone.
+    if name != "bitcast_convert_type":
+        params = {key: _widened(value) for key, value in params.items()}
+    try:
+        if name in SCATTERS:
+            # The primitive carries a jaxpr of the combining function in the original dtype.
+            kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+            return [SCATTERS[name](*values, **{key: params[key] for key in kept})]
+        found = eqn.primitive.bind(*values, **params)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f"The function uses {name}{_at(eqn)}, which cannot be evaluated in float64 "
+            f"({' '.join(str(error).split())[:120]}); check the parts of it that do not."
+        ) from error
+    return [wide(x) for x in (found if eqn.primitive.multiple_results else [found])]
+
+
+def _at(eqn: Any) -> str:
+    where = place(eqn)
+    return f", {where}" if where else ""
 
 
 SCATTERS: dict[str, Callable[..., Any]] = {
@@ -211,31 +130,10 @@ SCATTERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _dot_terms(eqn: Any) -> int:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    return math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-
-
-def _shrunk(eqn: Any) -> int:
-    return eqn.invars[0].aval.size // max(1, eqn.outvars[0].aval.size)
-
-
-#: Sums, and how many terms an entry of theirs adds up.
-SUMS: dict[str, Callable[[Any], int]] = {
-    "reduce_sum": _shrunk,
-    "dot_general": _dot_terms,
-    "cumsum": lambda eqn: eqn.invars[0].aval.shape[eqn.params["axis"]],
-    "reduce_window_sum": lambda eqn: math.prod(eqn.params["window_dimensions"]),
-    "conv_general_dilated": lambda eqn: eqn.invars[1].aval.size,
-    "scatter-add": lambda eqn: eqn.invars[2].aval.size,
-    "scatter_add": lambda eqn: eqn.invars[2].aval.size,
-}
-
-
 def _widened(value: Any) -> Any:
     """A parameter: dtypes of floats become float64."""
     try:
-        return jnp.dtype(jnp.float64) if isinstance(value, np.dtype | type) and is_float(value) else value
+        return _wide_dtype(jnp.dtype(value)) if isinstance(value, np.dtype | type) else value
     except TypeError:
         return value
 
@@ -243,7 +141,6 @@ def _widened(value: Any) -> Any:
 def _cond(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     index, *operands = values
     branches = [closed_jaxpr(branch) for branch in eqn.params["branches"]]
-
     inside = rounding and rounding.inside(rounding.phase + rounding.count * rounding.scatter)
 
     def run(branch: ClosedJaxpr) -> Callable[..., Any]:
@@ -256,7 +153,7 @@ def _cond(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
 
 def _scan(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     body = closed_jaxpr(eqn.params["jaxpr"])
-    n_consts, n_carry = _scan_parts(eqn, values)
+    n_consts, n_carry = scan_parts(eqn, values)
     consts, carry, rows = values[:n_consts], values[n_consts : n_consts + n_carry], values[n_consts + n_carry :]
     scatter = rounding.scatter if rounding else 0.0
     phase = rounding.phase + rounding.count * scatter if rounding else jnp.zeros((), jnp.float64)
@@ -275,14 +172,6 @@ def _scan(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     return [*carry, *stacked]
 
 
-def _scan_parts(eqn: Any, values: Sequence[Any]) -> tuple[int, int]:
-    """How many constants and how many carried values a scan has; from JAX 0.12 on a tree says it."""
-    if "ft_in" in eqn.params:
-        consts, carry, _ = (len(list(part)) for part in eqn.params["ft_in"].update(values).unpack())
-        return consts, carry
-    return eqn.params["num_consts"], eqn.params["num_carry"]
-
-
 def _while(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     n_test, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     test, body = closed_jaxpr(eqn.params["cond_jaxpr"]), closed_jaxpr(eqn.params["body_jaxpr"])
@@ -294,4 +183,16 @@ def _while(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     return list(lax.while_loop(lambda state: evaluate(test, (*for_test, *state))[0], step, tuple(carry)))
 
 
-CONTROL = {"cond": _cond, "scan": _scan, "while": _while}
+def _linear_solve(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
+    """The solution, by the solver that was given with the equation; its constants follow those of three others."""
+    before, n = 0, 0
+    for name, length in zip(eqn.params["const_lengths"]._fields, eqn.params["const_lengths"], strict=True):
+        if name == "solve":
+            n = length
+            break
+        before += length
+    right_sides = values[sum(eqn.params["const_lengths"]) :]
+    return evaluate(eqn.params["jaxprs"].solve, (*values[before : before + n], *right_sides), rounding)
+
+
+CONTROL = {"cond": _cond, "scan": _scan, "while": _while, "custom_linear_solve": _linear_solve}

@@ -1,15 +1,17 @@
-"""Entry by entry: is what came within what rounding alone may do there?"""
+"""Entry by entry: is what came within what rounding alone may do there, and does it have the digits it could have?"""
 
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.check.arithmetic import unit
+from jaxbp.check.rounding import unit
 
 #: An error counts from this many times the largest of the noisy evaluations' errors on, and of unit roundoffs.
-#: Correct rules of XLA's own functions reach 0.1 to 0.5 of the sum (see tests/check/test_arithmetic.py).
+#: Correct rules of XLA's own functions reach 0.1 to 0.5 of the sum.
 SAFETY = 4.0
+#: Digits count as lost from this many times the error of a backward-stable evaluation on: 6 bits.
+LOST = 64.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Comparison:
         expected: the truth.
         allowed: how far off each entry may be; infinite where the truth has no answer in this dtype.
         wrong: the entries that are further off, NaN and infinities in place of numbers included.
+        doubt: how far off the truth itself may be.
+        unit: the unit roundoff of the dtype.
     """
 
     got: np.ndarray
     expected: np.ndarray
     allowed: np.ndarray
     wrong: np.ndarray
+    doubt: np.ndarray
+    unit: float
 
     @property
     def error(self) -> np.ndarray:
@@ -41,17 +47,40 @@ class Comparison:
         """The index of the largest error."""
         return tuple(int(i) for i in np.unravel_index(int(np.argmax(self.error)), self.error.shape))
 
+    def where(self, keep: np.ndarray) -> "Comparison":
+        """The same with no other entries wrong than those kept."""
+        return dataclasses.replace(self, wrong=self.wrong & keep)
 
-def compare(got: np.ndarray, expected: np.ndarray, noisy: np.ndarray) -> Comparison:
-    """Compare an output with its truth, allowing for each entry what noisy evaluations of it lose."""
-    finfo = jnp.finfo(got.dtype)
+    def lost(self, conditioning: np.ndarray) -> "Comparison":
+        """The entries that are right as the primal's own arithmetic goes, but have lost digits that it need not lose.
+
+        `conditioning` is how far the truth moves with the inputs' last bits; what is allowed is `LOST` times as much.
+        """
+        with np.errstate(all="ignore"):
+            allowed = LOST * (conditioning + self.unit * np.abs(self.expected)) + self.doubt
+            # Below the dtype's normal numbers there are no digits to lose.
+            allowed = np.where(np.isfinite(self.allowed), allowed + self._tiny, np.inf)
+            lost = np.isfinite(allowed) & (np.abs(self.got - self.expected) > allowed) & ~self.wrong
+        return dataclasses.replace(self, allowed=allowed, wrong=lost)
+
+    @property
+    def _tiny(self) -> float:
+        narrow = (dtype for dtype in ("float64", "float32", "bfloat16", "float16") if unit(dtype) == self.unit)
+        return float(jnp.finfo(next(narrow)).tiny)
+
+
+def compare(got: np.ndarray, expected: np.ndarray, noisy: np.ndarray | None = None) -> Comparison:
+    """Compare an output with its truth, allowing for each entry what noisy evaluations of it lose, or a few units."""
+    finfo, roundoff = jnp.finfo(got.dtype), unit(got.dtype)
     with np.errstate(all="ignore"):
         actual = got.astype(np.float64)
-        spread = np.max(np.abs(noisy - expected), axis=0, initial=0.0)
-        allowed = SAFETY * (spread + unit(got.dtype) * np.abs(expected)) + float(finfo.tiny)
+        spread = np.zeros(expected.shape) if noisy is None else np.max(np.abs(noisy - expected), axis=0, initial=0.0)
+        allowed = SAFETY * (spread + roundoff * np.abs(expected)) + float(finfo.tiny)
         # Where even the truth is no number, or beyond the dtype, or one that noise turns into no number, all is right.
         no_answer = ~np.isfinite(expected) | ~np.isfinite(allowed)
         no_answer |= np.abs(expected) + allowed > float(finfo.max)
         allowed = np.where(no_answer, np.inf, allowed)
         wrong = ~no_answer & ~(np.abs(actual - expected) <= allowed)
-    return Comparison(actual, expected, allowed, wrong)
+    # Rounding in float64 does to the truth what the noise of the dtype does, in proportion.
+    doubt = np.minimum(1.0, unit(np.float64) / roundoff) * SAFETY * np.where(np.isfinite(spread), spread, np.inf)
+    return Comparison(actual, expected, allowed, wrong, doubt, roundoff)

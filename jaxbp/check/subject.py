@@ -1,4 +1,4 @@
-"""What is checked: a function of pytrees seen as one of flat arrays, its primal, and what its derivative should be."""
+"""What is checked: a function of pytrees as one of flat real arrays, with its value and VJP as JAX gives them."""
 
 import dataclasses
 import functools
@@ -8,15 +8,48 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax import lax
 
-from jaxbp.accuracy.exact_control import is_float
-from jaxbp.accuracy.exact_primal import trace, vjp
-from jaxbp.check.arithmetic import Rounding, evaluate
 from jaxbp.errors import UsageError
+from jaxbp.jaxprs import is_float
 
-#: Noisy evaluations an entry's bound is read from.
-NOISY = 10
+Leaves = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """How one leaf of the arguments is made of real arrays: a complex number of two, a random key of whole numbers.
+
+    Attributes:
+        suffixes: of the names of its arrays.
+        join: from arrays to the leaf.
+    """
+
+    suffixes: tuple[str, ...]
+    join: Callable[..., Any]
+
+
+PLAIN = Codec(("",), lambda x: x)
+COMPLEX = Codec((".real", ".imag"), lambda re, im: lax.complex(jnp.asarray(re), jnp.asarray(im)))
+
+
+def take_apart(x: Any, name: str) -> tuple[Codec, list[np.ndarray]]:
+    """A leaf as real arrays."""
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        kind = jax.random.key_impl(x)
+        key = Codec(("",), lambda data: jax.random.wrap_key_data(data, impl=kind))
+        return key, [np.asarray(jax.random.key_data(x))]
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+        raise UsageError(
+            f"{name} must be an array or a number, got {type(x).__name__}: {x!r:.60}. What is none, bind it with "
+            "functools.partial."
+        )
+    array = np.asarray(x, jnp.result_type(x))
+    if array.dtype == object or array.dtype.kind in "USMm":
+        raise UsageError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
+    if np.iscomplexobj(array):
+        return COMPLEX, [np.real(array).copy(), np.imag(array).copy()]
+    return PLAIN, [array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,43 +58,52 @@ class Subject:
 
     Attributes:
         f: the function as it was given.
-        leaves: its arguments, flat: NumPy arrays.
-        treedef: how `leaves` make up the arguments.
-        names: what each leaf is called in findings, as `args[0]['w']`.
-        shapes: the output's leaves, as `jax.ShapeDtypeStruct`.
-        out_tree: how they make up the output.
+        leaves: its arguments, flat: real NumPy arrays.
+        codecs: how each leaf of the arguments is made of them.
+        treedef: how those leaves make up the arguments.
+        names: what each array is called in findings, as `args[0]['w']`.
+        shapes: the output's arrays, as `jax.ShapeDtypeStruct`; complex ones as real and imaginary part.
+        out_names: what each of them is called.
     """
 
     f: Callable[..., Any]
-    leaves: tuple[np.ndarray, ...]
+    leaves: Leaves
+    codecs: tuple[Codec, ...]
     treedef: Any
     names: tuple[str, ...]
     shapes: tuple[jax.ShapeDtypeStruct, ...]
-    out_tree: Any
+    out_names: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def floats(self) -> tuple[int, ...]:
-        """Which leaves have a gradient."""
+        """Which arrays have a gradient."""
         return tuple(i for i, x in enumerate(self.leaves) if is_float(x.dtype))
 
-    @property
+    @functools.cached_property
     def float_outs(self) -> tuple[int, ...]:
         """Which outputs have a cotangent."""
         return tuple(i for i, s in enumerate(self.shapes) if is_float(s.dtype))
 
-    @property
-    def out_names(self) -> tuple[str, ...]:
-        """What each output is called in findings."""
-        paths = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(self.out_tree, self.shapes))[0]
-        return tuple(f"y{jax.tree_util.keystr(path)}" for path, _ in paths)
+    def arguments(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments that flat arrays make up."""
+        rest, joined = list(leaves), []
+        for codec in self.codecs:
+            n = len(codec.suffixes)
+            joined.append(codec.join(*rest[:n]))
+            rest = rest[n:]
+        return jax.tree.unflatten(self.treedef, joined)
 
     def with_leaves(self, leaves: Sequence[np.ndarray]) -> "Subject":
         """The same function with other arguments."""
-        return make_subject(self.f, jax.tree.unflatten(self.treedef, leaves))
+        return make_subject(self.f, self.arguments(leaves))
+
+    def of(self, f: Callable[..., Any]) -> "Subject":
+        """Another function with the same arguments and output."""
+        return dataclasses.replace(self, f=f)
 
     def flat(self, *leaves: Any) -> list[Any]:
         """The function, from flat arguments to flat outputs."""
-        return jax.tree.leaves(self.f(*jax.tree.unflatten(self.treedef, leaves)))
+        return [part for x in jax.tree.leaves(self.f(*self.arguments(leaves))) for part in _real_parts(x)]
 
     def value_and_vjp(self, *leaves_and_cts: Any) -> tuple[list[Any], list[Any]]:
         """Value and cotangents of the floats as JAX computes them with the function's own rules."""
@@ -82,65 +124,42 @@ class Subject:
         """`value_and_vjp`, compiled."""
         return jax.jit(self.value_and_vjp)
 
-    @functools.cached_property
-    def program(self) -> ClosedJaxpr:
-        """The jaxpr of value and VJP of the primal, all custom rules stripped, in the function's own dtypes."""
-        primal, _ = trace(self.flat, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.leaves])
-        return vjp(primal)
 
-    @functools.cached_property
-    def truth(self) -> Callable[..., list[Any]]:
-        """`truth(*leaves, *cts)`: value and cotangents of the program in float64, compiled."""
-        return self._in_float64(lambda *xs: evaluate(self.program, xs))
-
-    @functools.cached_property
-    def noisy(self) -> Callable[..., list[Any]]:
-        """The same with rounding errors of the program's dtypes, `NOISY` times along a new first axis, compiled."""
-
-        def one(phase: jax.Array, scatter: jax.Array, xs: Any) -> list[Any]:
-            return evaluate(self.program, xs, Rounding(phase, scatter))
-
-        def all_phases(*xs: Any) -> list[Any]:
-            # The last two are biased, upwards and downwards.
-            phases = jnp.asarray([*np.random.default_rng(5).random(NOISY - 2), 0.0, 0.5])
-            scatter = jnp.asarray([1.0] * (NOISY - 2) + [0.0, 0.0])
-            return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
-
-        return self._in_float64(all_phases)
-
-    def _in_float64(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # Traced here, where its dtypes are the function's own: with x64 on `jnp.zeros(3)` is another function.
-        assert self.program
-        compiled = jax.jit(function)
-
-        def run(*xs: Any) -> list[np.ndarray]:
-            with jax.enable_x64(True), np.errstate(all="ignore"):
-                widened = [x.astype(np.float64) if is_float(x.dtype) else x for x in map(np.asarray, xs)]
-                return [np.asarray(x) for x in compiled(*widened)]
-
-        return run
+def _real_parts(x: Any) -> tuple[Any, ...]:
+    if jnp.iscomplexobj(x):
+        return jnp.real(x), jnp.imag(x)
+    return (x,)
 
 
 def make_subject(f: Callable[..., Any], args: Sequence[Any]) -> Subject:
     """Flatten a call; what is no array, number or None is a `UsageError` that names it."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
-    leaves, names = [], []
+    leaves, names, codecs = [], [], []
     for path, x in with_paths:
         name = f"args{jax.tree_util.keystr(path)}"
-        if not isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float):
-            raise UsageError(f"{name} must be an array or a number, got {type(x).__name__}: {x!r:.60}.")
-        leaves.append(np.asarray(x, jnp.result_type(x)))
-        names.append(name)
+        codec, arrays = take_apart(x, name)
+        codecs.append(codec)
+        leaves += arrays
+        names += [name + suffix for suffix in codec.suffixes]
     if not any(is_float(x.dtype) for x in leaves):
         raise UsageError("No argument has a floating dtype, so there is no gradient to check.")
+    draft = Subject(f, tuple(leaves), tuple(codecs), treedef, tuple(names), (), ())
     try:
-        out = jax.eval_shape(f, *jax.tree.unflatten(treedef, leaves))
+        out = jax.eval_shape(lambda *xs: f(*draft.arguments(xs)), *leaves)
     except Exception as error:
         given = ", ".join(f"{name} {x.dtype}{list(x.shape)}" for name, x in zip(names, leaves, strict=True))
-        raise UsageError(
-            f"The function cannot be called with {given}: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    shapes, out_tree = jax.tree.flatten(out)
+        raise UsageError(f"The function cannot be called with {given}: {summary(error)}") from error
+    shapes, out_names = [], []
+    for path, s in jax.tree_util.tree_flatten_with_path(out)[0]:
+        parts = (".real", ".imag") if jnp.issubdtype(s.dtype, jnp.complexfloating) else ("",)
+        dtype = jnp.finfo(s.dtype).dtype if len(parts) == 2 else s.dtype
+        shapes += [jax.ShapeDtypeStruct(s.shape, dtype, weak_type=s.weak_type)] * len(parts)
+        out_names += [f"y{jax.tree_util.keystr(path)}{part}" for part in parts]
     if not any(is_float(s.dtype) for s in shapes):
         raise UsageError("No output has a floating dtype, so there is no gradient to check.")
-    return Subject(f, tuple(leaves), treedef, tuple(names), tuple(shapes), out_tree)
+    return dataclasses.replace(draft, shapes=tuple(shapes), out_names=tuple(out_names))
+
+
+def summary(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from jaxbp.accuracy.exact_control import is_float
-from jaxbp.check.subject import Subject
+from jaxbp.check.subject import Leaves, Subject
+from jaxbp.jaxprs import is_float
 
-Leaves = tuple[np.ndarray, ...]
+#: Share of the entries that are 0, or masked, where some are.
+SOME = 0.5, 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,47 +20,63 @@ class Trial:
     leaves: Leaves
 
 
-def trials(subject: Subject, domain: Mapping[str, tuple[float, float]], level: str, seed: int) -> Iterator[Trial]:
+Domain = Mapping[str, tuple[float, float]]
+KINDS = {
+    "quick": ("random",),
+    "standard": ("random", "large", "small", "zeros", "ties", "negative", "equal rows", "masked", "flags turned"),
+}
+KINDS["thorough"] = (*KINDS["standard"], "huge", "mixed", "tails", "constant")
+
+
+def trials(subject: Subject, domain: Domain, level: str, seed: int) -> Iterator[Trial]:
     """The given input first, then what is made from it, within the domain."""
     yield Trial("as given", subject.leaves)
     rng = np.random.default_rng(seed)
-    kinds = ("random",) if level == "quick" else ("random", "large", "small", "zeros", "ties", "negative")
-    if level == "thorough":
-        kinds += ("huge", "mixed", "flags")
-    for kind in kinds:
+    for kind in KINDS[level]:
         leaves = tuple(
-            _within(_drawn(kind, x, rng), domain.get(name))
+            within(_drawn(kind, x, rng), domain.get(name))
             for name, x in zip(subject.names, subject.leaves, strict=True)
         )
         if any(
-            a is not b and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            a is not b and not np.array_equal(a, b, equal_nan=is_float(a.dtype))
             for a, b in zip(leaves, subject.leaves, strict=True)
         ):
             yield Trial(kind, leaves)
 
 
 def _drawn(kind: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if x.dtype == bool:
-        return ~x if kind == "flags" else x
+    if kind == "flags turned":
+        return ~x if x.dtype == bool else x
     if not is_float(x.dtype):
         return x  # Indices and labels have meanings that only the caller knows.
     normal = rng.normal(size=x.shape)
     made = {
-        "random": normal,
-        "large": 20 * normal,
-        "small": 1e-3 * normal,
-        "zeros": np.where(rng.random(x.shape) < 0.5, 0, normal),
-        "ties": np.round(normal),
-        "negative": -x.astype(np.float64),
-        "huge": 1000 * normal,
-        "mixed": normal * 10.0 ** rng.uniform(-4, 4, x.shape),
-        "flags": normal,
-    }[kind]
+        "random": lambda: normal,
+        "large": lambda: 20 * normal,
+        "small": lambda: 1e-3 * normal,
+        "zeros": lambda: np.where(rng.random(x.shape) < SOME[0], 0, normal),
+        "ties": lambda: np.round(normal),
+        "negative": lambda: -x.astype(np.float64),
+        "equal rows": lambda: np.broadcast_to(normal[:1], x.shape) if x.ndim > 1 else normal,
+        "masked": lambda: _masked(x.astype(np.float64), rng),
+        "huge": lambda: 1000 * normal,
+        "mixed": lambda: normal * 10.0 ** rng.uniform(-4, 4, x.shape),
+        "tails": lambda: np.where(normal < 0, -1, 1) * rng.uniform(10, 100, x.shape),
+        "constant": lambda: np.full(x.shape, rng.normal()),
+    }[kind]()
     with np.errstate(over="ignore"):
         return np.asarray(made).astype(x.dtype)
 
 
-def _within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
+def _masked(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Logits of -inf, and a last row of nothing else."""
+    masked = np.where(rng.random(x.shape) < SOME[1], -np.inf, x)
+    if x.ndim > 1 and len(x) > 1:
+        masked[-1] = -np.inf
+    return masked
+
+
+def within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
     """x folded into an open interval."""
     if limits is None or not is_float(x.dtype):
         return x
@@ -68,9 +85,9 @@ def _within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
     if np.isfinite(low) and np.isfinite(high):
         wide = low + (high - low) * (0.5 + np.arctan(wide) / np.pi)
     elif np.isfinite(low):
-        wide = low + np.maximum(np.abs(wide - low), 1e-3)
+        wide = low + np.maximum(np.abs(np.where(np.isfinite(wide), wide - low, 1)), 1e-3)
     elif np.isfinite(high):
-        wide = high - np.maximum(np.abs(wide - high), 1e-3)
+        wide = high - np.maximum(np.abs(np.where(np.isfinite(wide), wide - high, 1)), 1e-3)
     return np.asarray(wide).astype(x.dtype)
 
 

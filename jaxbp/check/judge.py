@@ -1,0 +1,194 @@
+"""The verdict on one call: each value and each cotangent against the truth, kinks and lost digits told apart."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxbp.check.compare import Comparison, compare
+from jaxbp.check.diagnosis import looks_like
+from jaxbp.check.findings import Finding
+from jaxbp.check.kinks import Sides, sides, uneven_shares
+from jaxbp.check.reference import Reference
+from jaxbp.check.trials import Trial
+from jaxbp.check.witness import certified
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What a function was called with: a trial and cotangents; `where` says so in words."""
+
+    trial: Trial
+    cts: Sequence[np.ndarray]
+    where: str
+
+    @property
+    def xs(self) -> tuple[np.ndarray, ...]:
+        return (*self.trial.leaves, *self.cts)
+
+
+class Judge:
+    """Judges calls of a subject, and counts what it has looked at.
+
+    Attributes:
+        reference: the truth.
+        strict: what is a fault although it might be meant: `kink`, `precision`.
+        compared: entries compared.
+        tried: calls judged.
+    """
+
+    def __init__(self, reference: Reference, strict: frozenset[str] = frozenset(), seed: int = 0) -> None:
+        self.reference = reference
+        self.strict = strict
+        self.seed = seed
+        self.compared = 0
+        self.tried = 0
+        self.seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def judge(self, call: Call, outs: Sequence[Any], grads: Sequence[Any], digits: bool = False) -> Iterator[Finding]:
+        """What is wrong with these values and cotangents; with `digits`, what they have lost, too."""
+        values, gradients = self.compare(call, outs, grads)
+        self.tried += 1
+        self.compared += sum(c.got.size for c in (*values.values(), *gradients.values()))
+        for name, found in values.items():
+            if found.wrong.any():
+                yield gradient_finding("value", name, found, "", call.where)
+        if any(found.wrong.any() for found in gradients.values()):
+            yield from self._gradients(call, gradients)
+        elif digits:
+            yield from self._lost_digits(call, gradients)
+
+    def compare(
+        self, call: Call, outs: Sequence[Any], grads: Sequence[Any]
+    ) -> tuple[dict[str, Comparison], dict[str, Comparison]]:
+        """The comparisons of values and cotangents by name."""
+        reference, subject = self.reference, self.reference.subject
+        got = [np.asarray(outs[i]) for i in subject.float_outs] + [np.asarray(g) for g in grads]
+
+        def results(xs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [xs[i] for i in subject.float_outs] + list(xs[len(subject.shapes) :])
+
+        def named(found: list[Comparison]) -> tuple[dict[str, Comparison], dict[str, Comparison]]:
+            n = len(subject.float_outs)
+            values = zip((subject.out_names[i] for i in subject.float_outs), found[:n], strict=True)
+            return dict(values), dict(zip((subject.names[i] for i in subject.floats), found[n:], strict=True))
+
+        expected = results(reference.truth(*call.xs))
+        found = [compare(g, e) for g, e in zip(got, expected, strict=True)]
+        if not any(c.wrong.any() for c in found):
+            return named(found)
+        # Only what is off by more than a few units needs to know what rounding may do.
+        noisy = results(reference.noisy(*call.xs))
+        found = [compare(g, e, s) for g, e, s in zip(got, expected, noisy, strict=True)]
+        if any(c.wrong.any() and not np.isfinite(c.got[c.wrong]).all() for c in found):
+            # Where the primal, differentiated in its own dtype, has no finite answer either, none is asked for.
+            own = results(reference.own(call.xs))
+            found = [
+                c.where(np.isfinite(c.got) | np.isfinite(o.astype(np.float64))) for c, o in zip(found, own, strict=True)
+            ]
+        return named(found)
+
+    def _gradients(self, call: Call, gradients: Mapping[str, Comparison]) -> Iterator[Finding]:
+        """Findings of all arguments; at kinks any value between the one-sided derivatives will do."""
+        beside = sides(self.reference, call.xs, self.seed)
+        leaves = dict(zip(self.reference.subject.names, call.trial.leaves, strict=True))
+        at_kinks = [found.wrong & side.admits(found) for found, side in zip(gradients.values(), beside, strict=True)]
+        for (name, found), side, at_kink in zip(gradients.items(), beside, at_kinks, strict=True):
+            if at_kink.any():
+                yield self._kink(name, found, side, at_kink, call.where)
+            wrong = found.where(~at_kink)
+            if wrong.wrong.any():
+                likeness = looks_like(name, wrong, gradients, leaves, call.cts)
+                if self._ignores(name, wrong):
+                    likeness = "the cotangent is ignored"
+                yield gradient_finding("gradient", name, wrong, likeness, call.where)
+        if any(at_kink.any() for at_kink in at_kinks) and all(
+            (at_kink == found.wrong).all() for at_kink, found in zip(at_kinks, gradients.values(), strict=True)
+        ):
+            share = uneven_shares(self.reference, call.xs, list(gradients.values()), beside)
+            if share is not None:
+                likeness = "wrong at ties"
+                names = ", ".join(name for name, kink in zip(gradients, at_kinks, strict=True) if kink.any())
+                text = (
+                    f"At a tie the cotangents of {names} are each between the one-sided derivatives, but together they "
+                    f"are {share:.4g} times what they should be ({call.where}). It looks like: {likeness}."
+                )
+                yield Finding("gradient", names, text, looks_like=likeness, inputs=call.where)
+
+    def _kink(self, name: str, found: Comparison, side: Sides, at_kink: np.ndarray, where: str) -> Finding:
+        index = tuple(int(i) for i in np.argwhere(at_kink)[0])
+        got, expected = float(found.got[index]), float(found.expected[index])
+        low, high = side.low[index], side.high[index]
+        text = (
+            f"At a kink of its code the cotangent of {name} is {got:.6g} where JAX's convention gives {expected:.6g}: entry "
+            f"{list(index)}, between the one-sided derivatives {low:.6g} and {high:.6g} ({where})."
+        )
+        entries = (int(at_kink.sum()), at_kink.size)
+        fault = "kink" in self.strict
+        return Finding("kink", name, text, index, expected, got, entries=entries, inputs=where, fault=fault)
+
+    def _ignores(self, name: str, found: Comparison) -> bool:
+        """Whether the gradient is the same for another cotangent, though the truth is not."""
+        before = self.seen.setdefault(name, [])
+        same = any(
+            got.shape == found.got.shape
+            and np.array_equal(got, found.got, equal_nan=True)
+            and not np.array_equal(expected, found.expected)
+            for got, expected in before
+        )
+        before.append((found.got, found.expected))
+        return same and bool(found.got.any())
+
+    def _lost_digits(self, call: Call, gradients: Mapping[str, Comparison]) -> Iterator[Finding]:
+        leaves = dict(zip(self.reference.subject.names, call.trial.leaves, strict=True))
+        for name, lost in self.lost(call, gradients).items():
+            if lost.wrong.any():
+                others = {**gradients, name: lost}
+                yield self._precision(name, lost, looks_like(name, lost, others, leaves, call.cts), call.where)
+
+    def lost(self, call: Call, gradients: Mapping[str, Comparison]) -> dict[str, Comparison]:
+        """Entries that are as right as autodiff of the primal goes, but not as right as their conditioning allows."""
+        found = list(gradients.values())
+        if not any((c.doubt > 0).any() for c in found):
+            return {}  # All within a few units of the truth.
+        n = len(self.reference.subject.shapes)
+        conditioning = self.reference.conditioning(call.xs, self.seed)[n:]
+        trusting = [dataclasses.replace(c, doubt=np.zeros_like(c.doubt)) for c in found]
+        doubtful = [t.lost(k).wrong & ~c.lost(k).wrong for c, t, k in zip(found, trusting, conditioning, strict=True)]
+        if any(entries.any() for entries in doubtful):
+            exact = certified(self.reference, call.xs)
+            if exact is not None:
+                found = [dataclasses.replace(c, expected=e) for c, e in zip(trusting, exact[n:], strict=True)]
+        return {name: c.lost(k) for name, c, k in zip(gradients, found, conditioning, strict=True)}
+
+    def _precision(self, name: str, lost: Comparison, likeness: str, where: str) -> Finding:
+        index = lost.worst
+        got, expected = float(lost.got[index]), float(lost.expected[index])
+        with np.errstate(all="ignore"):
+            error = abs(got - expected) / abs(expected)
+            bits = max(0, int(-np.log2(error))) if error else 0
+        entries = (int(lost.wrong.sum()), lost.wrong.size)
+        text = (
+            f"The cotangent of {name} has lost digits in {entries[0]:,} of {entries[1]:,} entries that another formula "
+            f"could keep; the worst, {list(index)}, is {got:.6g} and should be {expected:.6g}: {bits} of "
+            f"{int(-np.log2(lost.unit))} bits are right ({where})."
+            + (f" It looks like: {likeness}." if likeness else "")
+        )
+        size = float(lost.error[index])
+        fault = "precision" in self.strict
+        return Finding("precision", name, text, index, expected, got, size, entries, likeness, where, fault)
+
+
+def gradient_finding(kind: str, name: str, found: Comparison, likeness: str, where: str) -> Finding:
+    """The finding about the worst entry of a comparison."""
+    index = found.worst
+    got, expected, error = (float(x[index]) for x in (found.got, found.expected, found.error))
+    entries = (int(found.wrong.sum()), found.wrong.size)
+    subject = {"value": "value", "gradient": "cotangent of"}.get(kind, f"{kind} cotangent of")
+    text = (
+        f"The {subject} {name} is wrong in {entries[0]:,} of {entries[1]:,} entries; the worst, {list(index)}, is "
+        f"{got:.6g} and should be {expected:.6g}, {error:.3g} times further off than rounding goes ({where})."
+        + (f" It looks like: {likeness}." if likeness else "")
+    )
+    return Finding(kind, name, text, index, expected, got, error, entries, likeness, where)

@@ -1,0 +1,102 @@
+"""Kinks and ties: what the one-sided derivatives there are, and whether tied arguments' shares add up."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxbp.check.compare import Comparison
+from jaxbp.check.reference import Reference
+
+#: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at.
+CLOSE, SIDES = 2.0**-40, 16
+#: A jump of the derivative beside an input that is no rounding.
+JUMP = 2.0**-16
+#: Unit roundoffs that a value at a kink may be off from the derivative beside it.
+ROUNDED = 64.0
+#: The step of directional differences in float64, and how far two of them may differ where there is no kink.
+STEP, STRAIGHT = 2.0**-20, 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """The least and the largest value of one cotangent at inputs a hair beside the given ones."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def jump(self) -> np.ndarray:
+        """Where they differ by more than rounding."""
+        with np.errstate(invalid="ignore"):
+            return self.high - self.low > JUMP * np.maximum(np.abs(self.high), np.abs(self.low))
+
+    def admits(self, found: Comparison) -> np.ndarray:
+        """Where a value is between the one-sided derivatives of a kink."""
+        with np.errstate(invalid="ignore"):
+            # What is allowed is the entry's own, which may be exact; its neighbours' derivatives are rounded, too.
+            room = found.allowed + ROUNDED * found.unit * np.maximum(np.abs(self.low), np.abs(self.high))
+            return self.jump & (found.got >= self.low - room) & (found.got <= self.high + room)
+
+
+def sides(reference: Reference, xs: Sequence[np.ndarray], seed: int) -> list[Sides]:
+    """For each cotangent its values beside the arguments `(*leaves, *cts)`."""
+    rng = np.random.default_rng(seed)
+    n = len(reference.subject.shapes)
+    found = reference.truth(*xs)[n:]
+    low, high = list(found), list(found)
+    for _ in range(SIDES):
+        moved = list(xs)
+        for i in reference.subject.floats:
+            wide = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=0, neginf=0)
+            step = CLOSE * rng.choice([-1.0, 1.0], wide.shape) * rng.uniform(0.5, 1, wide.shape)
+            moved[i] = np.where(np.isinf(xs[i]), xs[i], wide + step * np.where(wide == 0, 1, np.abs(wide)))
+        for j, g in enumerate(reference.truth(*moved)[n:]):
+            low[j], high[j] = np.fmin(low[j], g), np.fmax(high[j], g)
+    return [Sides(a, b) for a, b in zip(low, high, strict=True)]
+
+
+def uneven_shares(
+    reference: Reference, xs: Sequence[np.ndarray], gradients: Sequence[Comparison], beside: Sequence[Sides]
+) -> float | None:
+    """What tied arguments get together, as a multiple of what they should; None if nothing is wrong with it.
+
+    Each may be between its one-sided derivatives and yet the sum be wrong: a maximum that gives both of two equal
+    arguments all of the cotangent. Along a direction that keeps ties tied (all move by the same, or in proportion) the
+    function may well have no kink, and then its slope has to be the gradients'.
+    """
+    subject = reference.subject
+    kinks = [side.jump for side in beside]
+    for direction in (lambda x: np.ones_like(x), lambda x: np.where(np.isfinite(x), x, 0)):
+        moves = [
+            np.where(jump, direction(xs[i].astype(np.float64)), 0)
+            for i, jump in zip(subject.floats, kinks, strict=True)
+        ]
+        forward, backward = (_slope(reference, xs, moves, sign * STEP) for sign in (1, -1))
+        size = max(abs(forward), abs(backward))
+        if not np.isfinite(size) or abs(forward - backward) > STRAIGHT * size:
+            continue
+        along = [(g, d) for g, d in zip(gradients, moves, strict=True) if d.any()]
+        got = sum(float(np.sum(g.got * d)) for g, d in along)
+        # Entries without an answer, and rounding, are no evidence.
+        slack = sum(float(np.sum(g.allowed * np.abs(d), where=d != 0)) for g, d in along)
+        largest = sum(float(np.sum(np.abs(g.expected * d))) for g, d in along)
+        slope = (forward + backward) / 2
+        if abs(got - slope) > slack + STRAIGHT * largest:
+            return got / slope if slope else np.inf
+    return None
+
+
+def _slope(reference: Reference, xs: Sequence[np.ndarray], moves: Sequence[np.ndarray], step: float) -> float:
+    """The difference quotient of the outputs, weighted by their cotangents, along a direction."""
+    subject = reference.subject
+    n = len(subject.leaves)
+    leaves, cts = list(xs[:n]), xs[n:]
+    moved = list(leaves)
+    for i, move in zip(subject.floats, moves, strict=True):
+        moved[i] = leaves[i].astype(np.float64) + step * move
+    there, here = reference.value(*moved), reference.value(*leaves)
+    with np.errstate(all="ignore"):
+        # Where both are infinite nothing has moved.
+        differences = (np.where(there[i] == here[i], 0, there[i] - here[i]) for i in subject.float_outs)
+        return float(sum(np.sum(ct.astype(np.float64) * d) for ct, d in zip(cts, differences, strict=True))) / step

@@ -1,0 +1,135 @@
+"""What a VJP should be: the primal's derivative in float64, and how far rounding may take one from it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from jaxbp.accuracy.exact_primal import trace, vjp, vjp_by_columns
+from jaxbp.check.arithmetic import evaluate
+from jaxbp.check.rounding import Rounding, unit
+from jaxbp.check.subject import Subject, summary
+from jaxbp.errors import UsageError
+from jaxbp.jaxprs import is_float
+
+#: Noisy evaluations an entry's bound is read from.
+NOISY = 10
+#: Inputs beside the given ones, off by a unit roundoff, that tell how well conditioned an entry is.
+BESIDE = 6
+#: Entries of the arguments up to which a Jacobian is computed column by column.
+COLUMNS = 256
+#: Evaluations in float64 are short, and take longer to optimize than to run.
+UNOPTIMIZED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def in_float64(function: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
+    """A function of flat arrays compiled with floats in float64, on the CPU, whatever the default is."""
+    compiled = jax.jit(function, compiler_options=UNOPTIMIZED)
+    cpu = jax.devices("cpu")[0]
+
+    def run(*xs: Any) -> list[np.ndarray]:
+        with jax.enable_x64(True), jax.default_device(cpu), np.errstate(all="ignore"):
+            widened = [x.astype(np.float64) if is_float(x.dtype) else x for x in map(np.asarray, xs)]
+            try:
+                return [np.asarray(x) for x in compiled(*widened)]
+            except UsageError:
+                raise
+            except Exception as error:  # Whatever it is, it is no fault of the rule.
+                raise UsageError(f"The function cannot be evaluated in float64: {summary(error)}") from error
+
+    return run
+
+
+def _differentiated(primal: ClosedJaxpr) -> ClosedJaxpr:
+    """The jaxpr of value and VJP, column by column where only forward mode knows a rule, as for while loops."""
+    try:
+        return vjp(primal)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        entries = sum(aval.size for aval in primal.in_avals if is_float(aval.dtype))
+        if entries <= COLUMNS:
+            try:
+                return vjp_by_columns(primal)
+            except (ValueError, NotImplementedError, TypeError):
+                pass
+        raise UsageError(
+            "The function without its custom rules cannot be differentiated by JAX, so there is nothing to compare "
+            f"with: {summary(error)}"
+        ) from error
+
+
+class Reference:
+    """The truth about a subject, for whatever arguments of its shapes."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in subject.leaves]
+        # Traced here, where its dtypes are the function's own: with x64 on `jnp.zeros(3)` is another function.
+        self.primal: ClosedJaxpr = trace(subject.flat, structs)[0]
+        #: The jaxpr of value and VJP of the primal, all custom rules stripped, in the function's own dtypes.
+        self.program: ClosedJaxpr = _differentiated(self.primal)
+
+    @functools.cached_property
+    def truth(self) -> Callable[..., list[np.ndarray]]:
+        """`truth(*leaves, *cts)`: values and cotangents of the program in float64."""
+        return in_float64(lambda *xs: evaluate(self.program, xs))
+
+    @functools.cached_property
+    def value(self) -> Callable[..., list[np.ndarray]]:
+        """`value(*leaves)`: the primal in float64."""
+        return in_float64(lambda *xs: evaluate(self.primal, xs))
+
+    @functools.cached_property
+    def noisy(self) -> Callable[..., list[np.ndarray]]:
+        """The truth with rounding errors of the program's dtypes, `NOISY` times along a new first axis."""
+
+        def one(phase: jax.Array, scatter: jax.Array, xs: Any) -> list[Any]:
+            return evaluate(self.program, xs, Rounding(phase, scatter))
+
+        def all_phases(*xs: Any) -> list[Any]:
+            # The last two are biased, upwards and downwards.
+            phases = jnp.asarray([*np.random.default_rng(5).random(NOISY - 2), 0.0, 0.5])
+            scatter = jnp.asarray([1.0] * (NOISY - 2) + [0.0, 0.0])
+            return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
+
+        return in_float64(all_phases)
+
+    def conditioning(self, xs: tuple[np.ndarray, ...], seed: int) -> list[np.ndarray]:
+        """How far each result moves when each input and cotangent moves by a unit roundoff, at most of `BESIDE` draws.
+
+        A backward-stable evaluation is off by no more than a few times that.
+        """
+        rng = np.random.default_rng(seed)
+        here = self.truth(*xs)
+        spread = [np.zeros(x.shape) for x in here]
+        with np.errstate(all="ignore"):
+            for _ in range(BESIDE):
+                moved = [self._moved(x, rng) for x in xs]
+                for s, a, b in zip(spread, self.truth(*moved), here, strict=True):
+                    np.maximum(s, np.where(np.isnan(a), np.inf, np.abs(a - b)), out=s)
+        return spread
+
+    @staticmethod
+    def _moved(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not is_float(x.dtype):
+            return x
+        return x.astype(np.float64) * (1 + unit(x.dtype) * rng.choice([-1.0, 1.0], x.shape))
+
+    def own(self, xs: tuple[Any, ...]) -> list[np.ndarray]:
+        """The program in its own dtypes, as autodiff of the primal would compute it."""
+        return [np.asarray(x) for x in self._own(*xs)]
+
+    def runs(self, xs: tuple[Any, ...]) -> bool:
+        """Whether the primal and its derivative can be run at all."""
+        try:
+            self.own(xs)
+        except (TypeError, ValueError, NotImplementedError, RuntimeError):
+            return False
+        return True
+
+    @functools.cached_property
+    def _own(self) -> Callable[..., list[Any]]:
+        return jax.jit(jaxpr_as_fun(self.program))
