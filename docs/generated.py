@@ -31,6 +31,8 @@ from jaxbp.ops import (
 )
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.readme import readme_census
+from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
+from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
 
 FAMILIES = (
     arithmetic,
@@ -165,6 +167,10 @@ def op_sections(op: Op) -> Iterator[str]:
         yield "Domain: " + ", ".join(f"{name} in {text(str(domain))}" for name, domain in op.domain.items()) + "."
     rules = ((code(name), text(bound.rule.note), stated(bound.rule.accuracy)) for name, bound in op.rules.items())
     yield table(("rule", "note", "stated ULP of value, gradient"), rules)
+    for name, bound in op.rules.items():
+        for fault in bound.rule.faults:
+            what = "digits lost" if fault.kind == "precision" else f"wrong {fault.kind}"
+            yield f"Known of `{name}`, which is kept for teaching: {what} {text(fault.note)}."
     for kink in op.kinks:
         values = "; ".join(f"`{rule}` gives {numbers(gradient)}" for rule, gradient in kink.gradient.items())
         yield f"At {point(op, kink)}: {values}. {text(kink.why)}"
@@ -189,6 +195,14 @@ def census(dtype: str) -> str:
         return f"There is no record of {dtype} yet."
 
 
+def selftest() -> str:
+    """The table of the newest selftest, or that there is none."""
+    try:
+        return readme_selftest(RESULTS)
+    except ResultsError:
+        return "There is no record of a selftest yet."
+
+
 def arguments(op: Op, case: Any) -> str:
     """A case's arguments: name, shape and distribution of each."""
     parts = zip(op.arguments, case.shapes, case.draws, strict=True)
@@ -199,6 +213,9 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
+    "selftest": selftest,
+    "selftest-outcome-columns": lambda: columns(OUTCOME_COLUMNS),
+    "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),
     "levels": levels,
     "kinks": kinks,
     "op-index": op_index,

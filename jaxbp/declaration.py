@@ -41,6 +41,21 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is known to be wrong, in float32, with a rule that is kept for teaching; tests find exactly that.
+
+    Attributes:
+        kind: as `check_vjp` calls it: `value` or `gradient` is wrong, or `precision` is lost.
+        where: from the arguments, which entries of the output it is about.
+        note: in words, after "wrong" or "digits lost".
+    """
+
+    kind: str
+    where: Callable[..., Any]
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """One hand-written VJP of an op.
 
@@ -50,6 +65,7 @@ class Rule:
         bwd: `bwd(res, ct, **options) -> cotangents`, a tuple with one of the argument's shape per argument.
         note: what the rule is for, in one sentence.
         accuracy: its stated accuracy; None where no bound in ULP holds for all arguments.
+        faults: what is known to be wrong with it.
     """
 
     name: str
@@ -57,6 +73,7 @@ class Rule:
     bwd: Callable[..., tuple[Any, ...]]
     note: str = ""
     accuracy: Accuracy | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp import numerics
 from jaxbp.cases import Normal, Uniform, elementwise_cases
-from jaxbp.declaration import NOTES, Accuracy, Flops, Kink, Rule
+from jaxbp.declaration import NOTES, Accuracy, Fault, Flops, Kink, Rule
 from jaxbp.floats import is_positive, rounded, two_product
 from jaxbp.numerics import logistic, logistic_slope, numpy_logistic, numpy_logistic_slope
 from jaxbp.op import Op
@@ -76,7 +76,13 @@ sigmoid = Op(
             "The same quotients with every number in two parts: rounded hardly more than once.",
             Accuracy((0.7, 0.7), (1, 1)),
         ),
-        Rule("textbook", textbook_sigmoid_fwd, textbook_sigmoid_bwd, "(1 - y) y: cancels to 0 from x = 17 on."),
+        Rule(
+            "textbook",
+            textbook_sigmoid_fwd,
+            textbook_sigmoid_bwd,
+            "(1 - y) y: cancels to 0 from x = 17 on.",
+            faults=(Fault("precision", lambda x: x > 6, "for x > 6"),),
+        ),
     ),
     stock=jax.nn.sigmoid,
     reference=numpy_logistic,
@@ -136,7 +142,13 @@ tanh = Op(
             "sech^2 from one exponential: right in both tails.",
             Accuracy((2.7, 2.6), (3, 3)),
         ),
-        Rule("textbook", textbook_tanh_fwd, textbook_tanh_bwd, "1 - y^2: cancels to 0 from |x| = 9 on."),
+        Rule(
+            "textbook",
+            textbook_tanh_fwd,
+            textbook_tanh_bwd,
+            "1 - y^2: cancels to 0 from |x| = 9 on.",
+            faults=(Fault("precision", lambda x: np.abs(x) > 3, "for |x| > 3"),),
+        ),
     ),
     stock=jnp.tanh,
     reference=np.tanh,

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp import numerics
 from jaxbp.cases import LogUniform, Uniform, elementwise_cases
-from jaxbp.declaration import NOTES, Accuracy, Domain, Flops, Kink, Rule
+from jaxbp.declaration import NOTES, Accuracy, Domain, Fault, Flops, Kink, Rule
 from jaxbp.floats import LIFT, lift
 from jaxbp.op import Op
 
@@ -78,6 +78,7 @@ expm1 = Op(
             textbook_expm1_fwd,
             textbook_expm1_bwd,
             "y + 1 from the output: cancels to 0 below x = -17.",
+            faults=(Fault("precision", lambda x: x < -7, "for x < -7"),),
         ),
     ),
     stock=jnp.expm1,

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Digits, Normal, Uniform, elementwise_cases
-from jaxbp.declaration import NOTES, Flops, Rule, Shapes
+from jaxbp.declaration import NOTES, Fault, Flops, Rule, Shapes
 from jaxbp.numerics import (
     logistic,
     logistic_slope,
@@ -117,7 +117,13 @@ neuron = Op(
     formula="s(w_0 x_0 + ... + w_n); with d = ct s'(dot): ct_x = d w, ct_w = (sum d x, sum d)",
     rules=(
         Rule("stable", stable_neuron_fwd, stable_neuron_bwd, "Keeps the dot product; right in both tails."),
-        Rule("textbook", textbook_neuron_fwd, textbook_neuron_bwd, "(1 - f) f: cancels to 0 once f rounds to 1."),
+        Rule(
+            "textbook",
+            textbook_neuron_fwd,
+            textbook_neuron_bwd,
+            "(1 - f) f: cancels to 0 once f rounds to 1.",
+            faults=(Fault("precision", lambda w, x: x @ w[:-1] + w[-1] > 6, "where the dot product is over 6"),),
+        ),
     ),
     stock=lambda w, x: jax.nn.sigmoid(jnp.matmul(x, w[:-1]) + w[-1]),
     reference=neuron_reference,

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxbp.cases import Normal, elementwise_cases
-from jaxbp.declaration import Accuracy, Flops, Rule
+from jaxbp.declaration import Accuracy, Fault, Flops, Rule
 from jaxbp.floats import order_key, power_of_two, rounded, sign_bit, upper_half
 from jaxbp.numerics import numpy_logistic
 from jaxbp.op import Op
@@ -272,7 +272,13 @@ silu = Op(
             "One exponential of -|x|, its power of two kept apart: right in the tail, and where the derivative is 0.",
             Accuracy(float32=(3, 3.8), float64=(2.6, 3.5)),
         ),
-        Rule("textbook", textbook_silu_fwd, textbook_silu_bwd, "Cancels where the derivative is 0, at x = -1.28."),
+        Rule(
+            "textbook",
+            textbook_silu_fwd,
+            textbook_silu_bwd,
+            "Cancels where the derivative is 0, at x = -1.28.",
+            faults=(Fault("precision", lambda x: x < -87.3, "for x < -87.3, where the sigmoid vanishes too early"),),
+        ),
     ),
     stock=jax.nn.silu,
     reference=silu_reference,

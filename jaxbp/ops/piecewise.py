@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Normal, elementwise_cases
-from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Flops, Kink, Rule
+from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Fault, Flops, Kink, Rule
 from jaxbp.floats import is_positive, order_key
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
@@ -67,7 +67,13 @@ maximum = Op(
     formula="max(x, y); ct_x = ct 1(x > y), ct_y = ct 1(y > x), shared at ties",
     rules=(
         Rule("split", maximum_fwd, split_maximum_bwd, "Both inputs get half where they tie.", EXACT),
-        Rule("textbook", maximum_fwd, textbook_maximum_bwd, "1(x >= y): both get all where they tie."),
+        Rule(
+            "textbook",
+            maximum_fwd,
+            textbook_maximum_bwd,
+            "1(x >= y): both get all where they tie.",
+            faults=(Fault("gradient", lambda x, y: x == y, "where x = y: twice as much as there is to share"),),
+        ),
     ),
     stock=jnp.maximum,
     reference=np.maximum,
@@ -118,7 +124,13 @@ minimum = Op(
     formula="min(x, y); ct_x = ct 1(x < y), ct_y = ct 1(y < x), shared at ties",
     rules=(
         Rule("split", minimum_fwd, split_minimum_bwd, "Both inputs get half where they tie.", EXACT),
-        Rule("textbook", minimum_fwd, textbook_minimum_bwd, "1(x <= y): both get all where they tie."),
+        Rule(
+            "textbook",
+            minimum_fwd,
+            textbook_minimum_bwd,
+            "1(x <= y): both get all where they tie.",
+            faults=(Fault("gradient", lambda x, y: x == y, "where x = y: twice as much as there is to share"),),
+        ),
     ),
     stock=jnp.minimum,
     reference=np.minimum,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxbp import numerics
 from jaxbp.cases import Uniform, elementwise_cases
-from jaxbp.declaration import Accuracy, Flops, Rule
+from jaxbp.declaration import Accuracy, Fault, Flops, Rule
 from jaxbp.numerics import logistic, numpy_logistic, numpy_softplus
 from jaxbp.op import Op
 
@@ -45,6 +45,7 @@ softplus = Op(
             textbook_softplus_fwd,
             textbook_softplus_bwd,
             "log(1 + e^x): infinite from x = 89 on in float32, and 0 below x = -17.",
+            faults=(Fault("value", lambda x: (x < -3) | (x > 88), "for x < -3 and x > 88"),),
         ),
     ),
     stock=jax.nn.softplus,
@@ -98,6 +99,10 @@ log_sigmoid = Op(
             textbook_log_sigmoid_fwd,
             textbook_log_sigmoid_bwd,
             "The logarithm of a rounded sigmoid: -infinity below x = -88 in float32, and 0 from x = 17 on.",
+            faults=(
+                Fault("value", lambda x: (x > 3) | (x < -87), "for x > 3 and x < -87"),
+                Fault("gradient", lambda x: x > 3, "for x > 3"),
+            ),
         ),
     ),
     stock=jax.nn.log_sigmoid,
