@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr
 CALLS = (
     *("jit", "pjit", "closed_call", "core_call", "call", "eval_jaxpr", "checkpoint", "remat", "remat2"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin"),
+    "custom_vmap_call",
 )
 JAX = Path(jax.__file__).parent
 
@@ -28,7 +29,7 @@ def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:
 
 def called_jaxpr(eqn: Any) -> ClosedJaxpr:
     """What a call calls; the primal, for functions with custom derivatives."""
-    return closed_jaxpr(next(eqn.params[k] for k in ("call_jaxpr", "jaxpr", "fun_jaxpr") if k in eqn.params))
+    return closed_jaxpr(next(eqn.params[k] for k in ("call_jaxpr", "jaxpr", "fun_jaxpr", "call") if k in eqn.params))
 
 
 def scan_parts(eqn: Any, values: Sequence[Any]) -> tuple[int, int]:

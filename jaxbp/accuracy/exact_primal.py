@@ -96,7 +96,7 @@ def _rewritten(eqn: Any) -> Any:
         return _calling(eqn, jax.make_jaxpr(EXACT_RULES[name])(*avals))
     if name == "custom_jvp_call" and _is_jax_own(called_jaxpr(eqn).jaxpr):
         return eqn
-    if name.startswith(("custom_jvp_call", "custom_vjp_call")):
+    if name.startswith(("custom_jvp_call", "custom_vjp_call", "custom_vmap_call")):
         called = called_jaxpr(eqn)
         meant = _meant(called.jaxpr)
         if meant:
@@ -109,7 +109,7 @@ def _inner(value: Any) -> Any:
     """A parameter of an equation, without custom rules where it is a jaxpr or a tuple of them."""
     if isinstance(value, ClosedJaxpr):
         return without_custom_rules(value)
-    if isinstance(value, Jaxpr):
+    if isinstance(value, Jaxpr) and not value.constvars:
         return without_custom_rules(closed_jaxpr(value)).jaxpr
     return tuple(map(_inner, value)) if type(value) is tuple else value
 

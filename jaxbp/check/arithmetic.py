@@ -176,11 +176,23 @@ def _while(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
     n_test, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     test, body = closed_jaxpr(eqn.params["cond_jaxpr"]), closed_jaxpr(eqn.params["body_jaxpr"])
     for_test, for_body, carry = values[:n_test], values[n_test : n_test + n_body], values[n_test + n_body :]
+    batched = bool(test.out_avals[0].shape)
+
+    def going(state: Any) -> Any:
+        return evaluate(test, (*for_test, *state))[0]
 
     def step(state: Any) -> Any:
-        return tuple(evaluate(body, (*for_body, *state), rounding and rounding.inside(rounding.phase)))
+        moved = evaluate(body, (*for_body, *state), rounding and rounding.inside(rounding.phase))
+        if not batched:
+            return tuple(moved)
+        # A loop under vmap: those that have stopped stay where they are.
+        goes = going(state)
+        return tuple(
+            jnp.where(goes.reshape(goes.shape + (1,) * (x.ndim - goes.ndim)), x, y)
+            for x, y in zip(moved, state, strict=True)
+        )
 
-    return list(lax.while_loop(lambda state: evaluate(test, (*for_test, *state))[0], step, tuple(carry)))
+    return list(lax.while_loop(lambda state: jnp.any(going(state)) if batched else going(state), step, tuple(carry)))
 
 
 def _linear_solve(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:

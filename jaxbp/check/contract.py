@@ -18,20 +18,25 @@ HOMOGENEOUS = 8.0
 
 
 def types(subject: Subject, cts: Sequence[np.ndarray]) -> Iterator[Finding]:
-    """Shapes, dtypes and weak types of the values and cotangents; nothing leaks a tracer."""
-    with jax.checking_leaks():
-        differentiated, grads = jax.eval_shape(subject.value_and_vjp, *subject.leaves, *cts)
-    for i, g in zip(subject.floats, grads, strict=True):
-        name, x = subject.names[i], subject.leaves[i]
-        if (g.shape, g.dtype) != (x.shape, x.dtype):
-            text = f"The cotangent of {name} is {g.dtype}{list(g.shape)}, its dtype and shape should be "
-            yield Finding("contract", name, f"{text}{x.dtype}{list(x.shape)}.")
+    """Shapes, dtypes and weak types of the values and cotangents."""
+    differentiated, grads = jax.eval_shape(subject.value_and_vjp, *subject.leaves, *cts)
+    yield from gradient_types(subject, grads, "")
     for name, a, b in zip(subject.out_names, subject.shapes, differentiated, strict=True):
         text = f"The forward pass of the rule gives {name} as {_type_of(b)}, the function itself as {_type_of(a)}."
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             yield Finding("contract", name, text)
         elif a.weak_type != b.weak_type:
             yield Finding("contract", name, text, fault=False)
+
+
+def gradient_types(subject: Subject, grads: Sequence[Any], where: str) -> Iterator[Finding]:
+    """The cotangents' shapes and dtypes are the arguments'."""
+    for i, g in zip(subject.floats, grads, strict=True):
+        name, x = subject.names[i], subject.leaves[i]
+        if (g.shape, g.dtype) != (x.shape, x.dtype):
+            text = f"The cotangent of {name} is {g.dtype}{list(g.shape)}, its dtype and shape should be "
+            text += f"{x.dtype}{list(x.shape)}" + (f" ({where})." if where else ".")
+            yield Finding("contract", name, text, inputs=where)
 
 
 def purity(subject: Subject, xs: Sequence[Any], ways: Sequence[str]) -> Iterator[Finding]:

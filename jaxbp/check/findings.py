@@ -12,8 +12,8 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        kind: `value`, `gradient`, `contract`, `linearity`, `transform`, `determinism`, `witness`, or, for what is no
-            fault, `kink` and `precision`.
+        kind: `value`, `gradient`, `second order`, `linearity`, `contract`, `determinism`, `transform`, `witness`, or
+            `kink` and `precision`, which are faults only if they are asked to be.
         argument: the leaf whose cotangent it is about, as `args[0]['w']`, or the output, as `y`.
         index: the entry with the largest error; None where it is about no single entry.
         expected: what the entry should be.
@@ -53,7 +53,7 @@ class CheckReport:
     Attributes:
         name: the function's name.
         findings: faults first.
-        checked: what was looked at: trials, and comparisons of entries.
+        checked: what was looked at: calls, and entries compared.
         residuals: by what is kept between forward and backward pass, its bytes.
         seconds: how long it took.
     """

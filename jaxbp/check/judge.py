@@ -54,6 +54,7 @@ class Judge:
         for name, found in values.items():
             if found.wrong.any():
                 yield gradient_finding("value", name, found, "", call.where)
+        yield from self._infinities(call, values)
         if any(found.wrong.any() for found in gradients.values()):
             yield from self._gradients(call, gradients)
         elif digits:
@@ -76,18 +77,39 @@ class Judge:
 
         expected = results(reference.truth(*call.xs))
         found = [compare(g, e) for g, e in zip(got, expected, strict=True)]
-        if not any(c.wrong.any() for c in found):
+        # Only what is off by more than a few units needs to know what rounding may do; and float64, as the truth is no
+        # better than that.
+        if not any(c.wrong.any() or g.dtype == np.float64 for c, g in zip(found, got, strict=True)):
             return named(found)
-        # Only what is off by more than a few units needs to know what rounding may do.
         noisy = results(reference.noisy(*call.xs))
         found = [compare(g, e, s) for g, e, s in zip(got, expected, noisy, strict=True)]
-        if any(c.wrong.any() and not np.isfinite(c.got[c.wrong]).all() for c in found):
-            # Where the primal, differentiated in its own dtype, has no finite answer either, none is asked for.
+        if any(c.wrong.any() for c in found):
+            # Where the primal, differentiated in its own dtype, has no finite answer, none is asked for.
             own = results(reference.own(call.xs))
-            found = [
-                c.where(np.isfinite(c.got) | np.isfinite(o.astype(np.float64))) for c, o in zip(found, own, strict=True)
-            ]
+            found = [c.where(np.isfinite(o.astype(np.float64))) for c, o in zip(found, own, strict=True)]
         return named(found)
+
+    def _infinities(self, call: Call, values: Mapping[str, Comparison]) -> Iterator[Finding]:
+        """Values that are infinite or NaN, as they should be, in a plain call, but not under differentiation."""
+        off = {
+            name: ~np.isfinite(c.expected) & ~((c.got == c.expected) | (np.isnan(c.got) & np.isnan(c.expected)))
+            for name, c in values.items()
+        }
+        if not any(entries.any() for entries in off.values()):
+            return
+        plain = self.reference.subject.plain(*call.trial.leaves)
+        for i, (name, entries) in zip(self.reference.subject.float_outs, off.items(), strict=True):
+            found, y = values[name], np.asarray(plain[i], np.float64)
+            entries &= (y == found.expected) | (np.isnan(y) & np.isnan(found.expected))
+            if entries.any():
+                index = tuple(int(k) for k in np.argwhere(entries)[0])
+                got, expected = float(found.got[index]), float(found.expected[index])
+                text = (
+                    f"Under differentiation the value {name} is {got:.6g} at {list(index)}, where a plain call gives "
+                    f"{expected:.6g} ({call.where})."
+                )
+                count = (int(entries.sum()), entries.size)
+                yield Finding("value", name, text, index, expected, got, np.inf, count, inputs=call.where)
 
     def _gradients(self, call: Call, gradients: Mapping[str, Comparison]) -> Iterator[Finding]:
         """Findings of all arguments; at kinks any value between the one-sided derivatives will do."""
@@ -121,8 +143,8 @@ class Judge:
         got, expected = float(found.got[index]), float(found.expected[index])
         low, high = side.low[index], side.high[index]
         text = (
-            f"At a kink of its code the cotangent of {name} is {got:.6g} where JAX's convention gives {expected:.6g}: entry "
-            f"{list(index)}, between the one-sided derivatives {low:.6g} and {high:.6g} ({where})."
+            f"At a kink of its code the cotangent of {name} is {got:.6g} where JAX's convention gives {expected:.6g}: "
+            f"entry {list(index)}, between the one-sided derivatives {low:.6g} and {high:.6g} ({where})."
         )
         entries = (int(at_kink.sum()), at_kink.size)
         fault = "kink" in self.strict
@@ -155,7 +177,8 @@ class Judge:
         n = len(self.reference.subject.shapes)
         conditioning = self.reference.conditioning(call.xs, self.seed)[n:]
         trusting = [dataclasses.replace(c, doubt=np.zeros_like(c.doubt)) for c in found]
-        doubtful = [t.lost(k).wrong & ~c.lost(k).wrong for c, t, k in zip(found, trusting, conditioning, strict=True)]
+        # Where float64 itself cannot tell, as it cancels, too.
+        doubtful = [c.doubt > t.lost(k).allowed for c, t, k in zip(found, trusting, conditioning, strict=True)]
         if any(entries.any() for entries in doubtful):
             exact = certified(self.reference, call.xs)
             if exact is not None:

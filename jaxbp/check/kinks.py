@@ -29,13 +29,18 @@ class Sides:
     def jump(self) -> np.ndarray:
         """Where they differ by more than rounding."""
         with np.errstate(invalid="ignore"):
-            return self.high - self.low > JUMP * np.maximum(np.abs(self.high), np.abs(self.low))
+            return self.high - self.low > JUMP * self.largest
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The larger of their magnitudes."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
 
     def admits(self, found: Comparison) -> np.ndarray:
         """Where a value is between the one-sided derivatives of a kink."""
         with np.errstate(invalid="ignore"):
             # What is allowed is the entry's own, which may be exact; its neighbours' derivatives are rounded, too.
-            room = found.allowed + ROUNDED * found.unit * np.maximum(np.abs(self.low), np.abs(self.high))
+            room = found.allowed + ROUNDED * found.unit * self.largest
             return self.jump & (found.got >= self.low - room) & (found.got <= self.high + room)
 
 
@@ -76,11 +81,11 @@ def uneven_shares(
         size = max(abs(forward), abs(backward))
         if not np.isfinite(size) or abs(forward - backward) > STRAIGHT * size:
             continue
-        along = [(g, d) for g, d in zip(gradients, moves, strict=True) if d.any()]
-        got = sum(float(np.sum(g.got * d)) for g, d in along)
+        along = [(g, s, d) for g, s, d in zip(gradients, beside, moves, strict=True) if d.any()]
+        got = sum(float(np.sum(g.got * d)) for g, _, d in along)
         # Entries without an answer, and rounding, are no evidence.
-        slack = sum(float(np.sum(g.allowed * np.abs(d), where=d != 0)) for g, d in along)
-        largest = sum(float(np.sum(np.abs(g.expected * d))) for g, d in along)
+        slack = sum(float(np.sum(g.allowed * np.abs(d), where=d != 0)) for g, _, d in along)
+        largest = sum(float(np.sum(s.largest * np.abs(d), where=d != 0)) for _, s, d in along)
         slope = (forward + backward) / 2
         if abs(got - slope) > slack + STRAIGHT * largest:
             return got / slope if slope else np.inf

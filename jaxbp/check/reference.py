@@ -1,5 +1,6 @@
 """What a VJP should be: the primal's derivative in float64, and how far rounding may take one from it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxbp.accuracy.exact_primal import trace, vjp, vjp_by_columns
 from jaxbp.check.arithmetic import evaluate
 from jaxbp.check.rounding import Rounding, unit
-from jaxbp.check.subject import Subject, summary
+from jaxbp.check.subject import PLAIN, Subject, summary
 from jaxbp.errors import UsageError
 from jaxbp.jaxprs import is_float
 
@@ -96,6 +97,13 @@ class Reference:
             return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
 
         return in_float64(all_phases)
+
+    @property
+    def stripped(self) -> Subject:
+        """The function without its custom rules, in its own dtypes."""
+        n = len(self.subject.leaves)
+        tree, codecs = jax.tree.structure((0,) * n), (PLAIN,) * n
+        return dataclasses.replace(self.subject, f=jaxpr_as_fun(self.primal), codecs=codecs, treedef=tree)
 
     def conditioning(self, xs: tuple[np.ndarray, ...], seed: int) -> list[np.ndarray]:
         """How far each result moves when each input and cotangent moves by a unit roundoff, at most of `BESIDE` draws.

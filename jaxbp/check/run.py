@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.check.contract import linearity, purity, residuals, types
+from jaxbp.check.contract import gradient_types, linearity, purity, residuals, types
 from jaxbp.check.findings import CheckReport, Finding
 from jaxbp.check.judge import Call, Judge, gradient_finding
 from jaxbp.check.reference import Reference
@@ -120,6 +120,14 @@ class Checker:
             yield from self._second_derivative(first[1], seed)
             yield from self._witnessed(first[1], seed)
 
+    def _runs_without_rules(self, name: str, xs: Sequence[Any]) -> bool:
+        """Whether the function itself can be transformed so."""
+        try:
+            dict(transforms(self.reference.stripped, self.level))[name](*xs)
+        except RAISED:
+            return False
+        return True
+
     def _reference_in_x64(self) -> Reference:
         """Traced with x64 on the function may be another one: one that draws random numbers draws others."""
         with jax.enable_x64(True):
@@ -129,11 +137,14 @@ class Checker:
         """The same results under each transform."""
         for name, run in self.transforms:
             where = f"{call.where}, under {name}"
+            xs = _arrays(call.trial, call.cts)
             try:
-                outs, grads = run(*_arrays(call.trial, call.cts))
+                outs, grads = run(*xs)
             except RAISED as error:
-                yield Finding("transform", "args", f"Under {name} it raises {summary(error)}", inputs=where)
+                if self._runs_without_rules(name, xs):
+                    yield Finding("transform", "args", f"Under {name} it raises {summary(error)}", inputs=where)
                 continue
+            yield from gradient_types(self.subject, grads, where)
             found = list(judge.judge(Call(call.trial, call.cts, where), outs, grads))
             if found and name == "x64":
                 there = Judge(self._reference_in_x64(), judge.strict, judge.seed)

@@ -44,9 +44,9 @@ def take_apart(x: Any, name: str) -> tuple[Codec, list[np.ndarray]]:
             f"{name} must be an array or a number, got {type(x).__name__}: {x!r:.60}. What is none, bind it with "
             "functools.partial."
         )
+    if np.asarray(x).dtype.kind in "OUSMm":
+        raise UsageError(f"{name} must be an array of numbers, got dtype {np.asarray(x).dtype}.")
     array = np.asarray(x, jnp.result_type(x))
-    if array.dtype == object or array.dtype.kind in "USMm":
-        raise UsageError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
     if np.iscomplexobj(array):
         return COMPLEX, [np.real(array).copy(), np.imag(array).copy()]
     return PLAIN, [array]
@@ -118,6 +118,11 @@ class Subject:
 
         _, pull, outs = jax.vjp(of_floats, *(leaves[i] for i in self.floats), has_aux=True)
         return outs, list(pull(list(cts)))
+
+    @functools.cached_property
+    def plain(self) -> Callable[..., list[Any]]:
+        """The function alone, compiled."""
+        return jax.jit(self.flat)
 
     @functools.cached_property
     def jitted(self) -> Callable[..., tuple[list[Any], list[Any]]]:

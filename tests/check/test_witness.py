@@ -1,0 +1,99 @@
+"""Differences of values, and certified arithmetic, where JAX's derivative or float64 cannot be trusted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+import jaxbp
+from jaxbp.check.reference import Reference
+from jaxbp.check.subject import make_subject
+from jaxbp.check.witness import slopes
+
+X = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+
+
+def slopes_of(f, *args):
+    subject = make_subject(f, args)
+    cts = [np.ones(s.shape, s.dtype) for s in subject.shapes]
+    return list(slopes(Reference(subject), subject.leaves, cts, 0))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [jnp.sin, lambda x: x / jnp.sum(x**2), lambda x: jnp.cumsum(x) ** 2, lambda x: jnp.sort(x) * 3],
+    ids=["sin", "quotient", "cumsum", "sort"],
+)
+def test_differences_agree_with_derivatives(f):
+    found = slopes_of(f, X)
+    assert found
+    for slope in found:
+        assert slope.slope == pytest.approx(slope.derivative, rel=1e-4, abs=1e-12)
+        assert not slope.disagrees
+
+
+def test_there_is_no_slope_at_a_kink_nor_of_what_stops_gradients():
+    assert not slopes_of(jnp.abs, np.zeros(3, np.float32))
+    assert not slopes_of(lambda x: x * jax.lax.stop_gradient(x), X)
+
+
+@pytest.fixture
+def wrong_sine():
+    """A building block with a wrong derivative of its own."""
+    primitive = Primitive("sine_of_the_test")
+    primitive.def_impl(jax.lax.sin)
+    primitive.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(primitive, mlir.lower_fun(jax.lax.sin, multiple_results=False))
+    batching.defvectorized(primitive)
+    ad.defjvp(primitive, lambda t, x: t * jax.lax.sin(x))
+    return primitive.bind
+
+
+def test_a_wrong_derivative_of_a_building_block_is_told(wrong_sine):
+    report = jaxbp.check_vjp(wrong_sine, X, shapes="keep")
+    (fault,) = report.faults
+    assert fault.kind == "witness"
+    assert "its values have the slope" in fault.text
+
+
+def test_a_rule_that_is_right_where_the_building_block_is_not_is_told_apart(wrong_sine):
+    f = jax.custom_vjp(lambda x: wrong_sine(x))
+    f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
+    report = jaxbp.check_vjp(f, jnp.asarray(X), shapes="keep")
+    assert any(finding.kind == "witness" and not finding.fault for finding in report.findings)
+
+
+def test_iterations_are_differentiated_forwards():
+    def newton(x):
+        step = lambda state: (state[0] + 1, 0.5 * (state[1] + x / state[1]))  # noqa: E731 - a loop's body, in one line
+        return jax.lax.while_loop(lambda state: state[0] < 30, step, (0, x))[1]
+
+    def root(slope):
+        f = jax.custom_vjp(newton)
+        f.defvjp(lambda x: (newton(x),) * 2, lambda y, ct: (ct * slope / y,))
+        return f
+
+    x = np.abs(X) + 0.5
+    limits = {"args[0]": (0.25, 16.0)}
+    report = jaxbp.check_vjp(root(0.5), x, domain=limits)
+    assert report.passed, str(report)
+    assert not jaxbp.check_vjp(root(0.6), x, domain=limits, level="quick").passed
+
+
+def test_lost_digits_are_a_note_and_on_demand_a_fault():
+    x = np.linspace(-5, 30, 36, dtype=np.float32)
+    for f in (jax.nn.sigmoid, jaxbp.sigmoid.rules["textbook"]):
+        report = jaxbp.check_vjp(f, x, level="quick")
+        assert report.passed
+        assert report.findings[0].kind == "precision"
+        assert not jaxbp.check_vjp(f, x, level="quick", precision="error").passed
+    assert not jaxbp.check_vjp(jaxbp.sigmoid, x, level="quick").findings
+
+
+def test_where_float64_cancels_certified_arithmetic_decides():
+    with jax.enable_x64(True):
+        x = np.linspace(20, 60, 41)
+        assert jaxbp.check_vjp(jax.nn.sigmoid, x, level="quick").findings[0].kind == "precision"
+        assert not jaxbp.check_vjp(jaxbp.sigmoid, x, level="quick").findings
