@@ -51,6 +51,12 @@ class Comparison:
         """The same with no other entries wrong than those kept."""
         return dataclasses.replace(self, wrong=self.wrong & keep)
 
+    def like(self, own: np.ndarray) -> np.ndarray:
+        """Where this is what a plain evaluation gives, to a few units, or that gives nothing finite."""
+        plain = own.astype(np.float64)
+        with np.errstate(all="ignore"):
+            return ~np.isfinite(plain) | (np.abs(self.got - plain) <= SAFETY * self.unit * np.abs(plain))
+
     def lost(self, conditioning: np.ndarray) -> "Comparison":
         """The entries that are right as the primal's own arithmetic goes, but have lost digits that it need not lose.
 

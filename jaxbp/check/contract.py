@@ -62,7 +62,8 @@ def linearity(subject: Subject, xs: Sequence[Any]) -> Iterator[Finding]:
             finfo = jnp.finfo(subject.leaves[i].dtype)
             finite = np.isfinite(g) & np.isfinite(h) & (np.abs(g) < float(finfo.max))
             largest = np.max(np.abs(g), initial=0.0, where=finite)
-            off = finite & (np.abs(g - h) > HOMOGENEOUS * (float(finfo.eps) * largest + float(finfo.tiny)))
+            with np.errstate(invalid="ignore"):
+                off = finite & (np.abs(g - h) > HOMOGENEOUS * (float(finfo.eps) * largest + float(finfo.tiny)))
             if off.any():
                 index = tuple(int(k) for k in np.argwhere(off)[0])
                 name = subject.names[i]

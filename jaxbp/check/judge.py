@@ -84,9 +84,9 @@ class Judge:
         noisy = results(reference.noisy(*call.xs))
         found = [compare(g, e, s) for g, e, s in zip(got, expected, noisy, strict=True)]
         if any(c.wrong.any() for c in found):
-            # Where the primal, differentiated in its own dtype, has no finite answer, none is asked for.
+            # No better answer is asked for than the primal, differentiated in its own dtype, has: it may overflow.
             own = results(reference.own(call.xs))
-            found = [c.where(np.isfinite(o.astype(np.float64))) for c, o in zip(found, own, strict=True)]
+            found = [c.where(~c.like(o)) for c, o in zip(found, own, strict=True)]
         return named(found)
 
     def _infinities(self, call: Call, values: Mapping[str, Comparison]) -> Iterator[Finding]:
@@ -188,15 +188,13 @@ class Judge:
     def _precision(self, name: str, lost: Comparison, likeness: str, where: str) -> Finding:
         index = lost.worst
         got, expected = float(lost.got[index]), float(lost.expected[index])
-        with np.errstate(all="ignore"):
-            error = abs(got - expected) / abs(expected)
-            bits = max(0, int(-np.log2(error))) if error else 0
+        off = abs(got - expected) / abs(expected) if expected else 1.0
+        bits, all_bits = max(0, int(-np.log2(off))) if np.isfinite(off) else 0, int(-np.log2(lost.unit))
         entries = (int(lost.wrong.sum()), lost.wrong.size)
         text = (
             f"The cotangent of {name} has lost digits in {entries[0]:,} of {entries[1]:,} entries that another formula "
-            f"could keep; the worst, {list(index)}, is {got:.6g} and should be {expected:.6g}: {bits} of "
-            f"{int(-np.log2(lost.unit))} bits are right ({where})."
-            + (f" It looks like: {likeness}." if likeness else "")
+            f"could keep; the worst, {list(index)}, is {got:.6g} and should be {expected:.6g}: {bits} of {all_bits} "
+            f"bits are right ({where})." + (f" It looks like: {likeness}." if likeness else "")
         )
         size = float(lost.error[index])
         fault = "precision" in self.strict

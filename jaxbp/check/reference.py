@@ -1,5 +1,6 @@
 """What a VJP should be: the primal's derivative in float64, and how far rounding may take one from it."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -49,13 +50,11 @@ def _differentiated(primal: ClosedJaxpr) -> ClosedJaxpr:
     """The jaxpr of value and VJP, column by column where only forward mode knows a rule, as for while loops."""
     try:
         return vjp(primal)
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except Exception as error:  # Whatever a primitive's own rules raise.
         entries = sum(aval.size for aval in primal.in_avals if is_float(aval.dtype))
         if entries <= COLUMNS:
-            try:
+            with contextlib.suppress(Exception):
                 return vjp_by_columns(primal)
-            except (ValueError, NotImplementedError, TypeError):
-                pass
         raise UsageError(
             "The function without its custom rules cannot be differentiated by JAX, so there is nothing to compare "
             f"with: {summary(error)}"
@@ -69,7 +68,10 @@ class Reference:
         self.subject = subject
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in subject.leaves]
         # Traced here, where its dtypes are the function's own: with x64 on `jnp.zeros(3)` is another function.
-        self.primal: ClosedJaxpr = trace(subject.flat, structs)[0]
+        try:
+            self.primal: ClosedJaxpr = trace(subject.flat, structs)[0]
+        except Exception as error:  # It could be traced with its rules, so that this is about taking them out.
+            raise UsageError(f"The function's custom rules cannot be taken out of it: {summary(error)}") from error
         #: The jaxpr of value and VJP of the primal, all custom rules stripped, in the function's own dtypes.
         self.program: ClosedJaxpr = _differentiated(self.primal)
 

@@ -138,7 +138,10 @@ def error_size(eqn: Any, values: list[Any], out: Any, dtype: Any, apply: Callabl
         return magnitude * (unit(dtype) * WORST_UNITS.get(name, 1)) + lost + absolute
     # XLA adds up in blocks: errors grow like the depth of a tree, times the sum of magnitudes.
     magnitudes = [jnp.abs(x) if is_inexact(x.dtype) else x for x in values]
-    return jnp.abs(apply(eqn, magnitudes)) * (unit(dtype) * (1 + math.log2(max(1, terms(eqn)))))
+    total, n = jnp.abs(apply(eqn, magnitudes)), max(1, terms(eqn))
+    # Each product may be flushed to 0.
+    lost = jnp.minimum(total, n * float(jnp.finfo(dtype).tiny))
+    return total * (unit(dtype) * (1 + math.log2(n))) + lost
 
 
 def _spectrum_size(eqn: Any, x: Any) -> Any:

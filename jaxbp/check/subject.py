@@ -167,4 +167,5 @@ def make_subject(f: Callable[..., Any], args: Sequence[Any]) -> Subject:
 
 def summary(error: Exception) -> str:
     """An exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    text = " ".join(str(error).split())[:400]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

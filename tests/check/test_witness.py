@@ -97,3 +97,25 @@ def test_where_float64_cancels_certified_arithmetic_decides():
         x = np.linspace(20, 60, 41)
         assert jaxbp.check_vjp(jax.nn.sigmoid, x, level="quick").findings[0].kind == "precision"
         assert not jaxbp.check_vjp(jaxbp.sigmoid, x, level="quick").findings
+
+
+def test_a_solver_that_is_constant_piece_by_piece_has_the_slope_of_its_values():
+    def bisected(x):  # The root of y^3 = x.
+        def halve(i, ends):
+            low, high = ends
+            middle = (low + high) / 2
+            return jnp.where(middle**3 < x, middle, low), jnp.where(middle**3 < x, high, middle)
+
+        return jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(x), jnp.full_like(x, 4)))[0]
+
+    def solver(factor):
+        f = jax.custom_vjp(bisected)
+        f.defvjp(lambda x: (bisected(x),) * 2, lambda y, ct: (factor * ct / y**2,))
+        return f
+
+    x = np.abs(X) + 0.5
+    for level in ("quick", "standard"):
+        report = jaxbp.check_vjp(solver(1 / 3), x, level=level, shapes="keep", domain={"args[0]": (0.5, 30.0)})
+        assert report.passed, str(report)
+        assert any(finding.kind == "witness" for finding in report.findings)
+    assert not jaxbp.check_vjp(solver(1 / 2), x, level="quick", domain={"args[0]": (0.5, 30.0)}).passed
