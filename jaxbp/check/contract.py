@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxbp.check.findings import Finding
-from jaxbp.check.subject import Subject
+from jaxbp.check.subject import Subject, told_apart
 from jaxbp.jaxprs import is_float
 
 #: How far a cotangent may be from that of twice the incoming one, in unit roundoffs of the largest entry: doubling is
@@ -88,7 +88,8 @@ def residuals(subject: Subject) -> Iterator[tuple[str, int]]:
 
         return jax.tree.leaves(jax.vjp(of_floats, *(leaves[i] for i in subject.floats))[1])
 
-    jaxpr = jax.make_jaxpr(kept)(*subject.leaves).jaxpr
+    with told_apart():
+        jaxpr = jax.make_jaxpr(kept)(*subject.leaves).jaxpr
     variables = (v for v in jaxpr.outvars if not isinstance(v, Literal))
     for v in dict.fromkeys(v for v in variables if v not in jaxpr.invars):
         yield f"{v.aval.dtype}{list(v.aval.shape)}", v.aval.size * v.aval.dtype.itemsize

@@ -16,15 +16,13 @@ from jaxbp.check.findings import CheckReport, Finding
 from jaxbp.check.judge import Call, Judge, gradient_finding
 from jaxbp.check.reference import Reference
 from jaxbp.check.shapes import other_shapes
-from jaxbp.check.subject import Subject, make_subject, summary
+from jaxbp.check.subject import RuleRaisedError, Subject, make_subject, summary
 from jaxbp.check.transforms import Run, SecondOrder, transforms
 from jaxbp.check.trials import Trial, cotangents, trials
 from jaxbp.check.witness import slopes
 from jaxbp.errors import UsageError, unknown_name
 
 LEVELS = ("quick", "standard", "thorough")
-#: What a rule of anybody's may raise; what it is, is told.
-RAISED = (Exception,)
 NO_DOMAIN: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
@@ -90,10 +88,8 @@ class Checker:
                 witnessed = list(self._witnessed(seed))
                 findings = [*_believing(witnessed, findings), *witnessed]
             kept = tuple(residuals(self.subject))
-        except UsageError:
-            raise
-        except RAISED as error:
-            findings.append(Finding("contract", "args", f"The rule raises {summary(error)}"))
+        except RuleRaisedError as error:
+            findings.append(Finding("contract", "args", f"The rule raises {error}"))
             kept = ()
         return CheckReport(
             getattr(self.subject.f, "__name__", repr(self.subject.f)),
@@ -126,7 +122,7 @@ class Checker:
         """Whether the function itself can be transformed so."""
         try:
             dict(transforms(self.reference.stripped, self.level))[name](*xs)
-        except RAISED:
+        except Exception:
             return False
         return True
 
@@ -142,9 +138,9 @@ class Checker:
             xs = _arrays(call.trial, call.cts)
             try:
                 outs, grads = run(*xs)
-            except RAISED as error:
+            except Exception as error:
                 if self._runs_without_rules(name, xs):
-                    yield Finding("transform", "args", f"Under {name} it raises {summary(error)}", inputs=where)
+                    yield Finding("transform", "args", f"Under {name} it raises {_told(error)}", inputs=where)
                 continue
             yield from gradient_types(self.subject, grads, where)
             found = list(judge.judge(Call(call.trial, call.cts, where), outs, grads))
@@ -160,9 +156,9 @@ class Checker:
             there = Judge(reference, judge.strict, seed)
             try:
                 outs, grads = subject.jitted(*_arrays(call.trial, cts))
-            except RAISED as error:
+            except RuleRaisedError as error:
                 if reference.runs(call.xs):
-                    text = f"{name.capitalize()}, the rule raises {summary(error)} The function itself does not."
+                    text = f"{name.capitalize()}, the rule raises {error} The function itself does not."
                     yield Finding("contract", "args", text, inputs=call.where, fault=False)
                 continue
             yield from there.judge(call, outs, grads)
@@ -175,8 +171,8 @@ class Checker:
             return
         try:
             comparisons = self.second_order(cts, seed)
-        except RAISED as error:
-            text = f"The second derivative raises {summary(error)}"
+        except Exception as error:
+            text = f"The second derivative raises {_told(error)}"
             yield Finding("transform", "args", text, inputs="second derivative", fault=False)
             return
         for i, found in zip(subject.floats, comparisons, strict=True):
@@ -249,6 +245,10 @@ def check_vjp(
     """
     options = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level}
     return Checker(f, *args, inputs=inputs, cotangents=cotangents, domain=domain, **options).run(seed)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, RuleRaisedError) else summary(error)
 
 
 def _believing(witnessed: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 """What is checked: a function of pytrees as one of flat real arrays, with its value and VJP as JAX gives them."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,21 @@ from jaxbp.errors import UsageError
 from jaxbp.jaxprs import is_float
 
 Leaves = tuple[np.ndarray, ...]
+
+
+class RuleRaisedError(Exception):
+    """The function or its rule raised; nothing that the checker itself does."""
+
+
+@contextlib.contextmanager
+def told_apart() -> Iterator[None]:
+    """Within it whatever is raised becomes a `RuleRaisedError`."""
+    try:
+        yield
+    except RuleRaisedError:
+        raise
+    except Exception as error:
+        raise RuleRaisedError(summary(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +132,9 @@ class Subject:
             outs = self.flat(*inputs)
             return [outs[i] for i in self.float_outs], outs
 
-        _, pull, outs = jax.vjp(of_floats, *(leaves[i] for i in self.floats), has_aux=True)
-        return outs, list(pull(list(cts)))
+        with told_apart():
+            _, pull, outs = jax.vjp(of_floats, *(leaves[i] for i in self.floats), has_aux=True)
+            return outs, list(pull(list(cts)))
 
     @functools.cached_property
     def plain(self) -> Callable[..., list[Any]]:
@@ -127,7 +144,13 @@ class Subject:
     @functools.cached_property
     def jitted(self) -> Callable[..., tuple[list[Any], list[Any]]]:
         """`value_and_vjp`, compiled."""
-        return jax.jit(self.value_and_vjp)
+        compiled = jax.jit(self.value_and_vjp)
+
+        def run(*xs: Any) -> tuple[list[Any], list[Any]]:
+            with told_apart():
+                return jax.block_until_ready(compiled(*xs))
+
+        return run
 
 
 def _real_parts(x: Any) -> tuple[Any, ...]:
