@@ -1,27 +1,22 @@
-"""The command line: the only place that prints."""
+"""The command line; it alone prints, with `terminal`."""
 
-import ast
-import contextlib
 import dataclasses
 import json
-import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.accuracy.yardstick import certify
 from jaxbp.check.load import load_function, make_argument
 from jaxbp.check.run import check_vjp
+from jaxbp.check.selftest import checkers, corpora
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
@@ -33,18 +28,16 @@ from jaxbp.report.census import RECORD, summarize_census, write_census
 from jaxbp.report.census import overview as census_overview
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
+from jaxbp.report.selftest import mistakes, record_selftest, summary_frame
+from jaxbp.report.selftest import overview as selftest_overview
+from jaxbp.terminal import err, interrupts, interval, names, options_of, out, print_table, progress
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Hand-written JAX gradients against autodiff, differences and NumPy: accuracy and speed.",
 )
-#: Where the output is no terminal, tables keep their rows whole.
-out = Console(width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True)
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 
@@ -55,6 +48,21 @@ def main() -> None:
     except (UsageError, ResultsError, MissingExtraError) as error:
         err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"jaxbp {version('jaxbp')}, jax {version('jax')}, numpy {version('numpy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which versions these are.")
+    ] = False,
+) -> None:
+    """Hand-written JAX gradients against autodiff, differences and NumPy: accuracy and speed."""
 
 
 @app.command()
@@ -81,7 +89,7 @@ def ops(as_json: Json = False) -> None:
         stated = (accuracy and "{:g}/{:g}".format(*accuracy["float32"]) for accuracy in row.pop("accuracy").values())
         row["stated ULP"] = ", ".join(text or "none" for text in stated)
     order = ("op", "arguments", "rules", "stated ULP", "cases", "formula")
-    _print_table([{name: row[name] for name in order} for row in rows])
+    print_table([{name: row[name] for name in order} for row in rows])
 
 
 @app.command()
@@ -125,9 +133,9 @@ def bench(
         folder, tasks = resume, plan(**_request_of(resume))
     else:
         level = "quick" if quick else "full" if full else "standard"
-        if not _names(dtypes):
+        if not names(dtypes):
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
-        request = {"ops": _names(ops), "dtypes": _names(dtypes), "cases": _names(cases), "level": level}
+        request = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
         tasks = plan(**request)
         facts, started = _machine_facts(), now()
         folder = out_folder / facts["name"] / f"{started.replace(':', '')}-{level}"
@@ -136,13 +144,13 @@ def bench(
     todo = remaining(tasks, read_journal(folder)) if resume else tasks
     interrupted = False
     try:
-        with _progress(len(todo)) as advance, _interrupts() as check:
+        with progress(len(todo)) as advance, interrupts() as check:
 
-            def progress(task: Task) -> None:
+            def tell(task: Task) -> None:
                 check()
                 advance(f"{task.op} {task.case} {task.dtype} {task.owner}")
 
-            run_tasks(todo, journal, progress=progress)
+            run_tasks(todo, journal, progress=tell)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -177,7 +185,7 @@ def census(
 
     Ops of two arguments: every pair of bf16. Where there are too many, f64 and pairs of f32, millions of samples.
     """
-    whole = plan_census(find_op(op), find_dtype(dtype), tuple(_names(rule)), **_options(options))
+    whole = plan_census(find_op(op), find_dtype(dtype), tuple(names(rule)), **options_of(options))
     machine = {**describe_machine(), "started": now()}
     head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
     folder = out_folder / "census" / whole.name
@@ -185,7 +193,7 @@ def census(
     journal = Journal(folder, anew=not chunks)
     if not chunks:
         journal.append(head)
-    with _progress(whole.chunks - len(chunks)) as advance:
+    with progress(whole.chunks - len(chunks)) as advance:
         for chunk, rows in sweep(whole, skip=chunks):
             advance(f"{whole.op} {whole.dtype}")
             chunks[chunk] = rows
@@ -194,7 +202,7 @@ def census(
     rows = [row for chunk in sorted(chunks) for row in chunks[chunk]]
     yardstick = certify(whole.declaration, whole.dtype, dict(whole.options)) if whole.dtype != "float64" else {}
     path = write_census(folder, whole, machine, rows, yardstick)
-    _print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
+    print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -216,20 +224,62 @@ def check(
         list[str] | None, typer.Option(help="Where an argument may lie, as 0=0.1:5 for the first; may be repeated.")
     ] = None,
     kinks: Annotated[str, typer.Option(help="report, or error to insist on JAX's convention.")] = "report",
+    precision: Annotated[str, typer.Option(help="report lost digits, or take them for an error.")] = "report",
+    shapes: Annotated[str, typer.Option(help="vary them, where the function admits it, or keep them.")] = "vary",
     seed: Annotated[int, typer.Option(help="Of the arguments and cotangents.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""
     rng = np.random.default_rng(seed)
     with jax.enable_x64(any("64[" in spec for spec in specs)):
-        args = [make_argument(spec, rng) for spec in specs]
-        limits = dict(_interval(text) for text in domain or [])
-        found = check_vjp(load_function(target), *args, domain=limits, kinks=kinks, level=level, seed=seed)
+        limits = dict(interval(text) for text in domain or [])
+        args = [make_argument(spec, rng, limits.get(f"args[{i}]")) for i, spec in enumerate(specs)]
+        ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
+        found = check_vjp(load_function(target), *args, domain=limits, **ways)
     if as_json:
         print(found.to_json())
     else:
         out.print(str(found), markup=False, highlight=False, soft_wrap=True)
     sys.exit(0 if found.passed else 1)
+
+
+@app.command()
+def selftest(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds each function is checked with.")] = 1,
+    rivals: Annotated[bool, typer.Option(help="Run check_grads and gradcheck beside ours.")] = True,
+    only: Annotated[str, typer.Option(help="The functions whose name contains this; kept only with --out.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Processes; one per core by default.")] = 0,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all results.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the corpora of wrong and right rules, and write what was found into OUT/selftest/<machine>/.
+
+    Exit status 1 says that ours missed a wrong rule, accused a right one or could not be run. Goes on where it was
+    stopped.
+    """
+    items = [item for item in corpora() if only in item.name]
+    if not items:
+        raise UsageError(f"--only says {only!r}, which is in the name of no function of the corpora.")
+    with tempfile.TemporaryDirectory() as scratch:
+        results = out_folder or Path(scratch if only else "results")
+        asked = {"seeds": seeds, "workers": workers or describe_machine()["cores"], "progress": progress}
+        try:
+            report, outcomes = record_selftest(results, items, checkers(others=rivals), **asked)
+        except KeyboardInterrupt:
+            err.print("Stopped early; the same command goes on." if out_folder or not only else "Stopped early.")
+            sys.exit(130)
+    table, mistaken = selftest_overview(summary_frame(outcomes)).to_dict("records"), mistakes(outcomes)
+    if as_json:
+        print(json.dumps({"summary": table, "mistakes": json.loads(mistaken.to_json(orient="records"))}, indent=2))
+    else:
+        print_table(table)
+        for row in mistaken.to_dict("records"):
+            out.print(
+                f"{row['item']}: called wrong {row['flagged']} of {row['seeds']} times. {row['said']}", markup=False
+            )
+        if out_folder or not only:
+            out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(1 if len(mistaken) else 0)
 
 
 @app.command()
@@ -262,36 +312,9 @@ def _request_of(folder: Path) -> dict[str, Any]:
     return machine["request"]
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def _stated(bound: BoundRule) -> dict[str, tuple[float, float]] | None:
     """The accuracy that a rule states, by dtype."""
     return bound.rule.accuracy and dataclasses.asdict(bound.rule.accuracy)
-
-
-def _interval(text: str) -> tuple[str, tuple[float, float]]:
-    """`0=0.1:5` as the name of the first argument and an interval."""
-    match = re.fullmatch(r"(\d+)=([^:]*):([^:]*)", text)
-    try:
-        assert match
-        low, high = float(match[2] or "-inf"), float(match[3] or "inf")
-    except (AssertionError, ValueError):
-        raise UsageError(f"--domain says {text!r}; give ARGUMENT=LOW:HIGH, such as 0=0.1:5 or 1=0:.") from None
-    return f"args[{match[1]}]", (low, high)
-
-
-def _options(text: str) -> dict[str, Any]:
-    """`a=1,b=False` as keyword arguments; the values are Python's."""
-    options = {}
-    for part in _names(text):
-        name, _, value = part.partition("=")
-        try:
-            options[name.strip()] = ast.literal_eval(value.strip())
-        except (SyntaxError, ValueError):
-            raise UsageError(f"--options says {part!r}; give name=value with a Python value, such as False.") from None
-    return options
 
 
 def _machine_facts() -> dict[str, Any]:
@@ -299,73 +322,15 @@ def _machine_facts() -> dict[str, Any]:
     return {**describe_machine(), "noise": {**dataclasses.asdict(noise), "verdict": noise.verdict}}
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C raise as ever, and again in the check that is handed out: callbacks of JAX may swallow the first."""
-    hit = False
-
-    def remember(signum: int, frame: Any) -> None:
-        nonlocal hit
-        hit = True
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if hit:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar with the time left on a terminal, about twenty plain lines elsewhere; told of each step's name."""
-    if not err.is_terminal:
-        done = 0
-
-        def line(name: str) -> None:
-            nonlocal done
-            if done % max(1, total // 20) == 0:
-                print(f"{done}/{total} {name}", file=sys.stderr, flush=True)
-            done += 1
-
-        yield line
-        return
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        handle = bar.add_task("starting", total=total)
-        started = False
-
-        def advance(name: str) -> None:
-            nonlocal started
-            bar.update(handle, description=name, advance=int(started))
-            started = True
-
-        yield advance
-
-
 def _print_summary(run: Run) -> None:
     """The table that a run ends with: the default rules against autodiff at the largest case."""
     for dtype in tables.unique(run.summary["dtype"]):
         frame = tables.overview(run.summary, run.accuracy, dtype)
         out.print(f"{dtype}: default rules against autodiff, at each op's largest case", style="bold", highlight=False)
-        _print_table(frame.to_dict("records"))
+        print_table(frame.to_dict("records"))
     failed = tables.failures(run.summary)
     for _, row in failed.iterrows():
         err.print(f"failed: {row['op']} {row['case']} {row['dtype']} {row['engine']}: {row['reason']}", markup=False)
-
-
-def _print_table(rows: list[dict[Any, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0] if rows else ():
-        table.add_column(str(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
-    out.print(table)
-    out.print()
 
 
 if __name__ == "__main__":

@@ -188,3 +188,10 @@ def test_no_dtype_at_all_is_told(run, tmp_path):
     result = run("bench", "--dtypes", ",", "--out", tmp_path)
     assert result.code == 2
     assert "--dtypes names no dtype" in result.err
+
+
+def test_the_version_names_what_results_depend_on(run):
+    result = run("--version")
+    assert result.code == 0
+    assert result.out.startswith("jaxbp ")
+    assert "jax " in result.out

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from jaxbp import cli
+from jaxbp import cli, terminal
 from jaxbp.measure import sweep
 from jaxbp.measure.machine import Noise
 from jaxbp.measure.plan import Task, plan
@@ -181,7 +181,7 @@ def test_a_stopped_run_says_so_and_a_finished_one_does_not(run, in_process, tmp_
 
 
 def test_a_swallowed_interrupt_is_raised_again():
-    with cli._interrupts() as check:
+    with terminal.interrupts() as check:
         check()
         with pytest.raises(KeyboardInterrupt):  # Swallowed here, as a callback of JAX does.
             signal.raise_signal(signal.SIGINT)

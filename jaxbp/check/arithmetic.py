@@ -108,7 +108,7 @@ def _bound(eqn: Any, values: list[Any]) -> list[Any]:
             kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
             return [SCATTERS[name](*values, **{key: params[key] for key in kept})]
         found = eqn.primitive.bind(*values, **params)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError, LookupError) as error:
         raise UsageError(
             f"The function uses {name}{_at(eqn)}, which cannot be evaluated in float64 "
             f"({' '.join(str(error).split())[:120]}); check the parts of it that do not."
@@ -207,4 +207,30 @@ def _linear_solve(eqn: Any, values: list[Any], rounding: Rounding | None) -> lis
     return evaluate(eqn.params["jaxprs"].solve, (*values[before : before + n], *right_sides), rounding)
 
 
-CONTROL = {"cond": _cond, "scan": _scan, "while": _while, "custom_linear_solve": _linear_solve}
+def _linear_call(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
+    return evaluate(eqn.params["callee"], values, rounding)
+
+
+def _shard_map(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
+    """What one device does, where there is but one."""
+    if eqn.params["mesh"].size != 1:
+        raise UsageError(
+            f"The function is split over several devices (shard_map{_at(eqn)}); check it on a mesh of one."
+        )
+    return evaluate(closed_jaxpr(eqn.params["jaxpr"]), values, rounding)
+
+
+def _alone(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
+    """A sum over devices, of which there is one."""
+    return values
+
+
+CONTROL = {
+    "cond": _cond,
+    "scan": _scan,
+    "while": _while,
+    "custom_linear_solve": _linear_solve,
+    "linear_call": _linear_call,
+    "shard_map": _shard_map,
+    **dict.fromkeys(("psum", "psum2", "psum_invariant", "pmax", "pmin", "pbroadcast", "pvary", "pcast"), _alone),
+}

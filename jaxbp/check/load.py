@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.check.trials import within
 from jaxbp.errors import UsageError, unknown_name
 
 DTYPES = {
@@ -70,8 +71,10 @@ def _module(where: str) -> Any:
     return module
 
 
-def make_argument(spec: str, rng: np.random.Generator) -> Any:
+def make_argument(spec: str, rng: np.random.Generator, limits: tuple[float, float] | None = None) -> Any:
     """An argument as its spec says: `f32[64,128]` normal numbers, `i32[64]<10` whole ones, `bool[3]`, or a number.
+
+    Floats that are drawn lie within `limits`.
 
     >>> make_argument("i32[2,3]<10", np.random.default_rng(0)).shape, make_argument("0.5", np.random.default_rng(0))
     ((2, 3), 0.5)
@@ -99,4 +102,4 @@ def make_argument(spec: str, rng: np.random.Generator) -> Any:
         return np.asarray(rng.integers(0, int(match["limit"] or 2), shape)).astype(dtype)
     if match["limit"]:
         raise UsageError(f"{spec!r} has a limit, which is for whole numbers; use --domain for floats.")
-    return np.asarray(rng.normal(size=shape)).astype(dtype)
+    return within(np.asarray(rng.normal(size=shape)).astype(dtype), limits)

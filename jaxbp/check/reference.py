@@ -113,7 +113,7 @@ class Reference:
         A backward-stable evaluation is off by no more than a few times that.
         """
         rng = np.random.default_rng(seed)
-        here = self.truth(*xs)
+        here = [x.astype(np.float64) for x in self.truth(*xs)]
         spread = [np.zeros(x.shape) for x in here]
         with np.errstate(all="ignore"):
             for _ in range(BESIDE):

@@ -368,7 +368,9 @@ def _numpy_erf_slope(x):
 
 def gelu_exact(x, *, approximate=True):
     if approximate:
-        return x * jax.nn.sigmoid(jnp.sqrt(2 / jnp.arctan(1.0)) * (x + 44715 * (x * x * x) / 1000000))
+        # 0.044715 = 165/1000 (256 + 15)/1000: whole numbers that are exact in every dtype.
+        cube = 165 * (x * x * x) / 1000
+        return x * jax.nn.sigmoid(jnp.sqrt(2 / jnp.arctan(1.0)) * (x + (256 * cube + 15 * cube) / 1000))
     return x * lax.erfc(-x / jnp.sqrt(2.0)) / 2
 
 
