@@ -246,7 +246,9 @@ def check(
 @app.command()
 def selftest(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds each function is checked with.")] = 1,
-    rivals: Annotated[bool, typer.Option(help="Run check_grads and gradcheck beside ours.")] = True,
+    rivals_every: Annotated[
+        int, typer.Option(min=0, help="check_grads and gradcheck judge every so manieth function; 0: none.")
+    ] = 1,
     only: Annotated[str, typer.Option(help="The functions whose name contains this; kept only with --out.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Processes; one per core by default.")] = 0,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all results.")] = None,
@@ -263,8 +265,9 @@ def selftest(
     with tempfile.TemporaryDirectory() as scratch:
         results = out_folder or Path(scratch if only else "results")
         asked = {"seeds": seeds, "workers": workers or describe_machine()["cores"], "progress": progress}
+        asked |= {"every": max(1, rivals_every)}
         try:
-            report, outcomes = record_selftest(results, items, checkers(others=rivals), **asked)
+            report, outcomes = record_selftest(results, items, checkers(others=rivals_every > 0), **asked)
         except KeyboardInterrupt:
             err.print("Stopped early; the same command goes on." if out_folder or not only else "Stopped early.")
             sys.exit(130)

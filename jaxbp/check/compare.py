@@ -57,6 +57,17 @@ class Comparison:
         with np.errstate(all="ignore"):
             return ~np.isfinite(plain) | (np.abs(self.got - plain) <= SAFETY * self.unit * np.abs(plain))
 
+    def of_another_order(self) -> np.ndarray:
+        """Where an error is what another order of the same sums, or a sum that was rounded and kept, may cost.
+
+        Rounding of the largest entry, or a few bits of its own: such digits are lost, which is told, but not wrong.
+        """
+        finite = np.isfinite(self.expected)
+        largest = np.max(np.abs(self.expected), initial=0.0, where=finite)
+        with np.errstate(invalid="ignore"):
+            allowed = self.unit * (SAFETY * largest + LOST * np.abs(self.expected))
+            return np.abs(self.got - self.expected) <= allowed
+
     def lost(self, conditioning: np.ndarray) -> "Comparison":
         """The entries that are right as the primal's own arithmetic goes, but have lost digits that it need not lose.
 
@@ -75,13 +86,20 @@ class Comparison:
         return float(jnp.finfo(next(narrow)).tiny)
 
 
-def compare(got: np.ndarray, expected: np.ndarray, noisy: np.ndarray | None = None) -> Comparison:
-    """Compare an output with its truth, allowing for each entry what noisy evaluations of it lose, or a few units."""
+def compare(
+    got: np.ndarray, expected: np.ndarray, noisy: np.ndarray | None = None, moved: np.ndarray | float = 0.0
+) -> Comparison:
+    """Compare an output with its truth.
+
+    Allowed are for each entry a few units, what noisy evaluations of it lose, and how far it has `moved` with the last
+    bits of the inputs: a backward-stable evaluation is off by that.
+    """
     finfo, roundoff = jnp.finfo(got.dtype), unit(got.dtype)
     with np.errstate(all="ignore"):
         actual = got.astype(np.float64)
         spread = np.zeros(expected.shape) if noisy is None else np.max(np.abs(noisy - expected), axis=0, initial=0.0)
-        allowed = SAFETY * (spread + roundoff * np.abs(expected)) + float(finfo.tiny)
+        known = np.maximum(spread, moved)
+        allowed = SAFETY * (known + roundoff * np.abs(expected)) + float(finfo.tiny)
         # Where even the truth is no number, or beyond the dtype, or one that noise turns into no number, all is right.
         no_answer = ~np.isfinite(expected) | ~np.isfinite(allowed)
         no_answer |= np.abs(expected) + allowed > float(finfo.max)

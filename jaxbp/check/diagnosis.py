@@ -89,6 +89,11 @@ def looks_like(
     return next(filter(None, explanations), case.where).lstrip(" ,")
 
 
+def place_of(name: str, found: Comparison, others: Mapping[str, Comparison], leaves: Mapping[str, np.ndarray]) -> str:
+    """Which entries are wrong, in words."""
+    return Case(name, found, others, leaves, ()).where.lstrip(" ,")
+
+
 def _no_number(case: Case) -> str:
     wrong = case.got[case.wrong]
     if np.isnan(wrong).any():
@@ -107,6 +112,17 @@ def _mask_ignored(case: Case) -> str:
     alive = case.matters & ~case.wrong
     if alive.any() and not case.expected[case.wrong].any():
         return "a mask is ignored: not 0 where it should be" + case.where
+    got, expected = case.got[case.wrong] != 0, case.expected[case.wrong] != 0
+    if alive.any() and got.any() and expected.any() and not (got & expected).any():
+        return "another mask is applied: 0 where it should not be, and not 0 where it should"
+    return ""
+
+
+def _output_dropped(case: Case) -> str:
+    """Nothing at all comes back from the one output that has a cotangent."""
+    alive = [i for i, ct in enumerate(case.cts) if ct.any()]
+    if len(case.cts) > 1 and len(alive) == 1 and not any(c.got.any() for c in case.others.values()):
+        return f"the cotangent of output {alive[0]} is dropped"
     return ""
 
 
@@ -187,7 +203,22 @@ def _named_factor(factor: float, lengths: set[int]) -> str:
             return f"1/{n} of it: averaged over {n} entries where it should be summed, or the reverse"
         if abs(factor / n - 1) < CONSTANT:
             return f"{n} times it: summed over {n} entries where it should be averaged, or the reverse"
-    return f"{factor:.4g} times what it should be"
+    # A factor close to 1 needs more digits than four, or is told by how far it is off.
+    shown = next((text for text in (f"{factor:.4g}", f"{factor:.6g}") if text != "1"), f"1 + {factor - 1:.2g}")
+    return f"{shown} times what it should be"
+
+
+def _clipped(case: Case) -> str:
+    """Cut off at one magnitude, in place of larger ones."""
+    got, wrong = np.abs(case.got), case.wrong
+    if wrong.sum() < 3 or not np.isfinite(got).all():
+        return ""
+    limit = float(got[wrong].max())
+    same = np.all(np.abs(got[wrong] - limit) <= CONSTANT**2 * limit) and np.all(got <= limit * (1 + CONSTANT))
+    expected = case.expected[wrong]
+    larger = np.all(case.got[wrong] * expected > 0) and np.all(np.abs(expected) > limit)
+    larger &= np.ptp(np.abs(expected)) > CONSTANT * limit
+    return f"clipped at {limit:.4g}" if same and larger and limit > 0 else ""
 
 
 def _cotangent(case: Case) -> str:
@@ -263,10 +294,12 @@ def _same_for_all(case: Case) -> str:
 EXPLANATIONS: tuple[Callable[[Case], str], ...] = (
     _no_number,
     _cotangent_ignored,
+    _output_dropped,
     _zero,
     _mask_ignored,
     _missing_sum,
     _sign,
+    _clipped,
     _one_cotangent,
     _factor,
     _cotangent,
@@ -334,11 +367,26 @@ def _tied(case: Case, wide: np.ndarray) -> str:
         same = wide == leaf.astype(np.float64)
         if same[case.wrong].all() and not (same & case.matters & ~case.wrong).any():
             return f", wrong at ties with {other}"
-    _, inverse, counts = np.unique(wide, return_inverse=True, return_counts=True)
-    again = counts[inverse.reshape(wide.shape)] > 1
-    if again[case.wrong].all() and not again.all():
-        return ", wrong at ties"
+    right = case.matters & ~case.wrong
+    for again in (_again(wide.reshape(1, -1)).reshape(wide.shape), *(_along(i, wide) for i in range(wide.ndim))):
+        if again[case.wrong].all() and not again.all() and not again[right].all():
+            return ", wrong at ties"
     return ""
+
+
+def _again(rows: np.ndarray) -> np.ndarray:
+    """Which entries are met more than once in their row."""
+    again = np.zeros(rows.shape, bool)
+    for row, found in zip(rows, again, strict=True):
+        _, inverse, counts = np.unique(row, return_inverse=True, return_counts=True)
+        found[...] = counts[inverse.reshape(-1)] > 1
+    return again
+
+
+def _along(axis: int, x: np.ndarray) -> np.ndarray:
+    """Which entries are met more than once along an axis."""
+    moved = np.moveaxis(x, axis, -1)
+    return np.moveaxis(_again(moved.reshape(-1, moved.shape[-1])).reshape(moved.shape), -1, axis)
 
 
 def _beyond(wide: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> str:

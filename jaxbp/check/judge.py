@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxbp.check.compare import Comparison, compare
-from jaxbp.check.diagnosis import looks_like
+from jaxbp.check.diagnosis import looks_like, place_of
 from jaxbp.check.findings import Finding
 from jaxbp.check.kinks import Sides, sides, uneven_shares
 from jaxbp.check.reference import Reference
@@ -84,9 +84,14 @@ class Judge:
         noisy = results(reference.noisy(*call.xs))
         found = [compare(g, e, s) for g, e, s in zip(got, expected, noisy, strict=True)]
         if any(c.wrong.any() for c in found):
+            moved = results(reference.conditioning(call.xs, self.seed))
+            found = [compare(g, e, s, m) for g, e, s, m in zip(got, expected, noisy, moved, strict=True)]
+        if any(c.wrong.any() for c in found):
             # No better answer is asked for than the primal, differentiated in its own dtype, has: it may overflow.
             own = results(reference.own(call.xs))
             found = [c.where(~c.like(o)) for c, o in zip(found, own, strict=True)]
+            if reference.mixes:
+                found = [c.where(~c.of_another_order()) for c in found]
         return named(found)
 
     def _infinities(self, call: Call, values: Mapping[str, Comparison]) -> Iterator[Finding]:
@@ -167,7 +172,7 @@ class Judge:
         for name, lost in self.lost(call, gradients).items():
             if lost.wrong.any():
                 others = {**gradients, name: lost}
-                yield self._precision(name, lost, looks_like(name, lost, others, leaves, call.cts), call.where)
+                yield self._precision(name, lost, place_of(name, lost, others, leaves), call.where)
 
     def lost(self, call: Call, gradients: Mapping[str, Comparison]) -> dict[str, Comparison]:
         """Entries that are as right as autodiff of the primal goes, but not as right as their conditioning allows."""
@@ -194,7 +199,7 @@ class Judge:
         text = (
             f"The cotangent of {name} has lost digits in {entries[0]:,} of {entries[1]:,} entries that another formula "
             f"could keep; the worst, {list(index)}, is {got:.6g} and should be {expected:.6g}: {bits} of {all_bits} "
-            f"bits are right ({where})." + (f" It looks like: {likeness}." if likeness else "")
+            f"bits are right ({where})." + (f" It is {likeness}." if likeness else "")
         )
         size = float(lost.error[index])
         fault = "precision" in self.strict

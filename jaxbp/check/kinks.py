@@ -10,10 +10,12 @@ from jaxbp.check.reference import Reference
 
 #: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at.
 CLOSE, SIDES = 2.0**-40, 16
+#: What stands for infinity there.
+MASK = 1e30
 #: A jump of the derivative beside an input that is no rounding.
 JUMP = 2.0**-16
 #: Unit roundoffs that a value at a kink may be off from the derivative beside it.
-ROUNDED = 64.0
+ROUNDED = 16.0
 #: The step of directional differences in float64, and how far two of them may differ where there is no kink.
 STEP, STRAIGHT = 2.0**-20, 1e-3
 
@@ -53,9 +55,10 @@ def sides(reference: Reference, xs: Sequence[np.ndarray], seed: int) -> list[Sid
     for _ in range(SIDES):
         moved = list(xs)
         for i in reference.subject.floats:
-            wide = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=0, neginf=0)
+            # A mask of -inf may as well be a huge number; then it has neighbours.
+            wide = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=MASK, neginf=-MASK)
             step = CLOSE * rng.choice([-1.0, 1.0], wide.shape) * rng.uniform(0.5, 1, wide.shape)
-            moved[i] = np.where(np.isinf(xs[i]), xs[i], wide + step * np.where(wide == 0, 1, np.abs(wide)))
+            moved[i] = wide + step * np.where(wide == 0, 1, np.abs(wide))
         for j, g in enumerate(reference.truth(*moved)[n:]):
             low[j], high[j] = np.fmin(low[j], g), np.fmax(high[j], g)
     return [Sides(a, b) for a, b in zip(low, high, strict=True)]
@@ -72,9 +75,9 @@ def uneven_shares(
     """
     subject = reference.subject
     kinks = [side.jump for side in beside]
-    for direction in (lambda x: np.ones_like(x), lambda x: np.where(np.isfinite(x), x, 0)):
+    for direction in (np.ones_like, np.copy):
         moves = [
-            np.where(jump, direction(xs[i].astype(np.float64)), 0)
+            np.where(jump & np.isfinite(xs[i]), direction(xs[i].astype(np.float64)), 0)
             for i, jump in zip(subject.floats, kinks, strict=True)
         ]
         forward, backward = (_slope(reference, xs, moves, sign * STEP) for sign in (1, -1))
@@ -84,7 +87,9 @@ def uneven_shares(
         along = [(g, s, d) for g, s, d in zip(gradients, beside, moves, strict=True) if d.any()]
         got = sum(float(np.sum(g.got * d)) for g, _, d in along)
         # Entries without an answer, and rounding, are no evidence.
-        slack = sum(float(np.sum(g.allowed * np.abs(d), where=d != 0)) for g, _, d in along)
+        slack = sum(
+            float(np.sum((g.allowed + ROUNDED * g.unit * s.largest) * np.abs(d), where=d != 0)) for g, s, d in along
+        )
         largest = sum(float(np.sum(s.largest * np.abs(d), where=d != 0)) for _, s, d in along)
         slope = (forward + backward) / 2
         if abs(got - slope) > slack + STRAIGHT * largest:

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxbp.accuracy.exact_primal import trace, vjp, vjp_by_columns
 from jaxbp.check.arithmetic import evaluate
-from jaxbp.check.rounding import Rounding, unit
+from jaxbp.check.rounding import LINEAR_ALGEBRA, SUMS, Rounding, unit
 from jaxbp.check.subject import PLAIN, Subject, summary
 from jaxbp.errors import UsageError
 from jaxbp.jaxprs import is_float
@@ -24,6 +24,8 @@ NOISY = 10
 BESIDE = 6
 #: Entries of the arguments up to which a Jacobian is computed column by column.
 COLUMNS = 256
+#: Primitives that add up, or solve.
+MIXING = (*SUMS, *LINEAR_ALGEBRA, "fft", "reduce_prod", "cumprod", "cumlogsumexp", "scan", "while")
 #: Evaluations in float64 are short, and take longer to optimize than to run.
 UNOPTIMIZED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -96,9 +98,17 @@ class Reference:
             # The last two are biased, upwards and downwards.
             phases = jnp.asarray([*np.random.default_rng(5).random(NOISY - 2), 0.0, 0.5])
             scatter = jnp.asarray([1.0] * (NOISY - 2) + [0.0, 0.0])
-            return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
+            try:
+                return jax.vmap(one, in_axes=(0, 0, None))(phases, scatter, xs)
+            except NotImplementedError:  # Not everything can be batched.
+                return jax.lax.map(lambda both: one(both[0], both[1], xs), (phases, scatter))
 
         return in_float64(all_phases)
+
+    @functools.cached_property
+    def mixes(self) -> bool:
+        """Whether entries of a cotangent are made of several others', so that rounding goes by the largest of them."""
+        return any(f" {name}[" in str(self.primal) for name in MIXING)
 
     @property
     def stripped(self) -> Subject:

@@ -82,11 +82,12 @@ class Checker:
         judge = Judge(self.reference, self.strict, seed)
         findings: list[Finding] = []
         try:
-            # One by one, so that what was found before a rule raises is told.
-            findings.extend(self._parts(judge, seed))
+            # One by one, so that what was found before a rule raises is told. What overflows is judged, not warned of.
+            with np.errstate(all="ignore"):
+                findings.extend(self._parts(judge, seed))
             if self.level != "quick" or any(f.fault and f.kind == "gradient" for f in findings):
-                witnessed = list(self._witnessed(seed))
-                findings = [*_believing(witnessed, findings), *witnessed]
+                witnessed, decided = self._witnessed(seed)
+                findings = [*self._believing(witnessed, decided, findings), *witnessed]
             kept = tuple(residuals(self.subject))
         except RuleRaisedError as error:
             findings.append(Finding("contract", "args", f"The rule raises {error}"))
@@ -159,7 +160,7 @@ class Checker:
             except RuleRaisedError as error:
                 if reference.runs(call.xs):
                     text = f"{name.capitalize()}, the rule raises {error} The function itself does not."
-                    yield Finding("contract", "args", text, inputs=call.where, fault=False)
+                    yield Finding("contract", "args", text, inputs=call.where)
                 continue
             yield from there.judge(call, outs, grads)
             judge.tried, judge.compared = judge.tried + there.tried, judge.compared + there.compared
@@ -180,21 +181,43 @@ class Checker:
                 likeness = "right at first order only"
                 yield gradient_finding("second order", subject.names[i], found, likeness, "second derivative")
 
-    def _witnessed(self, seed: int) -> Iterator[Finding]:
-        """Where JAX's own derivative of what the function computes is not the slope of its values."""
+    def _witnessed(self, seed: int) -> tuple[list[Finding], set[str]]:
+        """Where JAX's own derivative of what the function computes is not the slope of its values.
+
+        And the arguments of which that could be told.
+        """
         subject = self.subject
         _, cts = next(cotangents(subject, "quick", seed))
         _, grads = subject.jitted(*_arrays(Trial("as given", subject.leaves), cts))
+        found: list[Finding] = []
+        decided: set[str] = set()
         for slope in slopes(self.reference, subject.leaves, cts, seed):
+            name = subject.names[slope.leaf]
+            decided.add(name)
             if slope.disagrees:
-                name = subject.names[slope.leaf]
                 got = float(np.asarray(grads[subject.floats.index(slope.leaf)])[slope.index])
                 right = dataclasses.replace(slope, derivative=got)
                 text = (
                     f"JAX's derivative of what the function computes is {slope.derivative:.6g} for {name}, entry "
                     f"{list(slope.index)}, but its values have the slope {slope.slope:.6g}; the rule gives {got:.6g}."
                 )
-                yield Finding("witness", name, text, slope.index, slope.slope, got, fault=right.disagrees)
+                found.append(Finding("witness", name, text, slope.index, slope.slope, got, fault=right.disagrees))
+        return found, decided
+
+    def _believing(
+        self, witnessed: Sequence[Finding], decided: set[str], findings: Sequence[Finding]
+    ) -> Iterator[Finding]:
+        """Findings that rest on JAX's derivative are notes where the rule has the slope of the values and that has not.
+
+        A bisection, say, is constant piece by piece; a rule by the implicit function theorem is right nevertheless. Of
+        iterations whose values have no clear slope nothing is said.
+        """
+        believed = {finding.argument for finding in witnessed if not finding.fault}
+        if " while[" in str(self.reference.primal):
+            believed |= {name for name in self.subject.names if name not in decided}
+        for finding in findings:
+            rests = finding.kind in ("gradient", "second order") and finding.argument in believed
+            yield dataclasses.replace(finding, fault=finding.fault and not rests)
 
 
 def check_vjp(
@@ -251,17 +274,6 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, RuleRaisedError) else summary(error)
 
 
-def _believing(witnessed: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Finding]:
-    """Findings that rest on JAX's derivative are notes where the rule has the slope of the values, and that has not.
-
-    A bisection, say, is constant piece by piece; a rule by the implicit function theorem is right nevertheless.
-    """
-    right = {finding.argument for finding in witnessed if not finding.fault}
-    for finding in findings:
-        rests = finding.kind in ("gradient", "second order") and finding.argument in right
-        yield dataclasses.replace(finding, fault=finding.fault and not rests)
-
-
 def _arrays(trial: Trial, cts: Sequence[np.ndarray]) -> tuple[jax.Array, ...]:
     """JAX's own arrays, as a rule gets them: NumPy's have no `.at`."""
     return tuple(map(jnp.asarray, (*trial.leaves, *cts)))
@@ -304,5 +316,19 @@ def _most_telling(findings: list[Finding]) -> Iterator[Finding]:
         best = max(
             group, key=lambda f: (f.fault, bool(f.looks_like) and not f.looks_like.startswith("in "), -group.index(f))
         )
+        alone = _circumstance([f.inputs for f in group if f.fault])
+        if alone:
+            likeness = ", ".join(filter(None, (alone, best.looks_like)))
+            best = dataclasses.replace(best, looks_like=likeness, text=f"{best.text} It is {alone}.")
         others = len(group) - 1
         yield dataclasses.replace(best, text=f"{best.text} So it was in {others} other trials.") if others else best
+
+
+def _circumstance(inputs: list[str]) -> str:
+    """What all the trials that show a fault have in common that is no matter of numbers."""
+    if not inputs:
+        return ""
+    if all("with shapes" in text for text in inputs):
+        return "wrong at other shapes alone"
+    under = [text.partition(", under ")[2].partition(" over")[0] for text in inputs]
+    return f"wrong under {under[0]} alone" if under[0] and len(set(under)) == 1 else ""

@@ -32,6 +32,7 @@ def other_shapes(subject: Subject) -> Iterator[tuple[str, Subject]]:
     wanted = {
         "prime": all_at_once(lambda size: _prime(size, sizes)),
         "not square": _unsquared(subject, groups),
+        "of one row": (dict.fromkeys(groups[size], 1) for size in _leading(subject, free)),
         "of size 1": all_at_once(lambda size: 1),
         "empty": (dict.fromkeys(groups[size], 0) for size in free),
     }
@@ -45,6 +46,12 @@ def other_shapes(subject: Subject) -> Iterator[tuple[str, Subject]]:
             yield f"with shapes {kind}, {shown}", other
 
 
+def _leading(subject: Subject, free: list[int]) -> list[int]:
+    """The size of the first axis of the first array that has more than one, if it may change."""
+    first = next((x.shape[0] for x in subject.leaves if x.ndim > 1), None)
+    return [size for size in free if size == first]
+
+
 def _prime(size: int, taken: list[int]) -> int:
     """Another one for each size."""
     free = [p for p in PRIMES if p not in taken] or [29]
@@ -52,7 +59,7 @@ def _prime(size: int, taken: list[int]) -> int:
 
 
 def _unsquared(subject: Subject, groups: Mapping[int, list[Axis]]) -> Iterator[Change]:
-    """One axis of a square leaf longer, alone or with one of another leaf."""
+    """One axis of a square leaf longer, alone or with some of others; or an axis of all leaves but the first."""
     for size, axes in groups.items():
         leaves = [i for i, _ in axes]
         for axis in (a for a in axes if leaves.count(a[0]) > 1):
@@ -62,6 +69,10 @@ def _unsquared(subject: Subject, groups: Mapping[int, list[Axis]]) -> Iterator[C
                 yield {axis: size + 1, other: size + 1}
             for pair in itertools.combinations(others, 2):
                 yield {axis: size + 1, **dict.fromkeys(pair, size + 1)}
+        # As many keys as queries, say, need not be.
+        rest = [a for a in axes if a[0] != axes[0][0]]
+        if rest and len(set(leaves)) == len(leaves):
+            yield dict.fromkeys(rest, size + 1)
 
 
 def _admitted(subject: Subject, change: Change) -> Subject | None:

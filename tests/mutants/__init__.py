@@ -2,13 +2,17 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
+from jaxbp.check.findings import CheckReport
 from jaxbp.check.run import check_vjp
 from tests.mutants import handwritten, hard, operators
-from tests.mutants.hard import Right
 from tests.mutants.mutant import Mutant
+from tests.mutants.right import Right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +49,22 @@ def rights() -> tuple[Right, ...]:
 def judge(
     item: Mutant | Right, seed: int = 0, level: str | None = None, check: Callable[..., Any] = check_vjp
 ) -> Outcome:
-    """Check one function, at the level that it asks for if none is given."""
+    """Check one function, at the level that it asks for if none is given; `jaxbp selftest` checks them all."""
     start = time.perf_counter()
-    report = check(item.f, *item.args, domain=dict(item.domain), level=level or item.level, seed=seed)
-    seconds = time.perf_counter() - start
+    with jax.enable_x64(x64(item)):
+        report = check(item.f, *item.args, domain=dict(item.domain), level=level or item.level, seed=seed)
+    return outcome(item, report, time.perf_counter() - start)
+
+
+def outcome(item: Mutant | Right, report: CheckReport, seconds: float) -> Outcome:
+    """What a report says of a function of the corpora."""
     said = "; ".join(f"{f.kind} of {f.argument}: {f.looks_like or f.text}" for f in report.faults)
-    if isinstance(item, Right):
-        return Outcome(item.name, False, not report.passed, None, said, seconds)
     # Words are looked for in what the diagnosis says, and where there is none in the sentence.
-    return Outcome(item.name, True, not report.passed, any(kind in said for kind in item.kinds), said, seconds)
+    named = any(kind in said for kind in item.kinds) if isinstance(item, Mutant) else None
+    return Outcome(item.name, isinstance(item, Mutant), not report.passed, named, said, seconds)
 
 
-def run_all(
-    seeds: Iterable[int] = (0,), level: str | None = None, check: Callable[..., Any] = check_vjp
-) -> Iterator[Outcome]:
-    """Both corpora through a checker, as it goes."""
-    for seed in seeds:
-        for item in (*mutants(), *rights()):
-            yield judge(item, seed, level, check)
+def x64(item: Mutant | Right) -> bool:
+    """Whether the function needs x64."""
+    wide = any(np.asarray(x).dtype == np.float64 for x in item.args if isinstance(x, np.ndarray))
+    return wide or (isinstance(item, Right) and item.x64)

@@ -2,11 +2,26 @@
 
 from collections.abc import Iterator
 
-from tests.mutants import handwritten_layers, handwritten_rows, register
+from tests.mutants import (
+    handwritten_attention,
+    handwritten_blocks,
+    handwritten_layers,
+    handwritten_losses,
+    handwritten_points,
+    handwritten_rows,
+    register,
+)
 from tests.mutants.mutant import Mutant
 
 #: Where they are written down.
-MODULES = (handwritten_rows, handwritten_layers)
+MODULES = (
+    handwritten_rows,
+    handwritten_layers,
+    handwritten_losses,
+    handwritten_attention,
+    handwritten_blocks,
+    handwritten_points,
+)
 
 
 def mutants() -> Iterator[Mutant]:

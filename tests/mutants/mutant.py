@@ -24,8 +24,12 @@ class Mutant:
         truth: the same function, differentiated as it should be.
         args: an admissible input.
         kinds: words of which the checker's diagnosis should contain one.
-        proof: what shows it: `gradient` and value at `args`; its `second order`; a `second call` with another
-            cotangent after the first; a `zero cotangent`; or `contract`: JAX raises, or a dtype is another.
+        proof: what shows it: `gradient` and value; its `second order`; a `second call` with another cotangent after the
+            first; a `zero cotangent`, a `large cotangent` or a `first output` that alone has one; `vmap` over the first
+            argument, the others shared; `x64` turned on, with `shown_at` as they are; or `contract`: JAX raises, or a
+            dtype is another.
+        shown_at: the arguments at which it is shown, where it is right at `args`: of other shapes, with ties, large;
+            the checker gets `args` alone.
         domain: by argument, as `args[0]`, the open interval that it has to lie in.
         level: the level of check that is enough to find it.
         entrywise: whether truth is right to a few units in each entry, as the ops are; else in the largest.
@@ -38,6 +42,7 @@ class Mutant:
     args: tuple[Any, ...]
     kinds: tuple[str, ...]
     proof: str = "gradient"
+    shown_at: tuple[Any, ...] = ()
     domain: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     level: str = "quick"
     entrywise: bool = True
@@ -51,8 +56,10 @@ def custom(primal: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..
     return f
 
 
-def value_and_vjp(f: Callable[..., Any], args: tuple[Any, ...], scale: float = 1.0) -> list[np.ndarray]:
-    """Value and gradients, flat, for a cotangent of +-[0.5, 1.5) times `scale`."""
+def value_and_vjp(
+    f: Callable[..., Any], args: tuple[Any, ...], scale: float = 1.0, outputs: int | None = None
+) -> list[np.ndarray]:
+    """Value and gradients, flat, for a cotangent of +-[0.5, 1.5) times `scale`, 0 beyond so many outputs."""
     rng = np.random.default_rng(11)
     leaves, treedef = jax.tree.flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
@@ -69,6 +76,7 @@ def value_and_vjp(f: Callable[..., Any], args: tuple[Any, ...], scale: float = 1
         jnp.asarray(scale * rng.uniform(0.5, 1.5, x.shape) * rng.choice([-1, 1], x.shape), x.dtype)
         for x in jax.tree.leaves(y)
     ]
+    cts = [ct if outputs is None or i < outputs else 0 * ct for i, ct in enumerate(cts)]
     grads = pull(jax.tree.unflatten(jax.tree.structure(y), cts))
     return [np.asarray(x) for x in (*jax.tree.leaves(y), *grads)]
 
@@ -92,19 +100,40 @@ def _off(got: list[np.ndarray], exact: list[np.ndarray], entrywise: bool) -> boo
 
 
 def differs(mutant: Mutant) -> bool:
-    """Whether the mutant is wrong at its own arguments, as its `proof` says."""
-    f, args = mutant.f, mutant.args
+    """Whether the mutant is wrong at the arguments where it is shown, as its `proof` says."""
+    args = mutant.shown_at or mutant.args
     try:
         if mutant.proof == "second call":
-            value_and_vjp(f, args, 2.0)
-        if mutant.proof == "second order":
-            got, exact = _second_order(f, args), _second_order(mutant.truth, args)
-        else:
-            scale = 0.0 if mutant.proof == "zero cotangent" else 1.0
-            got, exact = value_and_vjp(f, args, scale), value_and_vjp(mutant.truth, args, scale)
+            value_and_vjp(mutant.f, args, 2.0)
+        with jax.enable_x64(mutant.proof == "x64"):
+            got, exact = (_shown(f, args, mutant.proof) for f in (mutant.f, mutant.truth))
     except (TypeError, ValueError):
-        return mutant.proof == "contract"
+        return mutant.proof in ("contract", "x64") or _shape_of(args) != _shape_of(mutant.args)
     return _off(got, exact, mutant.entrywise)
+
+
+def _shape_of(args: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    return [np.shape(x) for x in jax.tree.leaves(args)]
+
+
+def _shown(f: Callable[..., Any], args: tuple[Any, ...], proof: str) -> list[np.ndarray]:
+    """The numbers by which a mutant is told from the truth."""
+    if proof == "second order":
+        return _second_order(f, args)
+    if proof == "vmap":
+        return value_and_vjp(_in_vmap(f, args), args)
+    scale = {"zero cotangent": 0.0, "large cotangent": 3000.0}.get(proof, 1.0)
+    return value_and_vjp(f, args, scale, 1 if proof == "first output" else None)
+
+
+def _in_vmap(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
+    """f of three first arguments and one of each other."""
+
+    def mapped(first: Any, *shared: Any) -> Any:
+        batch = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), first)
+        return jax.vmap(f, (0, *[None] * len(shared)))(batch, *shared)
+
+    return mapped
 
 
 def _second_order(f: Callable[..., Any], args: tuple[Any, ...]) -> list[np.ndarray]:

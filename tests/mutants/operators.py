@@ -12,7 +12,7 @@ import numpy as np
 
 import jaxbp
 from jaxbp import Op
-from tests.mutants.mutant import Mutant, custom
+from tests.mutants.mutant import Mutant, custom, value_and_vjp
 
 Args = tuple[np.ndarray, ...]
 Grads = tuple[Any, ...]
@@ -234,7 +234,10 @@ def _many(op: Op) -> Args:
 
 def _beyond() -> Operator:
     def make(op: Op) -> Mutant | None:
-        cut = float(np.median(np.abs(arguments(op)[0])))
+        # Where the derivative has all but vanished autodiff is no better than such a rule: let it show before.
+        args = arguments(op)
+        x, slope = np.abs(args[0]), np.abs(value_and_vjp(op, args)[1])
+        cut = float(np.median(x[slope > 1e-3 * slope.max()])) if slope.shape == x.shape else float(np.median(x))
         operator = by_change(
             "wrong_beyond",
             ("beyond",),
@@ -282,6 +285,16 @@ def _one_off(g: Any, x: Any) -> Any:
     return flat.at[jnp.argmax(jnp.abs(flat))].multiply(1.1).reshape(g.shape)
 
 
+def _middle(g: Any) -> Any:
+    """The middle size of a gradient's entries."""
+    return jnp.median(jnp.abs(g))
+
+
+def _every_other_twice(g: Any, x: Any) -> Any:
+    flat = g.reshape(-1)
+    return flat.at[::2].multiply(2).reshape(g.shape)
+
+
 def _nan_at_zero(gs: Grads, ct: Any, args: Args) -> Grads:
     return tuple(jnp.where(g == 0, jnp.nan, g) for g in gs)
 
@@ -294,6 +307,15 @@ OPERATORS: tuple[Operator, ...] = (
     by_change("half", ("0.5 times",), of_first(lambda g, x: g / 2)),
     by_change("a_tenth_more", ("1.1 times",), of_all(lambda g: 1.1 * g)),
     by_change("a_thousandth_more", ("1.001 times",), of_all(lambda g: g * np.float32(1.001))),
+    by_change("sixth_digit", ("1.00002 times", "precision"), of_all(lambda g: g * np.float32(1 + 2e-5))),
+    by_change("clipped", ("linear", "clip", "cut off"), of_first(lambda g, x: jnp.clip(g, -_middle(g), _middle(g)))),
+    by_change(
+        "small_to_zero",
+        ("zero",),
+        of_first(lambda g, x: jnp.where(jnp.abs(g) < _middle(g), 0, g)),
+        lambda op: op.name not in ("relu", "maximum", "minimum"),
+    ),
+    by_change("every_other_twice", ("2 times",), of_first(_every_other_twice)),
     by_change("magnitude", ("sign",), of_first(lambda g, x: jnp.abs(g))),
     by_change("one_added", ("added", "too large"), of_first(lambda g, x: g + 1)),
     by_change("rolled", ("shifted",), of_first(lambda g, x: jnp.roll(g, 1, 0)), lambda op: op.name != "neuron"),
