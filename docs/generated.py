@@ -195,14 +195,6 @@ def census(dtype: str) -> str:
         return f"There is no record of {dtype} yet."
 
 
-def selftest() -> str:
-    """The table of the newest selftest, or that there is none."""
-    try:
-        return readme_selftest(RESULTS)
-    except ResultsError:
-        return "There is no record of a selftest yet."
-
-
 def arguments(op: Op, case: Any) -> str:
     """A case's arguments: name, shape and distribution of each."""
     parts = zip(op.arguments, case.shapes, case.draws, strict=True)
@@ -213,7 +205,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
-    "selftest": selftest,
+    "selftest": lambda: readme_selftest(RESULTS),
     "selftest-outcome-columns": lambda: columns(OUTCOME_COLUMNS),
     "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),
     "levels": levels,

@@ -86,20 +86,13 @@ class Comparison:
         return float(jnp.finfo(next(narrow)).tiny)
 
 
-def compare(
-    got: np.ndarray, expected: np.ndarray, noisy: np.ndarray | None = None, moved: np.ndarray | float = 0.0
-) -> Comparison:
-    """Compare an output with its truth.
-
-    Allowed are for each entry a few units, what noisy evaluations of it lose, and how far it has `moved` with the last
-    bits of the inputs: a backward-stable evaluation is off by that.
-    """
+def compare(got: np.ndarray, expected: np.ndarray, noisy: np.ndarray | None = None) -> Comparison:
+    """Compare an output with its truth, allowing for each entry what noisy evaluations of it lose, or a few units."""
     finfo, roundoff = jnp.finfo(got.dtype), unit(got.dtype)
     with np.errstate(all="ignore"):
         actual = got.astype(np.float64)
         spread = np.zeros(expected.shape) if noisy is None else np.max(np.abs(noisy - expected), axis=0, initial=0.0)
-        known = np.maximum(spread, moved)
-        allowed = SAFETY * (known + roundoff * np.abs(expected)) + float(finfo.tiny)
+        allowed = SAFETY * (spread + roundoff * np.abs(expected)) + float(finfo.tiny)
         # Where even the truth is no number, or beyond the dtype, or one that noise turns into no number, all is right.
         no_answer = ~np.isfinite(expected) | ~np.isfinite(allowed)
         no_answer |= np.abs(expected) + allowed > float(finfo.max)

@@ -9,7 +9,7 @@ from jaxbp.accuracy.exact import exact_program
 from jaxbp.check.reference import Reference
 from jaxbp.errors import MissingExtraError
 
-#: Steps of the differences: the first, relative to the entry or to 1, each half of the one before.
+#: Steps of the differences: the first, relative to the entry or to 1 if that is less, each half of the one before.
 FIRST, HALVINGS = 2.0**-5, 5
 #: How far the slope to the left, to the right and across may differ, and how far all of them from the derivative.
 AGREEMENT, DISAGREEMENT = 1e-4, 1e-2
@@ -75,9 +75,12 @@ def _extrapolated(
         moved[index] = x
         return _weighted(reference, [moved if k == leaf else y for k, y in enumerate(leaves)], cts)
 
+    # As small as the function may vary fast, and no smaller than the entry's own last bits.
+    size = min(abs(at), 1.0) or 1.0
+    size = max(size, 2.0**-12 * abs(at)) if abs(at) > 2.0**20 else size
     limits = []
     for side in (1, -1):
-        step = side * FIRST * (abs(at) or 1.0)
+        step = side * FIRST * size
         row: list[float] = []
         for k in range(HALVINGS):
             h = step * 2.0**-k
@@ -89,7 +92,7 @@ def _extrapolated(
         if not np.isfinite(limits[-1]) or abs(row[-1] - row[-2]) > AGREEMENT * abs(row[-1]):
             return None
     # What is left when large values cancel is no slope.
-    noise = 2.0**-45 * abs(base) / (FIRST * (abs(at) or 1.0) * 2.0**-HALVINGS)
+    noise = 2.0**-45 * abs(base) / (FIRST * size * 2.0**-HALVINGS)
     if abs(limits[0] - limits[1]) > AGREEMENT * abs(limits[0]) or noise > AGREEMENT * abs(limits[0]):
         return None
     return (limits[0] + limits[1]) / 2

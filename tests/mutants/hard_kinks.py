@@ -74,7 +74,7 @@ def _of_rows() -> Iterator[Right]:
 
 
 def _pooled(x: Any) -> Any:
-    return lax.reduce_window(x, jnp.asarray(-np.inf, x.dtype), lax.max, (1, 2), (1, 1), "VALID")
+    return lax.reduce_window(x, -np.inf, lax.max, (1, 2), (1, 1), "VALID")
 
 
 def _of_two() -> Iterator[Right]:
