@@ -105,7 +105,7 @@ def _strided(a: Any, b: Any) -> Any:
 
 
 def _pool(combine: Any, start: float) -> Any:
-    return lambda x: lax.reduce_window(x, jnp.asarray(start, x.dtype), combine, (1, 3), (1, 2), "VALID")
+    return lambda x: lax.reduce_window(x, start, combine, (1, 3), (1, 2), "VALID")
 
 
 def _linear_algebra() -> Iterator[Right]:
