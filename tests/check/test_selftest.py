@@ -202,7 +202,7 @@ def test_a_run_that_was_stopped_goes_on(items, steps, tmp_path, monkeypatch):
     examine = {OURS: functools.partial(always, RIGHT), "check_grads": functools.partial(always, WRONG)}
     asked = {"seeds": 2, "workers": 1, "progress": steps}
     report, whole = record_selftest(tmp_path, items, examine, **asked)
-    # Its head, the first function under ours with both seeds and under the other, and one row cut off.
+    # Its head, the first function under ours with both seeds, the second with one, and one row cut off.
     journal = report.parent / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 3 * len(items)
@@ -214,7 +214,7 @@ def test_a_run_that_was_stopped_goes_on(items, steps, tmp_path, monkeypatch):
     # Another checker is another matter.
     monkeypatch.setattr(selftest, "sources", lambda: "others")
     record_selftest(tmp_path, items, examine, **asked)
-    assert steps.totals == [10, 8, 0, 10]
+    assert steps.totals == [10, 9, 0, 10]
     assert len(journal.read_text().splitlines()) == len(lines)
 
 
