@@ -80,3 +80,12 @@ def test_a_function_that_cannot_run_there_itself_gets_none():
 
 def test_no_shapes_of_scalars():
     assert shapes_of(jax.nn.silu, np.float32(1)) == {}
+
+
+def test_a_rule_that_raises_without_entries_alone_gets_a_note():
+    def bwd(x, ct):
+        return (ct * jnp.cos(x) + 0 * x[0],)
+
+    report = jaxbp.check_vjp(custom(jnp.sin, lambda x: (jnp.sin(x), x), bwd), normal(4, 3))
+    assert report.passed
+    assert any("With shapes empty" in finding.text for finding in report.findings)
