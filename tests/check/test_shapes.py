@@ -84,7 +84,7 @@ def test_no_shapes_of_scalars():
 
 def test_a_rule_that_raises_without_entries_alone_gets_a_note():
     def bwd(x, ct):
-        return (ct * jnp.cos(x) + 0 * x[0],)
+        return (ct * jnp.cos(x) + 0 * jnp.max(x),)
 
     report = jaxbp.check_vjp(custom(jnp.sin, lambda x: (jnp.sin(x), x), bwd), normal(4, 3))
     assert report.passed

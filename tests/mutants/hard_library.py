@@ -135,8 +135,10 @@ def _triangular(a: Any, b: Any) -> Any:
 def _special() -> Iterator[Right]:
     x = normal(6, 5)
     positive = {"args[0]": (0.0, INF)}
-    for f in (jsp.special.erf, jsp.special.erfc, jsp.special.i0e, jsp.special.i1e, jsp.special.log_ndtr):
+    for f in (jsp.special.erf, jsp.special.erfc, jsp.special.i0e, jsp.special.i1e):
         yield Right(f"special/{f.__name__}", f, (x,))
+    # JAX's rule cancels further out: at -100 it is off by 3e-4.
+    yield Right("special/log_ndtr", jsp.special.log_ndtr, (x,), {"args[0]": (-8.0, 8.0)})
     for f in (jsp.special.gammaln, jsp.special.digamma):
         yield Right(f"special/{f.__name__}", f, (np.abs(x) + 0.5,), positive)
     yield Right("special/entr", jsp.special.entr, (np.abs(x) + 0.1,), positive)
