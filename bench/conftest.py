@@ -17,6 +17,9 @@ from jaxbp.measure.sweep import Journal
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import write_frames, write_machine
 
+#: The field study is no benchmark, and needs an environment of its own.
+collect_ignore_glob = ["field*"]
+
 LEVEL = "standard"
 REPORT = pytest.StashKey[Path]()
 #: JAX first: the threads that NumPy and torch leave spinning would slow it down.

@@ -26,4 +26,4 @@ MODULES = (
 
 def mutants() -> Iterator[Mutant]:
     """All of them."""
-    yield from register.MADE
+    yield from register.MADE.values()

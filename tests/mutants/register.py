@@ -10,8 +10,8 @@ from tests.mutants.mutant import Mutant, custom
 
 #: What the checker need not name: a formula that is wrong in its own way.
 ANY = ("gradient",)
-#: All that have been registered.
-MADE: list[Mutant] = []
+#: All that have been registered, by name: a module may be imported under two.
+MADE: dict[str, Mutant] = {}
 
 
 def normal(*shape: int, seed: int = 1) -> np.ndarray:
@@ -24,7 +24,8 @@ def wrong(*args: Any, kinds: tuple[str, ...] = ANY, **facts: Any) -> Callable[..
     def register(rule: Callable[[], tuple[Any, Any, Any]]) -> Callable[..., Any]:
         primal, fwd, bwd = rule()
         f = custom(primal, fwd, bwd)
-        MADE.append(Mutant(f"hand/{rule.__name__}", "hand", f, primal, args, kinds, entrywise=False, **facts))
+        name = f"hand/{rule.__name__}"
+        MADE[name] = Mutant(name, "hand", f, primal, args, kinds, entrywise=False, **facts)
         return rule
 
     return register
