@@ -78,7 +78,7 @@ expm1 = Op(
             textbook_expm1_fwd,
             textbook_expm1_bwd,
             "y + 1 from the output: cancels to 0 below x = -17.",
-            faults=(Fault("precision", lambda x: x < -7, "for x < -7"),),
+            faults=(Fault("precision", lambda x: x < -4, "for x < -4"),),
         ),
     ),
     stock=jnp.expm1,

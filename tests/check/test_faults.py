@@ -46,15 +46,16 @@ def test_exactly_the_declared_faults_are_found(op, name):
     x = points(op)
     found, normal = found_at(op.rules[name], (x,))
     faults = {fault.kind: fault for fault in op.rules[name].rule.faults}
+    # What loses digits is wrong with a version of JAX whose own derivative keeps them.
+    alike = {"value": ("value",), "gradient": ("gradient", "precision"), "precision": ("gradient", "precision")}
     for kind, entries in found.items():
-        declared = faults[kind].where(x) if kind in faults else np.zeros(x.shape, bool)
-        if kind == "precision" and "gradient" in faults:
-            declared |= faults["gradient"].where(x)
-        at = x[entries & ~declared]
+        places = [faults[other].where(x) for other in alike[kind] if other in faults]
+        at = x[entries & ~np.any([*places, np.zeros(x.shape, bool)], axis=0)]
         assert not at.size, f"{kind} at {at[:5]}"
-        if kind in faults:
-            # Some entries are right by luck, above all where the fault sets in.
-            assert entries[declared & normal].mean() > 0.5
+    for fault in faults.values():
+        entries = np.any([found[kind] for kind in alike[fault.kind]], axis=0)
+        # Some are right by luck where the fault sets in; float64 cannot tell either where all but vanishes.
+        assert entries[fault.where(x) & normal].mean() > 0.25
 
 
 @pytest.mark.parametrize(("op", "name"), DECLARED, ids=lambda p: p if isinstance(p, str) else p.name)
@@ -63,7 +64,7 @@ def test_a_check_tells_them_and_passes_where_they_are_not(op, name):
     for fault in rule.rule.faults:
         inside, outside = _split(op, rule.rule.faults, fault)
         kinds = {finding.kind for finding in jaxbp.check_vjp(rule, *inside, level="quick", shapes="keep").findings}
-        assert fault.kind in kinds
+        assert kinds & ({"gradient", "precision"} if fault.kind == "precision" else {fault.kind})
         report = jaxbp.check_vjp(rule, *outside, level="quick", shapes="keep", domain=_away(op, outside))
         assert not report.findings, str(report)
 
