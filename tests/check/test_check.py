@@ -125,7 +125,9 @@ def test_a_rule_right_at_first_order_only_is_found():
 
 def test_kinks_are_reported_and_on_demand_are_faults():
     def ours(at_zero):
-        slope = lambda x: jnp.where(x == 0, at_zero, jnp.sign(x))  # noqa: E731
+        def slope(x):
+            return jnp.where(x == 0, at_zero, jnp.sign(x))
+
         return rule(lambda x: (jnp.abs(x), x), lambda x, ct: (ct * slope(x),))
 
     x = np.array([-1.0, 0.0, 2.0], np.float32)
