@@ -60,7 +60,7 @@ class Comparison:
     def of_another_order(self) -> np.ndarray:
         """Where an error is what another order of the same sums, or a sum that was rounded and kept, may cost.
 
-        Rounding of the largest entry, or a few bits of its own: such digits are lost, which is told, but not wrong.
+        Rounding of the largest entry, or a few bits of its own: no fault. What is lost is told from `LOST` on.
         """
         finite = np.isfinite(self.expected)
         largest = np.max(np.abs(self.expected), initial=0.0, where=finite)
