@@ -1,12 +1,12 @@
 """Reading a jaxpr: what an equation calls, how a scan's arguments are meant, which line of the user's it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 #: Primitives that do nothing but call a jaxpr.
 CALLS = (
@@ -30,6 +30,15 @@ def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:
 def called_jaxpr(eqn: Any) -> ClosedJaxpr:
     """What a call calls; the primal, for functions with custom derivatives."""
     return closed_jaxpr(next(eqn.params[k] for k in ("call_jaxpr", "jaxpr", "fun_jaxpr", "call") if k in eqn.params))
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, and of those in their parameters: of calls, branches and loops."""
+    for eqn in closed_jaxpr(jaxpr).jaxpr.eqns:
+        yield eqn
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: isinstance(x, Jaxpr | ClosedJaxpr)):
+            if isinstance(inner, Jaxpr | ClosedJaxpr):
+                yield from equations(inner)
 
 
 def scan_parts(eqn: Any, values: Sequence[Any]) -> tuple[int, int]:

@@ -67,8 +67,8 @@ class BoundRule:
 
         primal.__name__ = _registered(self.op, options)
         function = jax.custom_vjp(primal)
-        function.defvjp(fwd, pullback)
-        # Inlined, so that a caller's own jit sees the arithmetic and not a call.
+        # Compiled for callers who have no jit of their own; inlined, so that one sees the arithmetic and not a call.
+        function.defvjp(fwd, jax.jit(pullback, inline=True))
         return jax.jit(function, inline=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
@@ -96,6 +96,8 @@ class Op:
         stock: what a user would call otherwise; the engine `autodiff` differentiates it.
         reference: the value in pure NumPy, in the precision of its arguments (float64 as the yardstick).
         reference_vjp: `reference_vjp(ct, *args) -> cotangents` in pure NumPy, likewise.
+        reference_both: `reference_both(ct, *args) -> (value, *cotangents)`, the two above in one pass, where apart they
+            would make a sweep over every float far longer.
         cases: the named argument sets of tests and benchmarks.
         flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
         terms: for an op that is a sum of products of its arguments, given their shapes: how many roundings an entry of
@@ -136,6 +138,7 @@ class Op:
         domain: Mapping[str, Domain] = MappingProxyType({}),
         kinks: tuple[Kink, ...] = (),
         hard: tuple[float, ...] = (),
+        reference_both: Callable[..., tuple[Any, ...]] | None = None,
         exact: Callable[..., Any] | None = None,
         variants: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),),
         torch: Callable[[Any], Callable[..., Any]] | None = None,
@@ -152,6 +155,7 @@ class Op:
         self.stock = stock
         self.reference = reference
         self.reference_vjp = reference_vjp
+        self.reference_both = reference_both
         self.cases = cases
         self.flops = flops
         self.source = source

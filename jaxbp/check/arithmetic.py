@@ -5,6 +5,7 @@ cancel, saturated functions and long reductions all get what their arithmetic co
 arithmetic, after Parker).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -220,9 +221,18 @@ def _shard_map(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[A
     return evaluate(closed_jaxpr(eqn.params["jaxpr"]), values, rounding)
 
 
-def _alone(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
-    """A sum over devices, of which there is one."""
-    return values
+def _collective(eqn: Any, values: list[Any], rounding: Rounding | None) -> list[Any]:
+    """A reduction over devices, of which there is one, and over axes that `vmap` has put in the place of names."""
+    axes = tuple(axis for axis in eqn.params.get("axes", ()) if isinstance(axis, int))
+    if not axes:
+        return values
+    reduce = {"pmax": jnp.max, "pmin": jnp.min}.get(eqn.primitive.name, jnp.sum)
+    reduced = [reduce(x, axes) for x in values]
+    if rounding and reduce is jnp.sum:
+        terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in axes)
+        units = [unit(v.aval.dtype) * (1 + math.log2(terms)) if is_inexact(v.aval.dtype) else 0 for v in eqn.invars]
+        reduced = [rounding(y, u * jnp.sum(jnp.abs(x), axes)) for x, y, u in zip(values, reduced, units, strict=True)]
+    return reduced
 
 
 CONTROL = {
@@ -232,5 +242,5 @@ CONTROL = {
     "custom_linear_solve": _linear_solve,
     "linear_call": _linear_call,
     "shard_map": _shard_map,
-    **dict.fromkeys(("psum", "psum2", "psum_invariant", "pmax", "pmin", "pbroadcast", "pvary", "pcast"), _alone),
+    **dict.fromkeys(("psum", "psum2", "psum_invariant", "pmax", "pmin", "pbroadcast", "pvary", "pcast"), _collective),
 }

@@ -12,6 +12,8 @@ from jaxbp.check.rounding import unit
 SAFETY = 4.0
 #: Digits count as lost from this many times the error of a backward-stable evaluation on: 6 bits.
 LOST = 64.0
+#: What may be off, relative to the truth, where that is itself known to some tolerance of an iteration alone.
+TOLERANCE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +59,20 @@ class Comparison:
         with np.errstate(all="ignore"):
             return ~np.isfinite(plain) | (np.abs(self.got - plain) <= SAFETY * self.unit * np.abs(plain))
 
-    def of_another_order(self) -> np.ndarray:
+    def of_another_order(self, conditioning: np.ndarray) -> np.ndarray:
         """Where an error is what another order of the same sums, or a sum that was rounded and kept, may cost.
 
-        Rounding of the largest entry, or a few bits of its own: no fault. What is lost is told from `LOST` on.
+        What the inputs' last bits are worth, or a few bits of the entry itself: no fault. `conditioning` is how far the
+        truth moves with those bits. What is lost is told from `LOST` on.
         """
-        finite = np.isfinite(self.expected)
-        largest = np.max(np.abs(self.expected), initial=0.0, where=finite)
         with np.errstate(invalid="ignore"):
-            allowed = self.unit * (SAFETY * largest + LOST * np.abs(self.expected))
+            allowed = SAFETY * conditioning + LOST * self.unit * np.abs(self.expected)
             return np.abs(self.got - self.expected) <= allowed
+
+    def beyond_a_tolerance(self) -> np.ndarray:
+        """Where an error is more than iterations that end at some tolerance leave."""
+        with np.errstate(invalid="ignore"):
+            return ~(np.abs(self.got - self.expected) <= TOLERANCE * np.abs(self.expected))
 
     def lost(self, conditioning: np.ndarray) -> "Comparison":
         """The entries that are right as the primal's own arithmetic goes, but have lost digits that it need not lose.

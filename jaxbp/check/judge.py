@@ -57,7 +57,7 @@ class Judge:
         yield from self._infinities(call, values)
         if any(found.wrong.any() for found in gradients.values()):
             yield from self._gradients(call, gradients)
-        elif digits:
+        elif digits and not self.reference.converges:
             yield from self._lost_digits(call, gradients)
 
     def compare(
@@ -87,8 +87,11 @@ class Judge:
             # No better answer is asked for than the primal, differentiated in its own dtype, has: it may overflow.
             own = results(reference.own(call.xs))
             found = [c.where(~c.like(o)) for c, o in zip(found, own, strict=True)]
-            if reference.mixes:
-                found = [c.where(~c.of_another_order()) for c in found]
+            if reference.mixes and any(c.wrong.any() for c in found):
+                moved = results(reference.conditioning(call.xs, self.seed))
+                found = [c.where(~c.of_another_order(m)) for c, m in zip(found, moved, strict=True)]
+            if reference.converges:
+                found = [c.where(c.beyond_a_tolerance()) for c in found]
         return named(found)
 
     def _infinities(self, call: Call, values: Mapping[str, Comparison]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from jaxbp.check.arithmetic import evaluate
 from jaxbp.check.rounding import LINEAR_ALGEBRA, SUMS, Rounding, unit
 from jaxbp.check.subject import PLAIN, Subject, summary
 from jaxbp.errors import UsageError
-from jaxbp.jaxprs import is_float
+from jaxbp.jaxprs import equations, is_float
 
 #: Noisy evaluations an entry's bound is read from.
 NOISY = 10
@@ -108,7 +108,19 @@ class Reference:
     @functools.cached_property
     def mixes(self) -> bool:
         """Whether entries of a cotangent are made of several others', so that rounding goes by the largest of them."""
-        return any(f" {name}[" in str(self.primal) for name in MIXING)
+        return any(eqn.primitive.name in MIXING for eqn in equations(self.primal))
+
+    @functools.cached_property
+    def stops_gradients(self) -> bool:
+        """Whether the derivative is meant to differ from the slope of the values."""
+        return "stop_gradient" in str(self.primal)
+
+    @functools.cached_property
+    def converges(self) -> bool:
+        """Whether a loop goes on until its floats say so: results are as good as its tolerance, and no better."""
+        loops = (eqn for eqn in equations(self.primal) if eqn.primitive.name == "while")
+        tests = (test for loop in loops for test in equations(loop.params["cond_jaxpr"]))
+        return any(hasattr(x.aval, "dtype") and is_float(x.aval.dtype) for test in tests for x in test.invars)
 
     @property
     def stripped(self) -> Subject:

@@ -25,6 +25,20 @@ def test_a_reference_that_is_off_is_found_out():
     assert certify(missing, "float32", {})["max_ulp"]["ct_x"] == np.inf
 
 
+@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.reference_both], ids=repr)
+def test_references_in_one_pass_are_the_two(op):
+    x = 10 ** np.linspace(-40, 38, 20_001)
+    x = np.concatenate([x, -x, [0.0, -0.0, np.inf, np.nan]])
+    number = np.isfinite(x)
+    ct = np.full_like(x, 3)
+    with np.errstate(invalid="ignore"):
+        y, *cts = op.reference_both(ct, x)
+        apart = (op.reference(x), *op.reference_vjp(ct, x))
+    for got, expected in zip((y, *cts), apart, strict=True):
+        np.testing.assert_array_max_ulp(got, expected, 2)
+        np.testing.assert_array_equal(np.signbit(got)[number], np.signbit(expected)[number])
+
+
 def test_points_that_cannot_be_certified_are_left_out_alone():
     """At 0 no precision decides whether sin^2 + cos^2 - 1 is positive; elsewhere the answer is plain."""
 

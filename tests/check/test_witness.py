@@ -34,9 +34,12 @@ def test_differences_agree_with_derivatives(f):
         assert not slope.disagrees
 
 
-def test_there_is_no_slope_at_a_kink_nor_of_what_stops_gradients():
+def test_there_is_no_slope_at_a_kink():
     assert not slopes_of(jnp.abs, np.zeros(3, np.float32))
-    assert not slopes_of(lambda x: x * jax.lax.stop_gradient(x), X)
+
+
+def test_where_gradients_are_stopped_nothing_is_said_of_the_slope():
+    assert jaxbp.check_vjp(lambda x: x * jax.lax.stop_gradient(x), X).findings == ()
 
 
 @pytest.fixture
@@ -80,6 +83,25 @@ def test_iterations_are_differentiated_forwards():
     report = jaxbp.check_vjp(root(0.5), x, domain=limits)
     assert report.passed, str(report)
     assert not jaxbp.check_vjp(root(0.6), x, domain=limits, level="quick").passed
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["on a constant point", "differentiated"])
+def test_iterations_to_a_tolerance_are_known_to_that(held):
+    def solved(x):
+        moving = lambda ys: jnp.max(jnp.abs(ys[0] - ys[1])) > 1e-5  # noqa: E731 - a loop's condition, in one line
+        start = (jnp.zeros_like(x), x + 1)
+        y = jax.lax.while_loop(moving, lambda ys: (jnp.tanh(ys[0] / 2 + x), ys[0]), start)[0]
+        return jax.lax.stop_gradient(y) if held else y
+
+    def solver(factor):
+        f = jax.custom_vjp(solved)
+        f.defvjp(lambda x: (solved(x), solved(x)), lambda y, ct: (factor * ct * (1 - y * y) / (1 - (1 - y * y) / 2),))
+        return f
+
+    report = jaxbp.check_vjp(solver(1), X)
+    assert report.passed, str(report)
+    assert any("known to some tolerance" in finding.text for finding in report.findings)
+    assert not jaxbp.check_vjp(solver(0.8), X, level="quick").passed
 
 
 def test_lost_digits_are_a_note_and_on_demand_a_fault():

@@ -9,6 +9,7 @@ from tests.mutants import (
     handwritten_losses,
     handwritten_points,
     handwritten_rows,
+    handwritten_solvers,
     register,
 )
 from tests.mutants.mutant import Mutant
@@ -21,6 +22,7 @@ MODULES = (
     handwritten_attention,
     handwritten_blocks,
     handwritten_points,
+    handwritten_solvers,
 )
 
 

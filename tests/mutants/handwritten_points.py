@@ -357,3 +357,18 @@ def fixed_point_is_differentiated_for_one_step():
         return lax.fori_loop(0, 60, lambda _, y: jnp.tanh(y / 2 + x), jnp.zeros_like(x))
 
     return f, lambda x: (f(x),) * 2, lambda y, ct: (ct * (1 - y * y),)
+
+
+@wrong(np.array([[1e-9], [1.0], [1e-9]], np.float32) * normal(3, 5), kinds=("zero", "x|", "row"), entrywise=True)
+def direction_of_a_long_row_is_taken_for_constant():
+    """Beside a row shorter than a thousandth of it: that has gradients beside which those of the long one vanish."""
+
+    def direction(x):
+        return x / jnp.sqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-30)
+
+    def bwd(x, ct):
+        (grad,) = jax.vjp(direction, x)[1](ct)
+        square = jnp.sum(x * x, -1, keepdims=True)
+        return (jnp.where(square > 1e6 * jnp.min(square), 0, grad),)
+
+    return direction, lambda x: (direction(x), x), bwd

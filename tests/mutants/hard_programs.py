@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxbp
+from tests.mutants.handwritten_solvers import ROOT, SOLUTION
 from tests.mutants.mutant import custom
 from tests.mutants.register import normal
 from tests.mutants.right import Right
@@ -152,6 +153,8 @@ def _implicit() -> Iterator[Right]:
     yield Right("implicit/linear solve", _solve, (a, b))
     yield Right("implicit/custom linear solve", _custom_solve, (a, b))
     yield Right("implicit/bisection", _bisection, (x,))
+    yield Right("implicit/iterated to a tolerance", SOLUTION, (x,))
+    yield Right("implicit/bisected to a tolerance", ROOT, (x,), {"args[0]": (-1000.0, 1000.0)})
 
 
 def _iterate(x: Any) -> Any:

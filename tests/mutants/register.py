@@ -25,7 +25,8 @@ def wrong(*args: Any, kinds: tuple[str, ...] = ANY, **facts: Any) -> Callable[..
         primal, fwd, bwd = rule()
         f = custom(primal, fwd, bwd)
         name = f"hand/{rule.__name__}"
-        MADE[name] = Mutant(name, "hand", f, primal, args, kinds, entrywise=False, **facts)
+        described = {"truth": primal, "entrywise": False, **facts}
+        MADE[name] = Mutant(name, "hand", f, args=args, kinds=kinds, **described)
         return rule
 
     return register
