@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxbp.environment import cores
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("jaxbp")
@@ -17,3 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.args_source is config.ArgsSource.TESTPATHS:
         config.args = [str(Path(__file__).parent / "bench")]
+
+
+@pytest.hookimpl(optionalhook=True)  # Known where pytest-xdist is installed.
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as this process has cores; each holds JAX and what it has compiled in memory."""
+    return min(cores(), 8)

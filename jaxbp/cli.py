@@ -17,6 +17,7 @@ from jaxbp.accuracy.yardstick import certify
 from jaxbp.check.load import load_function, make_argument
 from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
+from jaxbp.environment import cores
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
@@ -264,7 +265,7 @@ def selftest(
         raise UsageError(f"--only says {only!r}, which is in the name of no function of the corpora.")
     with tempfile.TemporaryDirectory() as scratch:
         results = out_folder or Path(scratch if only else "results")
-        asked = {"seeds": seeds, "workers": workers or describe_machine()["cores"], "progress": progress}
+        asked = {"seeds": seeds, "workers": workers or cores(), "progress": progress}
         asked |= {"every": max(1, rivals_every)}
         try:
             report, outcomes = record_selftest(results, items, checkers(others=rivals_every > 0), **asked)

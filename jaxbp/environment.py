@@ -1,4 +1,4 @@
-"""The environment of processes that measure: what has to be set before they start."""
+"""The environment of processes that measure: how many cores there are, and what has to be set before they start."""
 
 import contextlib
 import os
@@ -11,6 +11,11 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

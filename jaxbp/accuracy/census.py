@@ -19,7 +19,7 @@ from jaxbp.accuracy.points import argument_points, random_points, slice_of_all, 
 from jaxbp.accuracy.score import Row, Score
 from jaxbp.accuracy.yardstick import certified_values, quantities, reference_values
 from jaxbp.engines import engine_names
-from jaxbp.environment import ALLOCATOR, inherited
+from jaxbp.environment import ALLOCATOR, cores, inherited
 from jaxbp.errors import UsageError, unknown_name
 from jaxbp.op import Op
 from jaxbp.ops import OPS
@@ -194,8 +194,7 @@ def sweep(census: Census, skip: Iterable[int] = ()) -> Iterator[tuple[int, list[
     Each process computes one chunk at a time on one thread: that keeps the cores busy without waiting for each other.
     """
     skipped = set(skip)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = concurrent.futures.ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"))
+    pool = concurrent.futures.ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"))
     try:
         with inherited(PROCESS):
             chunks = [chunk for chunk in range(census.chunks) if chunk not in skipped]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxbp.environment import cores
 from jaxbp.errors import import_extra
 
 #: Packages whose versions a result depends on.
@@ -33,12 +34,11 @@ def describe_machine() -> dict[str, Any]:
     psutil = import_extra("psutil", "bench")
     cpu = import_extra("cpuinfo", "bench").get_cpu_info()
     brand = cpu.get("brand_raw", platform.processor() or "unknown")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core".lower()).strip("-"),
+        "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()}-core".lower()).strip("-"),
         "cpu": brand,
         "architecture": platform.machine(),
-        "cores": cores,
+        "cores": cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "python": platform.python_version(),
