@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.conftest import Recorder
 from jaxbp.measure.executables import Mode
 from jaxbp.measure.plan import Task
-from jaxbp.measure.task import Prepared, Problem, compare, pose, prepare, time_row
+from jaxbp.measure.task import Prepared, Problem, check_after, check_before, compare, pose, prepare, time_row
 
 
 @functools.lru_cache(maxsize=1)
@@ -21,11 +21,13 @@ def _problem(task: Task) -> Problem:
 def _prepared(task: Task, engine: str) -> tuple[Prepared, list[dict]]:
     problem = _problem(task)
     prepared = prepare(problem, engine)
-    return prepared, list(compare(problem, prepared))
+    accuracy = list(compare(problem, prepared))
+    check_before(problem, prepared)
+    return prepared, accuracy
 
 
 def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[Task, str, Mode]) -> None:
-    """Time one cell: the executable whose result was compared with the reference, every output waited for."""
+    """Time one cell: an executable that is checked before and after, every output waited for."""
     task, engine, mode = cell
     with jax.enable_x64(task.dtype == "float64"):
         prepared, accuracy = _prepared(task, engine)
@@ -45,6 +47,7 @@ def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[
         gradient_norm_rel=max(row["norm_rel"] for row in gradients),
     )
     benchmark(prepared.executables[mode].call)
+    check_after(_problem(task), prepared)
     if benchmark.stats is None:  # --benchmark-disable runs the function once and times nothing.
         return
     seconds = list(benchmark.stats.stats.data)

@@ -25,16 +25,20 @@ class Executable:
     """A compiled mode of one engine, with its arguments.
 
     Attributes:
-        call: runs it and waits for every output.
+        call: runs it with the arguments that it is timed with, and waits for every output.
+        apply: runs it with whatever arguments of those shapes.
         lower_ms: time to trace and lower; None where nothing is compiled.
         compile_ms: time to compile, likewise.
         residual_bytes: for fwd_res, what is kept for the backward pass beyond the inputs.
+        residuals: for bwd, the residuals that it takes, from what fwd_res returns.
     """
 
     call: Callable[[], Any]
+    apply: Callable[..., Any]
     lower_ms: float | None = None
     compile_ms: float | None = None
     residual_bytes: int | None = None
+    residuals: Callable[[Any], Any] | None = None
 
 
 def compile_function(f: Callable[..., Any], *args: Any, residual_bytes: int | None = None) -> Executable:
@@ -45,7 +49,11 @@ def compile_function(f: Callable[..., Any], *args: Any, residual_bytes: int | No
     compiled = lowered.compile()
     end = time.perf_counter()
     return Executable(
-        lambda: jax.block_until_ready(compiled(*args)), 1e3 * (middle - start), 1e3 * (end - middle), residual_bytes
+        lambda: jax.block_until_ready(compiled(*args)),
+        compiled,
+        1e3 * (middle - start),
+        1e3 * (end - middle),
+        residual_bytes,
     )
 
 
@@ -86,9 +94,10 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
 
     residual_bytes = sum(var.aval.size * var.aval.dtype.itemsize for var in kept)
     forward = compile_function(fwd_res, *args, residual_bytes=residual_bytes)
-    value, residuals = forward.call()
-    if y in kept:
-        residuals = {**residuals, kept[y]: value}
+
+    def handed_over(output: tuple[Any, dict[int, Any]]) -> dict[int, Any]:
+        value, residuals = output
+        return {**residuals, kept[y]: value} if y in kept else residuals
 
     def bwd(xs: tuple[Any, ...], residuals: dict[int, Any], ct: Any) -> Any:
         def restore(i: int) -> Any:
@@ -99,7 +108,8 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
         _, pull = jax.tree.unflatten(tree, [None, *(restore(i) for i in range(len(leaves)))])
         return tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), xs, strict=True))
 
-    return {"fwd_res": forward, "bwd": compile_function(bwd, args, residuals, ct)}
+    backward = compile_function(bwd, args, handed_over(forward.call()), ct)
+    return {"fwd_res": forward, "bwd": dataclasses.replace(backward, residuals=handed_over)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measure one task: check each engine's result against the reference, then time what was checked."""
+"""Measure one task: check each engine's executables, time them, and check them again."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, compile_modes, sample_difference
+from jaxbp.measure.honesty import Exact, Subject, checksums, require_honest, require_right
 from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import interleave
 from jaxbp.op import Op
@@ -24,7 +25,6 @@ from jaxbp.op import Op
 COMPARED = 2**18
 
 Row = dict[str, Any]
-Exact = tuple[np.ndarray, tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +32,23 @@ class Prepared:
     """An engine's executables for one task.
 
     Attributes:
+        args: the arguments, as the engine takes them.
+        ct: the cotangent, likewise.
         executables: by mode.
         first_call_us: by mode, the first call after compiling.
         entries: the flat entries of each argument whose cotangents it computes; None for all.
         scale: what its time is multiplied with, for all entries instead of the sampled ones.
+        fingerprint: checksums of its data before anything is timed.
     """
 
     engine: Engine
+    args: tuple[Any, ...]
+    ct: Any
     executables: dict[Mode, Executable]
     first_call_us: dict[Mode, float]
     entries: tuple[np.ndarray | None, ...] | None = None
     scale: float = 1.0
+    fingerprint: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +103,7 @@ def measure(task: Task) -> Iterator[Row]:
         try:
             prepared = prepare(problem, name)
             yield from compare(problem, prepared)
+            check_before(problem, prepared)
             groups[prepared.engine.difference is not None].append(prepared)
         except Exception as error:
             yield {**about, "engine": name, **_failure(error)}
@@ -113,9 +120,31 @@ def measure(task: Task) -> Iterator[Row]:
             yield from ({**about, "engine": p.engine.name, **_failure(error)} for p in group)
             continue
         for p in group:
+            try:
+                check_after(problem, p)
+            except Exception as error:
+                yield {**about, "engine": p.engine.name, **_failure(error)}
+                continue
             for mode in p.executables:
                 taken = samples[json.dumps([p.engine.name, mode])]
                 yield time_row(problem, p, mode, taken.seconds, taken.inner, interleaved=True)
+
+
+def check_before(problem: Problem, prepared: Prepared) -> None:
+    """A `DishonestError` where an engine that claims to be exact is wrong in some mode."""
+    if prepared.engine.difference is None:
+        require_right(subject_of(problem, prepared), problem.args, problem.exact)
+
+
+def check_after(problem: Problem, prepared: Prepared) -> None:
+    """A `DishonestError` where an engine has not done the work that it was timed for."""
+    if prepared.engine.difference is None:
+        require_honest(subject_of(problem, prepared), problem.args, problem.ct)
+
+
+def subject_of(problem: Problem, prepared: Prepared) -> Subject:
+    """What `honesty` looks at."""
+    return Subject(problem.op, prepared.engine, prepared.executables, prepared.args, prepared.ct, prepared.fingerprint)
 
 
 def time_row(
@@ -145,6 +174,7 @@ def prepare(problem: Problem, name: str) -> Prepared:
     engine = make_engine(op, name)
     args, ct = engine.prepare(problem.args), engine.prepare(problem.ct)
     entries, scale = None, 1.0
+    fingerprint = checksums(engine, args, ct)
     executables: dict[Mode, Executable]
     if engine.owner == "jax":
         sampled = sample_difference(op, engine, args, ct, level.difference_seconds, rng)
@@ -158,9 +188,10 @@ def prepare(problem: Problem, name: str) -> Prepared:
             "fwd": lambda: engine.fwd(*args),
             "fwd_bwd": lambda: engine.fwd_bwd(args, ct),
         }
-        executables = {mode: Executable(calls[mode]) for mode in calls if mode in level.modes}
+        applied: dict[Mode, Callable[..., Any]] = {"fwd": engine.fwd, "fwd_bwd": engine.fwd_bwd}
+        executables = {mode: Executable(calls[mode], applied[mode]) for mode in calls if mode in level.modes}
     first: dict[Mode, float] = {mode: _timed(executable.call) for mode, executable in executables.items()}
-    return Prepared(engine, executables, first, entries, scale)
+    return Prepared(engine, args, ct, executables, first, entries, scale, fingerprint)
 
 
 def _timed(call: Callable[[], Any]) -> float:

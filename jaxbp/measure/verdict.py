@@ -14,7 +14,7 @@ FLOOR_FACTOR = 2
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
-Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch"]
+Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch", "moved"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,8 @@ SUMMARY_COLUMNS = {
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
     "verdict": f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call "
-    f"costs less than {FLOOR_FACTOR} times the dispatch floor; empty where the engine did not run "
+    f"costs less than {FLOOR_FACTOR} times the dispatch floor; moved where fwd_res or bwd is faster, the other of them "
+    "slower, and both together not faster; empty where the engine did not run "
     "interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
@@ -118,6 +119,7 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     timed = _with_split(rows)
     baselines = {_cell(row): row for row in timed if row["engine"] == "autodiff"}
     cells = [_summarize(row, baselines.get(_cell(row))) for row in timed]
+    _tell_moved_work(cells)
     failures = [{**row, "status": "failed"} for row in rows if row["kind"] == "failure"]
     return pd.DataFrame([*cells, *failures], columns=list(SUMMARY_COLUMNS))
 
@@ -174,6 +176,18 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
         floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
         cell["verdict"] = "dispatch" if time.value < floor else verdict(ratio)
     return cell
+
+
+def _tell_moved_work(cells: list[Row]) -> None:
+    """A pass is not faster by what the other one does in its place, unless both together are."""
+    by_mode = {(*_cell(cell), cell["engine"]): cell for cell in cells}
+    for cell in cells:
+        key, mode, engine = _cell(cell)[:-1], cell["mode"], cell["engine"]
+        other = by_mode.get((*key, {"fwd_res": "bwd", "bwd": "fwd_res"}.get(mode), engine))
+        if other and cell["verdict"] == "faster" and other["verdict"] == "slower":
+            both = by_mode[*key, "split", engine]
+            if both["verdict"] != "faster":
+                cell["verdict"] = "moved"
 
 
 def _passes(mode: str) -> tuple[int, int]:

@@ -117,6 +117,24 @@ def test_a_planted_slow_rule_is_slower_and_autodiff_has_no_verdict():
     assert frame.loc[("autodiff", "fwd_bwd"), "ratio"] == 1
 
 
+def passes(forward, backward):
+    """A rule's verdicts by mode, for samples of its passes; autodiff takes 100 us for each."""
+    usual = [100.0, 100.1, 100.2, 100.3, 100.4]
+    rule = "rule:stable"
+    rows = [time_row(mode, usual) for mode in ("fwd_res", "bwd")]
+    rows += [time_row("fwd_res", forward, engine=rule), time_row("bwd", backward, engine=rule)]
+    return summary(*rows).loc[rule]["verdict"].to_dict()
+
+
+def test_work_moved_into_the_forward_pass_makes_nothing_faster():
+    fast, slow = [50, 50.1, 50.2, 50.3, 50.4], [150, 150.1, 150.2, 150.3, 150.4]
+    assert passes(slow, fast) == {"fwd_res": "slower", "bwd": "moved", "split": "same"}
+    assert passes(fast, slow) == {"fwd_res": "moved", "bwd": "slower", "split": "same"}
+    # Both together are faster, or nothing was moved.
+    assert passes([110, 110.1, 110.2, 110.3, 110.4], fast)["bwd"] == "faster"
+    assert passes([100, 100.1, 100.2, 100.3, 100.4], fast)["bwd"] == "faster"
+
+
 @pytest.mark.parametrize("engine", ["numpy", "torch", "central_difference", "forward_difference"])
 def test_engines_of_other_rounds_get_a_ratio_and_no_verdict(engine):
     cell = summary(time_row(samples_us=SLOW), time_row(samples_us=FAST, engine=engine)).loc[(engine, "fwd_bwd")]

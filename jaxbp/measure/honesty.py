@@ -1,0 +1,182 @@
+"""Whether an executable does the work that it is timed for: it is right, waits, and computes from what it is given."""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp import engines
+from jaxbp.engines import Engine
+from jaxbp.measure.executables import Executable, Mode
+from jaxbp.op import Op
+
+#: An entry is wrong, and not only imprecise, from this many units of the dtype's spacing at the largest entry on; in
+#: narrow dtypes from a tenth of the largest.
+GROSS_UNITS, GROSS = 1024, 0.1
+#: Entries that are looked at of each array.
+LOOKED_AT = 2**14
+#: How long a result may take to change after it was handed over, if it ever does.
+SETTLING_SECONDS = 0.002
+
+Exact = tuple[np.ndarray, tuple[Any, ...]]
+Answer = tuple[Mode, Any, Sequence[Any] | None]
+#: A quantity's name, some of its flat entries, and what they should be.
+Truth = tuple[str, np.ndarray, np.ndarray] | None
+
+
+class DishonestError(RuntimeError):
+    """An executable that must not be given a time; its text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is looked at: an engine's executables with the data that they are timed with.
+
+    Attributes:
+        op: the op.
+        engine: one that claims to be exact: no numerical difference.
+        executables: by mode.
+        args: the arguments, as the engine takes them.
+        ct: the cotangent, likewise.
+        fingerprint: checksums of the data before the first call.
+    """
+
+    op: Op
+    engine: Engine
+    executables: dict[Mode, Executable]
+    args: tuple[Any, ...]
+    ct: Any
+    fingerprint: tuple[int, ...]
+
+
+def checksums(engine: Engine, args: tuple[Any, ...], ct: Any) -> tuple[int, ...]:
+    """Of an engine's data, as it takes them."""
+    try:
+        return tuple(zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in engine.finish((*args, ct)))
+    except RuntimeError as error:  # JAX's, of a deleted array.
+        raise DishonestError(f"A call deletes its inputs ({str(error).splitlines()[0][:100]}).") from error
+
+
+def require_right(subject: Subject, args: Sequence[np.ndarray], exact: Exact) -> None:
+    """Every mode gives the exact value and cotangents of these arguments, but for what is mere imprecision.
+
+    A `DishonestError` says what is wrong.
+    """
+    _require_untouched(subject)
+    _compare(subject, subject.args, subject.ct, args, _truth(subject, *exact))
+
+
+def require_honest(subject: Subject, args: Sequence[np.ndarray], ct: np.ndarray) -> None:
+    """After the timing: inputs are as they were, results are there when a call returns, and others for other inputs.
+
+    The other inputs are the given ones with their entries moved by one place. A result that was kept from an earlier
+    call, folded into the executable as a constant, or left out is wrong for those.
+    """
+    _require_untouched(subject)
+    for mode, executable in subject.executables.items():
+        _require_settled(subject, mode, executable)
+    *moved, moved_ct = (np.roll(x.reshape(-1), 1).reshape(x.shape) for x in (*args, ct))
+    if subject.op.elementwise and all(x.shape == ct.shape for x in args):
+        chosen = _some(ct.size)
+        y, cts = engines.reference(
+            subject.op, tuple(x.reshape(-1)[chosen] for x in moved), moved_ct.reshape(-1)[chosen]
+        )
+        truth = [None if x is None else (name, chosen, x) for name, x in zip(_names(subject), (y, *cts), strict=True)]
+    else:
+        truth = _truth(subject, *engines.reference(subject.op, tuple(moved), moved_ct))
+    try:
+        _compare(subject, subject.engine.prepare(tuple(moved)), subject.engine.prepare(moved_ct), moved, truth)
+    except DishonestError as error:
+        raise DishonestError(f"For inputs other than those it was timed with: {error}") from error
+
+
+def _names(subject: Subject) -> tuple[str, ...]:
+    return ("value", *(f"cotangent of {name}" for name in subject.op.arguments))
+
+
+def _truth(subject: Subject, y: np.ndarray, cts: Sequence[Any]) -> list[Truth]:
+    """Of the value and of each cotangent some entries, with their name; None for what has no gradient."""
+    return [
+        None if x is None else (name, _some(x.size), x.reshape(-1)[_some(x.size)])
+        for name, x in zip(_names(subject), (y, *cts), strict=True)
+    ]
+
+
+def _compare(subject: Subject, args: Any, ct: Any, plain: Sequence[np.ndarray], truth: Sequence[Truth]) -> None:
+    """`args` and `ct` as the engine takes them, `plain` the arguments as NumPy arrays."""
+    known = _known_faults(subject, plain)
+    for mode, value, cts in _answers(subject, args, ct):
+        for actual, expected in zip((value, *(cts or [None] * len(args))), truth, strict=True):
+            if actual is None or expected is None:
+                continue
+            name, entries, exact = expected
+            actual = np.asarray(actual)
+            if entries.max(initial=-1) >= actual.size:
+                raise DishonestError(f"The {name} has only {actual.size} entries in mode {mode}.")
+            at, finfo = actual.reshape(-1)[entries].astype(exact.dtype), jnp.finfo(actual.dtype)
+            with np.errstate(all="ignore"):
+                judged = np.abs(exact) <= float(finfo.max)
+                if known is not None:
+                    judged &= ~known[entries]
+                largest = np.max(np.abs(exact), initial=0.0, where=judged)
+                allowed = min(GROSS, GROSS_UNITS * float(finfo.eps)) * largest + float(finfo.tiny)
+                off = judged & ~(np.abs(at - exact) <= allowed)
+            if off.any():
+                i = int(np.argmax(off))
+                raise DishonestError(
+                    f"The {name} is wrong in mode {mode}: flat entry {int(entries[i])} is {float(at[i]):.6g} and "
+                    f"should be {float(exact[i]):.6g}; so are {int(off.sum()):,} of {off.size:,} entries looked at."
+                )
+
+
+def _answers(subject: Subject, args: Any, ct: Any) -> Iterator[Answer]:
+    """By mode, the value and the cotangents for these arguments, from the executables that are timed."""
+    finish, executables = subject.engine.finish, subject.executables
+    if "fwd" in executables:
+        yield "fwd", finish(executables["fwd"].apply(*args)), None
+    if "fwd_bwd" in executables:
+        value, cts = executables["fwd_bwd"].apply(args, ct)
+        yield "fwd_bwd", finish(value), finish(cts)
+    if "fwd_res" in executables:
+        output = executables["fwd_res"].apply(*args)
+        yield "fwd_res", finish(output[0]), None
+        backward = executables["bwd"]
+        assert backward.residuals is not None
+        yield "bwd", None, finish(backward.apply(args, backward.residuals(output), ct))
+
+
+def _require_untouched(subject: Subject) -> None:
+    if checksums(subject.engine, subject.args, subject.ct) != subject.fingerprint:
+        raise DishonestError("A call changes its inputs.")
+
+
+def _require_settled(subject: Subject, mode: Mode, executable: Executable) -> None:
+    outputs = jax.tree.leaves(executable.call())
+    # NumPy's and torch's arrays cannot be asked.
+    ready = all(getattr(x, "is_ready", lambda: True)() for x in outputs)
+    if ready:
+        views = [np.asarray(x) for x in subject.engine.finish(outputs)]
+        before = [x.copy() for x in views]
+        time.sleep(SETTLING_SECONDS)
+        ready = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, views, strict=True))
+    if not ready:
+        raise DishonestError(f"In mode {mode} a call returns before its results are there.")
+
+
+def _known_faults(subject: Subject, args: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The flat entries at which an elementwise rule declares that it is wrong; None if it declares none."""
+    kind, _, name = subject.engine.name.partition(":")
+    if kind != "rule" or not subject.op.elementwise:
+        return None
+    faults = [f for f in subject.op.rules[name].rule.faults if f.kind in ("value", "gradient")]
+    return np.any([np.asarray(fault.where(*args)) for fault in faults], axis=0).reshape(-1) if faults else None
+
+
+def _some(size: int) -> np.ndarray:
+    """Indices spread evenly over all entries, the last among them."""
+    return np.unique(np.linspace(0, size - 1, min(size, LOOKED_AT)).astype(np.int64))
