@@ -56,8 +56,8 @@ LEVELS = {
             all_engines=False,
             cases=("small", "memory"),
         ),
-        Level("standard", ALL_MODES, Budget(0.7, 9, 40), Budget(0.1, 3, 5), 0.1, all_engines=True),
-        Level("full", ALL_MODES, Budget(4.0, 15, 150), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
+        Level("standard", ALL_MODES, Budget(1.5, 9, 200), Budget(0.1, 3, 5), 0.1, all_engines=True),
+        Level("full", ALL_MODES, Budget(6.0, 15, 600), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
     )
 }
 

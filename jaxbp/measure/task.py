@@ -109,13 +109,14 @@ def measure(task: Task) -> Iterator[Row]:
             yield {**about, "engine": name, **_failure(error)}
     for slow, group in groups.items():
         budget = level.slow_budget if slow else level.budget
-        thunks = {
-            json.dumps([p.engine.name, mode]): executable.call
-            for p in group
-            for mode, executable in p.executables.items()
+        thunks = {(p.engine.name, mode): e.call for p in group for mode, e in p.executables.items()}
+        baselines = {
+            (engine, mode): ("autodiff", mode)
+            for engine, mode in thunks
+            if engine != "autodiff" and ("autodiff", mode) in thunks
         }
         try:
-            samples = interleave(thunks, budget, problem.rng)
+            samples = interleave(thunks, budget, problem.rng, baselines)
         except Exception as error:
             yield from ({**about, "engine": p.engine.name, **_failure(error)} for p in group)
             continue
@@ -126,7 +127,7 @@ def measure(task: Task) -> Iterator[Row]:
                 yield {**about, "engine": p.engine.name, **_failure(error)}
                 continue
             for mode in p.executables:
-                taken = samples[json.dumps([p.engine.name, mode])]
+                taken = samples[p.engine.name, mode]
                 yield time_row(problem, p, mode, taken.seconds, taken.inner, interleaved=True)
 
 

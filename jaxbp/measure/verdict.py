@@ -59,6 +59,21 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
     )
 
 
+def approximate_width(samples: ArrayLike, baseline: ArrayLike) -> float:
+    """About half of what `ratio_interval` would span, relative to the ratio; cheap enough to be asked again and again.
+
+    The standard error of a median, by the quartiles of the rounds' ratios.
+
+    >>> round(approximate_width([1.0, 1.1, 0.9, 1.0], [1.0, 1.0, 1.0, 1.0]), 3)
+    0.046
+    """
+    ratios = np.asarray(samples, np.float64) / np.asarray(baseline, np.float64)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    deviation = (high - low) / (2 * stats.norm.ppf(0.75))
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(np.pi / 2) * deviation / np.sqrt(ratios.size)
+    return float(half / middle)
+
+
 def verdict(ratio: Interval, *, margin: float = MARGIN) -> Verdict:
     """What a ratio to the baseline's time says: only what its whole interval supports.
 
