@@ -10,6 +10,7 @@ from bench.conftest import Recorder
 from jaxbp.measure.executables import Mode
 from jaxbp.measure.plan import Task
 from jaxbp.measure.task import Prepared, Problem, check_after, check_before, compare, pose, prepare, time_row
+from jaxbp.measure.timer import Samples
 
 
 @functools.lru_cache(maxsize=1)
@@ -50,6 +51,6 @@ def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[
     check_after(_problem(task), prepared)
     if benchmark.stats is None:  # --benchmark-disable runs the function once and times nothing.
         return
-    seconds = list(benchmark.stats.stats.data)
-    iterations = benchmark.stats.iterations
-    recorder.add(time_row(_problem(task), prepared, mode, seconds, iterations, interleaved=False), task.owner)
+    # pytest-benchmark does not say whether a sample was interrupted.
+    samples = Samples(list(benchmark.stats.stats.data), [], benchmark.stats.iterations)
+    recorder.add(time_row(_problem(task), prepared, mode, samples, interleaved=False), task.owner)

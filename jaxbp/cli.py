@@ -6,7 +6,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxbp.environment import cores
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
+from jaxbp.measure.proof import comparisons
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.op import BoundRule
 from jaxbp.ops import OPS
@@ -28,6 +29,8 @@ from jaxbp.report import tables
 from jaxbp.report.census import RECORD, summarize_census, write_census
 from jaxbp.report.census import overview as census_overview
 from jaxbp.report.markdown import write_report
+from jaxbp.report.proof import overview as proof_overview
+from jaxbp.report.proof import record_proof, unmet
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 from jaxbp.report.selftest import mistakes, record_selftest, summary_frame
 from jaxbp.report.selftest import overview as selftest_overview
@@ -252,14 +255,19 @@ def selftest(
     ] = 1,
     only: Annotated[str, typer.Option(help="The functions whose name contains this; kept only with --out.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Processes; one per core by default.")] = 0,
+    measurements: Annotated[
+        bool, typer.Option("--measure", help="Prove the measurements instead: copies, and planted slowdowns.")
+    ] = False,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all results.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check the corpora of wrong and right rules, and write what was found into OUT/selftest/<machine>/.
 
-    Exit status 1 says that ours missed a wrong rule, accused a right one or could not be run. Goes on where it was
-    stopped.
+    Exit status 1 says that ours missed a wrong rule, accused a right one or could not be run; with --measure, that
+    verdicts are wrong too often. Goes on where it was stopped, but for --measure.
     """
+    if measurements:
+        _prove(out_folder or Path("results"), as_json)
     items = [item for item in corpora() if only in item.name]
     if not items:
         raise UsageError(f"--only says {only!r}, which is in the name of no function of the corpora.")
@@ -284,6 +292,23 @@ def selftest(
         if out_folder or not only:
             out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(1 if len(mistaken) else 0)
+
+
+def _prove(results: Path, as_json: bool) -> NoReturn:
+    try:
+        report, frame = record_proof(results, comparisons(), progress)
+    except KeyboardInterrupt:
+        err.print(f"Stopped early; what was compared is in {results}.", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(130)
+    missed = unmet(frame)
+    if as_json:
+        print(json.dumps({"comparisons": json.loads(frame.to_json(orient="records")), "unmet": missed}, indent=2))
+    else:
+        print_table(proof_overview(frame).to_dict("records"))
+        for sentence in missed:
+            out.print(f"Not met: {sentence}.", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(1 if missed else 0)
 
 
 @app.command()

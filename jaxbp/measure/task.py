@@ -18,7 +18,7 @@ from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, compile_modes, sample_difference
 from jaxbp.measure.honesty import Exact, Subject, checksums, require_honest, require_right
 from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
-from jaxbp.measure.timer import interleave
+from jaxbp.measure.timer import Samples, interleave
 from jaxbp.op import Op
 
 #: Entries compared with the reference; of larger arrays a seeded sample of this size.
@@ -128,7 +128,7 @@ def measure(task: Task) -> Iterator[Row]:
                 continue
             for mode in p.executables:
                 taken = samples[p.engine.name, mode]
-                yield time_row(problem, p, mode, taken.seconds, taken.inner, interleaved=True)
+                yield time_row(problem, p, mode, taken, interleaved=True)
 
 
 def check_before(problem: Problem, prepared: Prepared) -> None:
@@ -148,9 +148,7 @@ def subject_of(problem: Problem, prepared: Prepared) -> Subject:
     return Subject(problem.op, prepared.engine, prepared.executables, prepared.args, prepared.ct, prepared.fingerprint)
 
 
-def time_row(
-    problem: Problem, prepared: Prepared, mode: Mode, seconds: list[float], inner: int, *, interleaved: bool
-) -> Row:
+def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples, *, interleaved: bool) -> Row:
     """The row of one timed cell; `interleaved` says that its rounds were shared with the task's other engines."""
     executable = prepared.executables[mode]
     return {
@@ -158,8 +156,9 @@ def time_row(
         "engine": prepared.engine.name,
         "kind": "time",
         "mode": mode,
-        "samples_us": [1e6 * s * prepared.scale for s in seconds],
-        "inner": inner,
+        "samples_us": [1e6 * s * prepared.scale for s in samples.seconds],
+        "cores": samples.cores,
+        "inner": samples.inner,
         "interleaved": interleaved,
         "lower_ms": executable.lower_ms,
         "compile_ms": executable.compile_ms,

@@ -8,13 +8,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from jaxbp.measure.verdict import approximate_width
+from jaxbp.measure.verdict import Side, approximate_width
 
 Thunk = Callable[[], object]
 #: What a function is known by.
 Name = TypeVar("Name", bound=Hashable)
 
 
+#: A call that takes so many times as long as a sample should is slow, and not merely interrupted.
+PLAINLY = 4
 #: Intervals are looked at again after this fraction of the rounds so far.
 LOOKS = 4
 
@@ -41,26 +43,40 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Seconds per call, one sample a round, and how many calls each sample averages over."""
+    """One sample a round.
+
+    Attributes:
+        seconds: per call.
+        cores: CPU seconds per second that passed; below 1 the process waited for a core. Empty where nobody knows.
+        inner: how many calls each sample averages over.
+    """
 
     seconds: list[float]
+    cores: list[float]
     inner: int
 
 
-def sample(thunk: Thunk, inner: int) -> float:
-    """Seconds per call over `inner` calls in a row."""
+def sample(thunk: Thunk, inner: int) -> tuple[float, float]:
+    """Seconds per call over `inner` calls in a row, and CPU seconds per second meanwhile."""
+    used = time.process_time()
     start = time.perf_counter()
     for _ in range(inner):
         thunk()
-    return (time.perf_counter() - start) / inner
+    passed = time.perf_counter() - start
+    return passed / inner, (time.process_time() - used) / passed
 
 
 def calibrate(thunk: Thunk, sample_seconds: float) -> int:
     """The number of calls that fill a sample; doubles until it does, which also warms the function up."""
-    inner = 1
-    while (elapsed := sample(thunk, inner) * inner) < sample_seconds / 2:
+    inner, enough = 1, sample_seconds / 2
+    while True:
+        elapsed = sample(thunk, inner)[0] * inner
+        if enough <= elapsed < PLAINLY * sample_seconds:
+            # It may only have been interrupted.
+            elapsed = min(elapsed, *(sample(thunk, inner)[0] * inner for _ in range(2)))
+        if elapsed >= enough:
+            return max(1, round(inner * sample_seconds / elapsed)) if elapsed < sample_seconds else inner
         inner *= 2
-    return max(1, round(inner * sample_seconds / elapsed)) if elapsed < sample_seconds else inner
 
 
 def interleave(
@@ -76,7 +92,11 @@ def interleave(
     to stop goes by how well their ratio is known, never by what it says.
     """
     inner = {name: calibrate(thunk, budget.sample_seconds) for name, thunk in thunks.items()}
-    seconds: dict[Name, list[float]] = {name: [] for name in thunks}
+    for base in set(baselines.values()):
+        # What is compared averages over equally many calls: else an interruption weighs more on one side.
+        alike = [base, *(name for name, other in baselines.items() if other == base)]
+        inner |= dict.fromkeys(alike, max(inner[name] for name in alike))
+    taken = {name: Samples([], [], inner[name]) for name in thunks}
     names = list(thunks)
     start = time.perf_counter()
     look = budget.min_rounds
@@ -84,10 +104,19 @@ def interleave(
         if done >= budget.min_rounds and time.perf_counter() - start > budget.seconds:
             break
         if done >= look and baselines:
-            widths = (approximate_width(seconds[a], seconds[b]) for a, b in baselines.items())
-            if all(width <= budget.width for width in widths):
+            if all(_width(taken[a], taken[b], budget.min_rounds) <= budget.width for a, b in baselines.items()):
                 break
             look = done + max(1, done // LOOKS)
         for name in (names[i] for i in rng.permutation(len(names))):
-            seconds[name].append(sample(thunks[name], inner[name]))
-    return {name: Samples(seconds[name], inner[name]) for name in names}
+            seconds, cores = sample(thunks[name], inner[name])
+            taken[name].seconds.append(seconds)
+            taken[name].cores.append(cores)
+    return taken
+
+
+def _width(a: Samples, b: Samples, least: int) -> float:
+    """How well a ratio is known from the rounds without interruption, if there are enough of them."""
+    rounds = Side(a.seconds, a.cores).quiet & Side(b.seconds, b.cores).quiet
+    if rounds.sum() < least:
+        return np.inf
+    return approximate_width(np.asarray(a.seconds)[rounds], np.asarray(b.seconds)[rounds])

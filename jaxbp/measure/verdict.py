@@ -1,6 +1,7 @@
 """From samples to statements: medians and ratios with bootstrap intervals, and verdicts against a stated margin."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,10 @@ MARGIN = 0.02
 #: A call that takes less than this many times the dispatch floor gets no verdict on its speed.
 FLOOR_FACTOR = 2
 CONFIDENCE = 0.95
+#: Quiet rounds that a statement needs, if there were others.
+LEAST_ROUNDS = 5
+#: A sample during which the process had less of a core than this was interrupted.
+UNDISTURBED = 0.95
 RESAMPLES = 2000
 
 Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch", "moved"]
@@ -57,6 +62,44 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
         value,
         *_bootstrap((a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis), paired=paired),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """The samples of one side of a comparison, one a round, and the cores that the process had; empty if unknown."""
+
+    samples: ArrayLike
+    cores: Sequence[float] = ()
+
+    @property
+    def quiet(self) -> np.ndarray:
+        """The rounds in which the process did not wait for a core, as far as anybody knows.
+
+        >>> Side([8.0, 9.0, 8.0], [1.0, 0.5, 1.9]).quiet
+        array([ True, False,  True])
+        """
+        return np.asarray(self.cores) >= UNDISTURBED if len(self.cores) else np.ones(np.size(self.samples), bool)
+
+
+def enough(quiet: np.ndarray) -> bool:
+    """Whether so many rounds are quiet that the others can be left out."""
+    return int(quiet.sum()) >= min(LEAST_ROUNDS, quiet.size)
+
+
+def compare_sides(side: Side, baseline: Side, *, paired: bool) -> tuple[Interval, Verdict]:
+    """The ratio of medians of the quiet rounds, and its verdict; where they are too few, of all, and none.
+
+    >>> ratio, says = compare_sides(Side([2.0, 4.0, 60.0], [1, 1, 0.2]), Side([1.0, 2.0, 3.0]), paired=True)
+    >>> says
+    'cannot say'
+    """
+    sides, masks = (side, baseline), [side.quiet, baseline.quiet]
+    if paired:
+        masks = [masks[0] & masks[1]] * 2
+    known = all(map(enough, masks))
+    a, b = (np.asarray(s.samples)[mask if known else ...] for s, mask in zip(sides, masks, strict=True))
+    ratio = ratio_interval(a, b, paired=paired)
+    return ratio, verdict(ratio) if known else "cannot say"
 
 
 def approximate_width(samples: ArrayLike, baseline: ArrayLike) -> float:

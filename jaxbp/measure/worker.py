@@ -64,7 +64,7 @@ def dispatch_floor(owner: str) -> float:
         array = np.ones(1, np.float32)
         thunk = lambda: (array + 1, array + 1)  # noqa: E731 - three ways to one name
     inner = calibrate(thunk, 0.001)
-    return float(np.median([sample(thunk, inner) for _ in range(31)])) * 1e6
+    return float(np.median([sample(thunk, inner)[0] for _ in range(31)])) * 1e6
 
 
 if __name__ == "__main__":

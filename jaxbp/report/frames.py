@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from jaxbp.measure.verdict import FLOOR_FACTOR, MARGIN, median_interval, ratio_interval, verdict
+from jaxbp.measure.verdict import FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, Side, compare_sides, enough, median_interval
 
 Row = dict[str, Any]
 
@@ -25,6 +26,8 @@ SUMMARY_COLUMNS = {
     "time_us_low": "lower end of its 95 % bootstrap interval",
     "time_us_high": "upper end of it",
     "rounds": "samples taken, one a round",
+    "interrupted": "share of the rounds in which the process waited for a core: they are left out of time and ratio, "
+    f"where at least {LEAST_ROUNDS} others are left; empty where nobody knows",
     "inner": "calls that each sample averages over",
     "ratio": "time over the time of autodiff in the same mode",
     "ratio_low": "lower end of its 95 % bootstrap interval",
@@ -137,15 +140,16 @@ def _with_split(rows: Iterable[Row]) -> list[Row]:
         other = backward.get((*_cell(row)[:-1], row["engine"]))
         if row["mode"] == "fwd_res" and other:
             total = [a + b for a, b in zip(row["samples_us"], other["samples_us"], strict=False)]
+            cores = [min(a, b) for a, b in zip(row["cores"], other["cores"], strict=False)]
             both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
-            split.append(
-                {**row, **both, "mode": "split", "samples_us": total, "inner": min(row["inner"], other["inner"])}
-            )
+            both |= {"samples_us": total, "cores": cores, "inner": min(row["inner"], other["inner"])}
+            split.append({**row, **both, "mode": "split"})
     return timed + split
 
 
 def _summarize(row: Row, baseline: Row | None) -> Row:
-    time = median_interval(row["samples_us"])
+    samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
+    time = median_interval(samples[quiet] if enough(quiet) else samples)
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
@@ -157,7 +161,8 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
         "time_us": time.value,
         "time_us_low": time.low,
         "time_us_high": time.high,
-        "rounds": len(row["samples_us"]),
+        "rounds": samples.size,
+        "interrupted": float(np.mean(~quiet)) if row["cores"] else np.nan,
         "flops": flops,
         "gflops": flops / time.value / 1e3,
         "bytes": moved,
@@ -170,12 +175,16 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
         return cell
     # Rules are sampled in the same rounds as autodiff; other engines are not.
     interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
-    ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=interleaved)
+    ratio, says = compare_sides(_side(row), _side(baseline), paired=interleaved)
     cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
     if interleaved and row["engine"] != "autodiff":
         floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
-        cell["verdict"] = "dispatch" if time.value < floor else verdict(ratio)
+        cell["verdict"] = "dispatch" if time.value < floor else says
     return cell
+
+
+def _side(row: Row) -> Side:
+    return Side(row["samples_us"], row["cores"])
 
 
 def _tell_moved_work(cells: list[Row]) -> None:

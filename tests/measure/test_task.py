@@ -14,6 +14,7 @@ from jaxbp.declaration import Rule
 from jaxbp.measure import task as task_module
 from jaxbp.measure.plan import LEVELS, Task, find_op, plan
 from jaxbp.measure.task import Row, compare, measure, pose, prepare
+from jaxbp.measure.timer import Samples
 from jaxbp.op import Op
 
 
@@ -154,7 +155,7 @@ def test_sampled_differences_are_compared_at_their_entries():
     (i, j), truth = json.loads(rows["ct_a"]["worst_index"]), problem.exact[1][0]
     assert truth is not None
     assert rows["ct_a"]["worst_exact"] == truth[i, j]
-    row = task_module.time_row(problem, prepared, "fwd_bwd", [1e-6], 1, interleaved=True)
+    row = task_module.time_row(problem, prepared, "fwd_bwd", Samples([1e-6], [1.0], 1), interleaved=True)
     assert row["samples_us"] == [pytest.approx(1025 / 17)]
     assert row["extrapolated"] == 1025 / 17
 

@@ -14,10 +14,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.waited = 0.0
         self.calls: list[str] = []
 
     def perf_counter(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return self.now - self.waited
 
     def costing(self, seconds: float, name: str = "") -> Thunk:
         def call() -> None:
@@ -40,8 +44,16 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("inner", [1, 7])
 def test_a_sample_is_seconds_per_call(clock, inner):
-    assert sample(clock.costing(0.25), inner) == 0.25
+    assert sample(clock.costing(0.25), inner) == (0.25, 1.0)
     assert len(clock.calls) == inner
+
+
+def test_a_sample_knows_that_it_waited_for_a_core(clock):
+    def call() -> None:
+        clock.now += 0.5
+        clock.waited += 0.25
+
+    assert sample(call, 4) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("cost", [1e-7, 3e-6, 1e-5, 9e-4, 0.0019, 0.002, 0.5])
@@ -49,6 +61,16 @@ def test_calibrate_fills_a_sample(clock, cost):
     inner = calibrate(clock.costing(cost), 0.002)
     # As many calls as fit into it, and one where a single call is longer.
     assert inner == max(1, round(0.002 / cost))
+
+
+def test_calibrate_is_not_deceived_by_an_interruption(clock):
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        clock.now += 1e-5 if len(calls) != 3 else 0.003
+
+    assert calibrate(call, 0.002) == 200
 
 
 def test_calibrate_stops_once_it_knows(clock):
@@ -59,7 +81,7 @@ def test_calibrate_stops_once_it_knows(clock):
 def rounds_of(clock: Clock, names: str, budget: Budget) -> list[list[str]]:
     """The order in which each round visits functions that each fill a sample with one call."""
     samples = interleave({name: clock.costing(1.0, name) for name in names}, budget, rng())
-    visits = clock.calls[len(names) :]  # The first call of each calibrates.
+    visits = clock.calls[3 * len(names) :]  # The first three calls of each calibrate.
     rounds = [visits[i : i + len(names)] for i in range(0, len(visits), len(names))]
     assert {name: s.seconds for name, s in samples.items()} == {name: [1.0] * len(rounds) for name in names}
     assert {s.inner for s in samples.values()} == {1}
@@ -97,6 +119,7 @@ def test_rounds_keep_to_the_budget(clock, budget, expected):
 def test_each_sample_averages_over_the_calls_of_its_function(clock):
     thunks = {"fast": clock.costing(1e-4, "fast"), "slow": clock.costing(4e-4, "slow")}
     samples = interleave(thunks, Budget(1e9, 3, 3, 0.01), rng())
+    assert samples["fast"].cores == [1.0] * 3
     assert samples["fast"].inner == 100
     assert samples["slow"].inner == 25
     assert samples["fast"].seconds == pytest.approx([1e-4] * 3)
@@ -115,6 +138,12 @@ def test_twice_the_work_reads_about_two():
     assert 1.7 < twice.min() / once.min() < 2.3
     # Another unit would pass the ratio too: all calls together fill the time that passed, but for the calibration.
     assert 0.6 * wall < sum(sum(s.seconds) * s.inner for s in samples.values()) <= wall
+
+
+def test_what_is_compared_averages_over_equally_many_calls(clock):
+    thunks = {name: clock.costing(cost, name) for name, cost in (("a", 1e-4), ("b", 2e-4), ("c", 4e-4), ("d", 1e-3))}
+    samples = interleave(thunks, Budget(1e9, 3, 3, 0.01), rng(), {"a": "b", "c": "b"})
+    assert [samples[name].inner for name in "abcd"] == [100, 100, 100, 10]
 
 
 def noisy(clock: Clock, seconds: float, noise: float, seed: int) -> Thunk:

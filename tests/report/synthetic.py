@@ -57,6 +57,7 @@ def time_row(mode: str = "fwd_bwd", samples_us: Any = (100.0, 101.0, 102.0, 103.
         "kind": "time",
         "mode": mode,
         "samples_us": list(samples_us),
+        "cores": [1.0] * len(samples_us),
         "inner": 4,
         "interleaved": True,
         "lower_ms": 1.0,
