@@ -1,6 +1,7 @@
 """The pandas frames of a run: raw samples, the summary of every cell, and the accuracy of every gradient."""
 
 import json
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -203,7 +204,7 @@ def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
         "gflops": flops / time.value / 1e3,
         "bytes": moved,
         "gbytes": moved / time.value / 1e3,
-        "roofline": reached and reached[0],
+        "roofline": reached[0] if reached else math.nan,
         "bound": reached[1] if reached else "",
         "status": "ok",
         "reason": "",
