@@ -19,9 +19,11 @@ from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
 from jaxbp.environment import cores
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
+from jaxbp.measure.limits import best_limits
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
 from jaxbp.measure.proof import comparisons
+from jaxbp.measure.resident import require_proc
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.op import BoundRule
 from jaxbp.ops import OPS
@@ -122,6 +124,9 @@ def bench(
     ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
     dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
     cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
+    peak_rss: Annotated[
+        bool, typer.Option("--peak-rss", help="Peak memory of each engine too, in a process of its own: slow.")
+    ] = False,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
 ) -> None:
@@ -129,12 +134,16 @@ def bench(
 
     Exit status 1 says that some cells failed; the report lists them.
     """
-    if resume and (quick or full or ops or cases or dtypes != "f32"):
+    if resume and (quick or full or ops or cases or peak_rss or dtypes != "f32"):
         raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
     if quick and full:
         raise UsageError("--quick and --full exclude each other; give one of them, or none.")
+    if peak_rss:
+        require_proc()
     if resume:
-        folder, tasks = resume, plan(**_request_of(resume))
+        folder, request = resume, _request_of(resume)
+        peak_rss = request.pop("peak_rss", False)
+        tasks = plan(**request)
     else:
         level = "quick" if quick else "full" if full else "standard"
         if not names(dtypes):
@@ -143,7 +152,9 @@ def bench(
         tasks = plan(**request)
         facts, started = _machine_facts(), now()
         folder = out_folder / facts["name"] / f"{started.replace(':', '')}-{level}"
-        write_machine(folder, {**facts, "started": started, "level": level, "request": request})
+        write_machine(
+            folder, {**facts, "started": started, "level": level, "request": {**request, "peak_rss": peak_rss}}
+        )
     journal = Journal(folder)
     todo = remaining(tasks, read_journal(folder)) if resume else tasks
     interrupted = False
@@ -154,14 +165,15 @@ def bench(
                 check()
                 advance(f"{task.op} {task.case} {task.dtype} {task.owner}")
 
-            run_tasks(todo, journal, progress=tell)
+            run_tasks(todo, journal, progress=tell, peak_rss=peak_rss)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         journal.close()
-    unfinished = len(remaining(tasks, read_journal(folder)))
-    write_machine(folder, {**read_machine(folder), "unfinished": unfinished})
-    run = write_frames(folder)
+    rows = read_journal(folder)
+    limits = [dataclasses.asdict(limit) for limit in best_limits(rows)]
+    write_machine(folder, {**read_machine(folder), "unfinished": len(remaining(tasks, rows)), "limits": limits})
+    run = write_frames(folder, rows)
     report = write_report(run)
     _print_summary(run)
     out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)

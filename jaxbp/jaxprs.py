@@ -49,14 +49,17 @@ def scan_parts(eqn: Any, values: Sequence[Any]) -> tuple[int, int]:
     return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
-def place(eqn: Any, ours: Sequence[Path] = ()) -> str:
+def place(eqn: Any, ours: Sequence[Path] = (), tracer: Path | None = None) -> str:
     """The user's line that an equation comes from, as `file.py:12 (function)`; empty if it is not known.
 
-    Lines of JAX tell a user nothing, nor do those of the files or folders in `ours`.
+    Lines of JAX tell a user nothing, nor do those of the files or folders in `ours`, nor the file `tracer`, which had
+    the function traced, and what called it.
     """
     traceback = getattr(eqn.source_info, "traceback", None)
     for frame in getattr(traceback, "frames", ()):
         path = Path(frame.file_name)
+        if path == tracer:
+            break
         if not any(path.is_relative_to(root) for root in (JAX, *ours)):
             line = getattr(frame, "line_num", getattr(frame, "start_line", "?"))
             return f"{frame.file_name}:{line} ({frame.function_name})"

@@ -11,7 +11,9 @@ import pytest
 
 import jaxbp
 from jaxbp import cli
+from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
+from jaxbp.report import resources
 
 
 def only_run(out: Path) -> Path:
@@ -52,6 +54,31 @@ def test_bench_measured_every_engine(finished):
     environments = summary.set_index("engine")["environment"].map(json.loads)
     assert "OPENBLAS_NUM_THREADS" in environments["autodiff"]
     assert "OPENBLAS_NUM_THREADS" not in environments["numpy"]
+
+
+def test_bench_measures_the_physical_limit(finished):
+    folder, _ = finished
+    machine = json.loads((folder / "machine.json").read_text())
+    (limits,) = machine["limits"]
+    assert (limits["device"], limits["dtype"], limits["reason"]) == ("cpu", "float32", "")
+    assert all(rate > 0 for _, rate in limits["copies"] + limits["products"])
+    assert f"Physical limit: {resources.limit(Limits(**limits))}" in (folder / "report.md").read_text()
+
+
+def test_the_peak_resident_set_is_measured_on_request(run, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(cli, "run_tasks", lambda *args, peak_rss, **options: told.append(peak_rss))
+    words = ("bench", "--quick", "--ops", "exp", "--cases", "small", "--out")
+    assert run(*words, tmp_path / "plain").code == 0
+    assert run(*words, tmp_path / "peak", "--peak-rss").code == 0
+    # A resumed run goes on with what was asked for, and one of an earlier version was not asked.
+    assert run("bench", "--resume", only_run(tmp_path / "peak")).code == 0
+    path = only_run(tmp_path / "plain") / "machine.json"
+    machine = json.loads(path.read_text())
+    del machine["request"]["peak_rss"]
+    path.write_text(json.dumps(machine))
+    assert run("bench", "--resume", path.parent).code == 0
+    assert told == [False, True, True, False]
 
 
 def test_bench_shows_what_autodiff_gets_wrong(finished):
@@ -135,6 +162,7 @@ def test_machine(run):
         (["--cases", "smal"], "There is no case called 'smal'; did you mean 'small'?"),
         (["--quick", "--full"], "--quick and --full exclude each other"),
         (["--resume", "nowhere"], "nowhere/machine.json cannot be read: No such file or directory."),
+        (["--resume", "nowhere", "--peak-rss"], "--resume goes on with what the run was asked for"),
         (["--resume", "nowhere", "--quick"], "--resume goes on with what the run was asked for"),
         (["--ops", "exp", "--out", "file"], "cannot be written: Not a directory."),
     ],
@@ -174,7 +202,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(run, monkeypatch):
 
 
 def test_a_failed_cell_is_told_by_the_exit_status(run, tmp_path, monkeypatch):
-    def fail(tasks, journal, *, progress):
+    def fail(tasks, journal, *, progress, peak_rss):
         for task in tasks:
             journal.append({**task.to_json(), "engine": "autodiff", "kind": "failure", "reason": "Planted: it broke."})
 

@@ -1,8 +1,10 @@
 """The executables of a JAX engine, one a mode, compiled ahead with all data as arguments."""
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 
 from jaxbp.differences import entry_vjp, evaluations
 from jaxbp.engines import Engine
+from jaxbp.jaxprs import place
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
@@ -21,27 +24,58 @@ Mode = Literal["fwd", "fwd_res", "bwd", "fwd_bwd", "split"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Residual:
+    """An array that the forward pass keeps for the backward pass.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype.
+        bytes: its size.
+        where: the source line that computes it, as `file.py:12 (function)`; the name of the primitive where only JAX's
+            own lines are known; `output` for the value itself.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    where: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Executable:
-    """A compiled mode of one engine, with its arguments.
+    """A compiled mode of one engine, with its arguments; None stands for what is not known, never for 0.
 
     Attributes:
         call: runs it with the arguments that it is timed with, and waits for every output.
         apply: runs it with whatever arguments of those shapes.
         lower_ms: time to trace and lower; None where nothing is compiled.
         compile_ms: time to compile, likewise.
-        residual_bytes: for fwd_res, what is kept for the backward pass beyond the inputs.
-        residuals: for bwd, the residuals that it takes, from what fwd_res returns.
+        residuals: for fwd_res, what is kept for the backward pass beyond the inputs.
+        temp_bytes: what the executable allocates beside its arguments and outputs.
+        peak_bytes: arguments, outputs and temporary memory together, as the compiler plans them.
+        xla_flops: the compiler's count of floating-point operations, after its optimizations.
+        xla_bytes: the compiler's count of bytes read and written, likewise.
+        handed_over: for bwd, the residuals that it takes, from what fwd_res returns.
     """
 
     call: Callable[[], Any]
     apply: Callable[..., Any]
     lower_ms: float | None = None
     compile_ms: float | None = None
-    residual_bytes: int | None = None
-    residuals: Callable[[Any], Any] | None = None
+    residuals: tuple[Residual, ...] | None = None
+    temp_bytes: int | None = None
+    peak_bytes: int | None = None
+    xla_flops: float | None = None
+    xla_bytes: float | None = None
+    handed_over: Callable[[Any], Any] | None = None
+
+    @property
+    def residual_bytes(self) -> int | None:
+        """The size of all residuals together."""
+        return None if self.residuals is None else sum(residual.bytes for residual in self.residuals)
 
 
-def compile_function(f: Callable[..., Any], *args: Any, residual_bytes: int | None = None) -> Executable:
+def compile_function(f: Callable[..., Any], *args: Any, residuals: tuple[Residual, ...] | None = None) -> Executable:
     """Lower and compile `f` for these arguments; they stay arguments, so nothing folds into constants."""
     start = time.perf_counter()
     lowered = jax.jit(f).lower(*args)
@@ -53,8 +87,33 @@ def compile_function(f: Callable[..., Any], *args: Any, residual_bytes: int | No
         compiled,
         1e3 * (middle - start),
         1e3 * (end - middle),
-        residual_bytes,
+        residuals,
+        *planned_memory(compiled),
+        *counted_work(compiled),
     )
+
+
+def planned_memory(compiled: Any) -> tuple[int | None, int | None]:
+    """Temporary and peak bytes of a compiled function; None for what its backend does not say.
+
+    The peak is arguments + outputs + temporary - aliased bytes. XLA's own `peak_memory_in_bytes` is no peak on the CPU:
+    it leaves the temporary memory out.
+    """
+    stats = compiled.memory_analysis()
+    argument, output, temp, alias = (
+        getattr(stats, f"{part}_size_in_bytes", None) for part in ("argument", "output", "temp", "alias")
+    )
+    if argument is None or output is None or temp is None or alias is None:
+        return temp, None
+    return temp, argument + output + temp - alias
+
+
+def counted_work(compiled: Any) -> tuple[float | None, float | None]:
+    """XLA's counts of floating-point operations and of bytes accessed; None for what its backend does not count."""
+    counts = compiled.cost_analysis() or {}
+    # Some backends write -1 for a kernel that they cannot look into.
+    known = {name: float(counts[name]) for name in ("flops", "bytes accessed") if counts.get(name, -1) >= 0}
+    return known.get("flops"), known.get("bytes accessed")
 
 
 def compile_modes(engine: Engine, args: tuple[Any, ...], ct: Any, modes: Iterable[Mode]) -> dict[Mode, Executable]:
@@ -76,7 +135,8 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
 
     `jax.vjp`'s pullback is a tree of residuals. Those that are inputs already exist and are handed to the
     backward pass as they are: an executable that returned them would copy them, which a training step does not.
-    A residual that is the output, or occurs twice, is returned once.
+    A residual that is the output, or occurs twice, is returned once. Constants that the function closes over exist
+    anyway, as inputs do.
     """
     traced, shapes = jax.make_jaxpr(lambda *xs: jax.vjp(primal, *xs), return_shape=True)(*args)
     tree = jax.tree.structure(shapes)
@@ -84,6 +144,8 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
     y, *leaves = traced.jaxpr.outvars
     inputs = {var: i for i, var in enumerate(traced.jaxpr.invars)}
     constants = {i: leaf.val for i, leaf in enumerate(leaves) if isinstance(leaf, jax.extend.core.Literal)}
+    closed_over = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
+    constants |= {i: closed_over[leaf] for i, leaf in enumerate(leaves) if i not in constants and leaf in closed_over}
     crossing = {i: leaf for i, leaf in enumerate(leaves) if i not in constants and leaf not in inputs}
     # Each variable once, at its first position among the leaves.
     kept = {var: i for i, var in reversed(crossing.items())}
@@ -92,8 +154,17 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
         value, *outputs = run(*xs)
         return value, {i: outputs[i] for var, i in kept.items() if var is not y}
 
-    residual_bytes = sum(var.aval.size * var.aval.dtype.itemsize for var in kept)
-    forward = compile_function(fwd_res, *args, residual_bytes=residual_bytes)
+    makers = {var: eqn for eqn in traced.jaxpr.eqns for var in eqn.outvars}
+    described = tuple(
+        Residual(
+            var.aval.shape,
+            str(var.aval.dtype),
+            var.aval.size * var.aval.dtype.itemsize,
+            "output" if var is y else _origin(makers[var]),
+        )
+        for var in sorted(kept, key=lambda var: kept[var])
+    )
+    forward = compile_function(fwd_res, *args, residuals=described)
 
     def handed_over(output: tuple[Any, dict[int, Any]]) -> dict[int, Any]:
         value, residuals = output
@@ -109,7 +180,17 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
         return tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), xs, strict=True))
 
     backward = compile_function(bwd, args, handed_over(forward.call()), ct)
-    return {"fwd_res": forward, "bwd": dataclasses.replace(backward, residuals=handed_over)}
+    return {"fwd_res": forward, "bwd": dataclasses.replace(backward, handed_over=handed_over)}
+
+
+#: What lies between a function that is measured and its user's lines: this package's own wrapper of a rule.
+WRAPPERS = (Path(inspect.getfile(Op)),)
+
+
+def _origin(eqn: Any) -> str:
+    """Where an equation was written, without the folder, which is the business of whoever measures."""
+    line = Path(place(eqn, WRAPPERS, tracer=Path(__file__))).name
+    return line or str(eqn.params.get("name", eqn.primitive.name))
 
 
 @dataclasses.dataclass(frozen=True)

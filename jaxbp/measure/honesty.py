@@ -146,8 +146,8 @@ def _answers(subject: Subject, args: Any, ct: Any) -> Iterator[Answer]:
         output = executables["fwd_res"].apply(*args)
         yield "fwd_res", finish(output[0]), None
         backward = executables["bwd"]
-        assert backward.residuals is not None
-        yield "bwd", None, finish(backward.apply(args, backward.residuals(output), ct))
+        assert backward.handed_over is not None
+        yield "bwd", None, finish(backward.apply(args, backward.handed_over(output), ct))
 
 
 def _require_untouched(subject: Subject) -> None:

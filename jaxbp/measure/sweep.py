@@ -21,6 +21,7 @@ from jaxbp.engines import Owner
 from jaxbp.environment import ALLOCATOR
 from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS, Task
+from jaxbp.measure.resident import resident_row
 
 Row = dict[str, Any]
 
@@ -184,14 +185,23 @@ def remaining(tasks: list[Task], rows: list[Row]) -> list[Task]:
     return [task for task in tasks if {**json.loads(json.dumps(task.to_json())), "kind": None} not in done]
 
 
-def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task], None] = lambda task: None) -> None:
-    """Measure all tasks, one at a time; `progress` is told of each before it starts."""
+def run_tasks(
+    tasks: list[Task],
+    journal: Journal,
+    *,
+    progress: Callable[[Task], None] = lambda task: None,
+    peak_rss: bool = False,
+) -> None:
+    """Measure all tasks, one at a time; `progress` is told of each before it starts.
+
+    With `peak_rss` each engine that could be timed runs once more, in a process of its own, for its peak memory.
+    """
     workers: dict[tuple[Owner, bool], Worker] = {}
     try:
         for task in tasks:
             progress(task)
             key = (task.owner, task.dtype == "float64")
-            settled = set()
+            settled: dict[str, str] = {}
             try:
                 if key not in workers:
                     workers[key] = Worker(task.owner, x64=key[1])
@@ -204,7 +214,9 @@ def run_tasks(tasks: list[Task], journal: Journal, *, progress: Callable[[Task],
                 for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
                     journal.append({**row, **about})
                     if row["kind"] in ("time", "failure"):
-                        settled.add(row["engine"])
+                        settled[row["engine"]] = row["kind"]
+                for engine in (name for name, kind in settled.items() if peak_rss and kind == "time"):
+                    journal.append({**resident_row(task, engine, worker.environment), **about})
                 journal.append({**task.to_json(), "kind": "done"})
             except WorkerError as error:
                 if key in workers:

@@ -1,6 +1,7 @@
 """Measure one task: check each engine's executables, time them, and check them again."""
 
 import dataclasses
+import functools
 import json
 import time
 import traceback
@@ -15,7 +16,7 @@ from jaxbp import engines
 from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
-from jaxbp.measure.executables import Executable, Mode, compile_modes, sample_difference
+from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
 from jaxbp.measure.honesty import Exact, Subject, checksums, require_honest, require_right
 from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import Samples, interleave
@@ -53,10 +54,9 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A task's data: NumPy arguments, cotangent, and the exact value and cotangents.
+    """A task's data: NumPy arguments and cotangent.
 
     Attributes:
-        bounds: a-priori bounds of the value's and each cotangent's error, None where the op has none.
         about: the columns that all rows of the task share.
     """
 
@@ -64,14 +64,22 @@ class Problem:
     level: Level
     args: tuple[np.ndarray, ...]
     ct: np.ndarray
-    exact: Exact
-    bounds: tuple[np.ndarray | None, ...]
     about: Row
     rng: np.random.Generator
 
+    @functools.cached_property
+    def exact(self) -> Exact:
+        """The exact value and cotangents."""
+        return engines.reference(self.op, self.args, self.ct)
+
+    @functools.cached_property
+    def bounds(self) -> tuple[np.ndarray | None, ...]:
+        """A-priori bounds of the value's and each cotangent's error, None where the op has none."""
+        return a_priori_bounds(self.op, self.args, self.ct)
+
 
 def pose(task: Task) -> Problem:
-    """Draw a task's data and compute what is exact."""
+    """Draw a task's data."""
     op = find_op(task.op)
     case, dtype = op.case(task.case), numpy_dtype(task.dtype)
     args = case.arguments(dtype)
@@ -90,8 +98,7 @@ def pose(task: Task) -> Problem:
         "output_bytes": ct.nbytes,
     }
     rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
-    exact, bounds = engines.reference(op, args, ct), a_priori_bounds(op, args, ct)
-    return Problem(op, LEVELS[task.level], args, ct, exact, bounds, about, rng)
+    return Problem(op, LEVELS[task.level], args, ct, about, rng)
 
 
 def measure(task: Task) -> Iterator[Row]:
@@ -164,8 +171,17 @@ def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples,
         "compile_ms": executable.compile_ms,
         "first_call_us": prepared.first_call_us[mode],
         "residual_bytes": executable.residual_bytes,
+        "residuals": _described(executable.residuals),
+        "temp_bytes": executable.temp_bytes,
+        "peak_bytes": executable.peak_bytes,
+        "xla_flops": executable.xla_flops,
+        "xla_bytes": executable.xla_bytes,
         "extrapolated": prepared.scale,
     }
+
+
+def _described(residuals: tuple[Residual, ...] | None) -> str | None:
+    return None if residuals is None else json.dumps([dataclasses.asdict(residual) for residual in residuals])
 
 
 def prepare(problem: Problem, name: str) -> Prepared:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxbp.errors import import_extra
+from jaxbp.measure.limits import measure_limits
 from jaxbp.measure.plan import Task
 from jaxbp.measure.task import measure
 from jaxbp.measure.timer import Thunk, calibrate, sample
@@ -27,8 +28,13 @@ def main() -> None:
     # No hop to another thread per call. JAX takes this from no environment variable.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
+    limited = set()
     for line in sys.stdin:
-        for row in measure(Task(**json.loads(line))):
+        task = Task(**json.loads(line))
+        if owner == "jax" and task.dtype not in limited:
+            limited.add(task.dtype)
+            write(rows, measure_limits(task.dtype))
+        for row in measure(task):
             write(rows, row)
         write(rows, {"kind": "done"})
 

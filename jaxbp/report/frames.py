@@ -1,12 +1,15 @@
 """The pandas frames of a run: raw samples, the summary of every cell, and the accuracy of every gradient."""
 
 import json
-from collections.abc import Iterable
+import math
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from jaxbp.measure.limits import Limits, best_limits
 from jaxbp.measure.verdict import FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, Side, compare_sides, enough, median_interval
 
 Row = dict[str, Any]
@@ -39,10 +42,23 @@ SUMMARY_COLUMNS = {
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
+    "residuals": "which arrays these are, JSON: shape, dtype, bytes and where, the source line that computes it, the "
+    "primitive where only JAX's lines are known, or output",
+    "temp_bytes": "bytes that the executable allocates beside arguments and outputs, by the compiler's plan; of split "
+    "the larger of both passes",
+    "peak_bytes": "bytes of arguments, outputs and temporary memory together, by the compiler's plan; of split the "
+    "larger of both passes",
+    "peak_rss_bytes": "bytes by which one call raises the peak resident set of a process of its own above its inputs; "
+    "measured for fwd_bwd with --peak-rss",
     "flops": "analytic floating-point operations of the mode",
     "gflops": "analytic operations over the median time, 10^9 per second",
     "bytes": "analytic bytes that the mode must at least read and write",
     "gbytes": "analytic bytes over the median time, 10^9 per second",
+    "roofline": "percent of the physical limit: the least time that the analytic operations and bytes take at the "
+    "measured limits, over the median time; empty for arrays that lie in a cache, unless arithmetic is their limit",
+    "bound": "the limit that roofline is a percentage of: compute or memory",
+    "xla_flops": "XLA's own count of operations of the executable that ran; empty where it has none",
+    "xla_bytes": "XLA's own count of bytes accessed, likewise",
     "lower_ms": "time to trace and lower, milliseconds",
     "compile_ms": "time to compile, milliseconds",
     "first_call_us": "time of the first call after compiling, microseconds",
@@ -87,7 +103,11 @@ CELL = ["op", "case", "dtype", "device"]
 def latest(rows: Iterable[Row]) -> list[Row]:
     """The rows without those that a later one repeats, as happens where a run was resumed within a task."""
     keys = ("kind", "op", "case", "dtype", "engine", "mode", "quantity")
-    return list({tuple(row.get(key) for key in keys): row for row in rows}.values())
+    rows = list(rows)
+    # Of the limits the best counts, and not the last.
+    limits = [row for row in rows if row["kind"] == "limits"]
+    others = (row for row in rows if row["kind"] != "limits")
+    return [*limits, *{tuple(row.get(key) for key in keys): row for row in others}.values()]
 
 
 def run_facts(machine: Row) -> Row:
@@ -121,10 +141,21 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     rows = [{**row, **facts} for row in rows]
     timed = _with_split(rows)
     baselines = {_cell(row): row for row in timed if row["engine"] == "autodiff"}
-    cells = [_summarize(row, baselines.get(_cell(row))) for row in timed]
+    limits = {(found.device, found.dtype): found for found in best_limits(rows)}
+    resident = {_gradient(row): row["peak_rss_bytes"] for row in rows if row["kind"] == "resident"}
+    cells = []
+    for row in timed:
+        cell = _summarize(row, baselines.get(_cell(row)), limits.get((row["device"], row["dtype"])))
+        if row["mode"] == "fwd_bwd":
+            cell["peak_rss_bytes"] = resident.get(_gradient(row))
+        cells.append(cell)
     _tell_moved_work(cells)
     failures = [{**row, "status": "failed"} for row in rows if row["kind"] == "failure"]
     return pd.DataFrame([*cells, *failures], columns=list(SUMMARY_COLUMNS))
+
+
+def _gradient(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in (*CELL, "engine"))
 
 
 def _cell(row: Row) -> tuple[Any, ...]:
@@ -142,20 +173,33 @@ def _with_split(rows: Iterable[Row]) -> list[Row]:
             total = [a + b for a, b in zip(row["samples_us"], other["samples_us"], strict=False)]
             cores = [min(a, b) for a, b in zip(row["cores"], other["cores"], strict=False)]
             both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
+            both |= {name: _both(max, row, other, name) for name in ("temp_bytes", "peak_bytes")}
+            both |= {name: _both(operator.add, row, other, name) for name in ("xla_flops", "xla_bytes")}
             both |= {"samples_us": total, "cores": cores, "inner": min(row["inner"], other["inner"])}
             split.append({**row, **both, "mode": "split"})
     return timed + split
 
 
-def _summarize(row: Row, baseline: Row | None) -> Row:
+def _both(merge: Callable[[float, float], float], row: Row, other: Row, name: str) -> float | None:
+    a, b = row.get(name), other.get(name)
+    return None if a is None or b is None else merge(a, b)
+
+
+def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
     samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
     time = median_interval(samples[quiet] if enough(quiet) else samples)
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
-    moved = (forward + 2 * backward) * row["input_bytes"] + (forward + backward) * row["output_bytes"]
+    passes = (
+        forward * (row["input_bytes"] + row["output_bytes"]),
+        backward * (2 * row["input_bytes"] + row["output_bytes"]),
+    )
+    moved, footprint = sum(passes), max(passes)
     if row["mode"] == "fwd_bwd":
         moved -= row["input_bytes"]  # One executable reads them once.
+        footprint = moved
+    reached = limits and limits.reached(flops, moved, footprint, time.value / 1e6)
     cell: Row = {
         **row,
         "time_us": time.value,
@@ -167,6 +211,8 @@ def _summarize(row: Row, baseline: Row | None) -> Row:
         "gflops": flops / time.value / 1e3,
         "bytes": moved,
         "gbytes": moved / time.value / 1e3,
+        "roofline": reached[0] if reached else math.nan,
+        "bound": reached[1] if reached else "",
         "status": "ok",
         "reason": "",
         "verdict": "",

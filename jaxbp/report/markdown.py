@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from jaxbp.measure.limits import Limits
 from jaxbp.ops import OPS
-from jaxbp.report import plots, tables
+from jaxbp.report import plots, resources, tables
 from jaxbp.report.run import Run, naming
 
 REPORT = "report.md"
@@ -23,7 +24,12 @@ HOW_TO_READ = """\
   about as much as what it computes.
 - **split** is the forward pass with residuals plus the backward pass, as in training, where residuals cross
   memory; **fwd_bwd** is one executable, where the compiler keeps them in registers.
-- **kept** is what stays alive between forward and backward pass beyond the inputs.
+- **kept** is what stays alive between forward and backward pass beyond the inputs. **temporary** is what the
+  executable of fwd_bwd allocates beside arguments and outputs, **peak** all three together, both by the compiler's
+  plan; **peak resident set** is how far one call raised a process's memory above its inputs.
+- **Physical limit**: the least time that the gradient's operations and bytes take at the measured peak, over the time
+  it took; in brackets which of the two limits it is. Data that fit a cache are faster than any copy measured, so
+  small cases have no memory limit and say n/a.
 - NumPy and torch run in processes of their own, so their times have no verdict. *(extrapolated)* marks numerical
   gradients that were measured on a seeded sample of entries, because all of them would take too long."""
 
@@ -63,6 +69,10 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         yield f"## {dtype}: the default rules against autodiff, at each op's largest case\n"
         yield table(tables.overview(summary, accuracy, dtype)) + "\n"
         yield tables.STAR + "\n"
+        yield f"### {dtype}: memory\n"
+        yield table(resources.memory(summary, dtype)) + "\n"
+        yield f"### {dtype}: operations and bytes of fwd_bwd, by declaration and by XLA's count\n"
+        yield table(resources.work(summary, dtype)) + "\n"
         picture = folder / f"{stem}-{dtype}-error-against-time.png"
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
@@ -86,6 +96,10 @@ def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtyp
         yield f"## {dtype}, case {case}: all engines\n"
         yield "Time of value and gradient (fwd_bwd):\n"
         yield table(tables.engine_times(summary, case, dtype)) + "\n"
+        reached = resources.engine_roofline(summary, case, dtype)
+        yield "Percent of the physical limit (fwd_bwd):" + (f" {resources.UNKNOWN}\n" if reached.empty else "\n")
+        if len(reached):
+            yield table(reached) + "\n"
         yield "Worst ULP of the worst gradient:\n"
         yield table(tables.engine_errors(accuracy, case, dtype)) + "\n"
         yield "Largest error of the worst gradient, relative to its largest entry:\n"
@@ -112,6 +126,8 @@ def _header(run: Run) -> str:
         "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
         f"computation {100 * noise['spread']:.0f} %",
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(run.summary)),
+        "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
+        or f"{resources.UNKNOWN}: not measured in this run",
         "Allocator": "glibc keeps freed memory up to 32 MiB an allocation (MALLOC_* in each row's environment); "
         "with its defaults, calls that return large fresh arrays take several times longer",
     }

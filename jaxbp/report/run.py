@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,23 @@ SAMPLES = "samples.parquet"
 #: The columns that hold text. Pandas would read a commit of digits as a number, and an empty column as one of NaN.
 TEXT = (
     *("op", "case", "shapes", "dtype", "engine", "mode", "device", "verdict", "status", "reason", "environment"),
-    *("precision", "async_dispatch", "machine", "commit", "jax", "quantity", "worst_index"),
+    *("precision", "async_dispatch", "machine", "commit", "jax", "quantity", "worst_index", "residuals", "bound"),
+)
+
+#: Of these, the columns whose empty cells are an empty text.
+EMPTY = ("verdict", "reason", "bound")
+
+#: The columns that the tables of earlier versions lack: nothing of this was measured.
+LATER = (
+    "interrupted",
+    "residuals",
+    "temp_bytes",
+    "peak_bytes",
+    "peak_rss_bytes",
+    "roofline",
+    "bound",
+    "xla_flops",
+    "xla_bytes",
 )
 
 
@@ -97,14 +114,15 @@ def _read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
         # Pandas fills a row that was cut off with NaN.
         if not content.endswith("\n"):
             raise ValueError("its last line is cut off")
+    later = [name for name in LATER if name in columns and name not in frame.columns]
+    frame = frame.assign(**{name: "" if name in EMPTY else math.nan for name in later})
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ResultsError(f"{path} is not a table of this version of jaxbp: it has no column {missing[0]!r}.")
     for name in columns:
         if len(frame) and name not in TEXT and not pd.api.types.is_numeric_dtype(frame[name]):
             raise ResultsError(f"{path} cannot be read: its column {name!r} does not hold numbers alone.")
-    text = ("verdict", "reason")
-    return frame.assign(**{name: frame[name].fillna("") for name in text if name in frame.columns})
+    return frame.assign(**{name: frame[name].fillna("") for name in EMPTY if name in frame.columns})
 
 
 @contextlib.contextmanager

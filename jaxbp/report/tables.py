@@ -75,7 +75,7 @@ def engine_times(summary: pd.DataFrame, case: str, dtype: str, mode: str = "fwd_
         & (summary["status"] == "ok")
     ]
     cells = cells.assign(text=[duration(cell) for _, cell in cells.iterrows()])
-    return _pivot(cells)
+    return by_engine(cells)
 
 
 def engine_errors(accuracy: pd.DataFrame, case: str, dtype: str, column: str = "max_ulp") -> pd.DataFrame:
@@ -86,7 +86,7 @@ def engine_errors(accuracy: pd.DataFrame, case: str, dtype: str, column: str = "
         f"{number(value)} (of {count} entries)" if sampled else number(value)
         for value, count, sampled in zip(errors[column], errors["count"], few, strict=True)
     ]
-    return _pivot(errors.assign(text=texts).sort_index())
+    return by_engine(errors.assign(text=texts).sort_index())
 
 
 def growth(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def growth(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
         & (summary["status"] == "ok")
     ].sort_values(["op", "n"], key=lambda c: c.map(single.index) if c.name == "op" else c, kind="stable")
     cells = cells.assign(text=[duration(cell) for _, cell in cells.iterrows()])
-    return _pivot(cells, index=["op", "case", "n"])
+    return by_engine(cells, index=["op", "case", "n"])
 
 
 def failures(summary: pd.DataFrame) -> pd.DataFrame:
@@ -178,7 +178,8 @@ def size(count: float) -> str:
     return f"{count:.0f}" + (" B" if count else "")
 
 
-def _pivot(cells: pd.DataFrame, index: list[str] | None = None) -> pd.DataFrame:
+def by_engine(cells: pd.DataFrame, index: list[str] | None = None) -> pd.DataFrame:
+    """The column `text` of cells, one row per op or other index, one column per engine."""
     index = index or ["op"]
     rows = cells.drop_duplicates([*index, "engine"])
     table = rows.set_index([*index, "engine"])["text"].unstack("engine")

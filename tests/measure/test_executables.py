@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import types
 from typing import Any
 
 import jax
@@ -16,8 +17,11 @@ from jaxbp.engines import Engine, engine_names, make_engine
 from jaxbp.measure.executables import (
     MIN_ENTRIES,
     Executable,
+    Residual,
     compile_function,
     compile_modes,
+    counted_work,
+    planned_memory,
     sample_difference,
 )
 from jaxbp.op import Op
@@ -126,6 +130,108 @@ def test_each_residual_is_kept_once():
     (x,), ct = data(op, make_engine(op, "rule:odd"))
     (expected,) = odd_bwd(odd_fwd(x)[1], ct)
     assert_close(executables["bwd"].call()[0], expected)
+
+
+def kept_by(op: Op, name: str) -> list[Residual]:
+    residuals = compiled(op, name, ("fwd_res",))["fwd_res"].residuals
+    assert residuals is not None
+    return list(residuals)
+
+
+def test_each_residual_says_where_it_comes_from():
+    op = jaxbp.exp.replace(rules=(Rule("odd", odd_fwd, odd_bwd),), stock=odd_stock)
+    residuals = {name: kept_by(op, name) for name in ("rule:odd", "autodiff")}
+    output, *others = residuals["rule:odd"]
+    assert (output.shape, output.dtype, output.bytes, output.where) == ((N,), "float32", 4 * N, "output")
+    assert {residual.dtype: residual.bytes for residual in others if residual.bytes > 4} == {
+        "float32": 4 * N,
+        "bool": N,
+    }
+    first = inspect.getsourcelines(odd_stock)[1]
+    lines = {residual.where for residual in residuals["autodiff"]}
+    # The sine's slope comes from line 2 of the function, and no line names a folder.
+    assert f"test_executables.py:{first + 1} (odd_stock)" in lines
+    assert not any("/" in line for line in lines)
+
+
+def odd_stock(x):
+    slow = jnp.sin(x)
+    return slow * slow
+
+
+def test_a_function_of_jax_alone_is_named_by_its_primitive():
+    (residual,) = kept_by(jaxbp.sin, "autodiff")
+    assert residual.where == "cos"
+
+
+def test_what_a_function_closes_over_is_no_residual():
+    weights = np.linspace(1, 2, N, dtype=np.float32)
+    op = jaxbp.exp.replace(stock=lambda x: jnp.exp(x) * weights)
+    executables = compiled(op, "autodiff")
+    assert executables["fwd_res"].residual_bytes == 4 * N  # exp(x), and not the weights.
+    assert_close(executables["bwd"].call()[0], executables["fwd_bwd"].call()[1][0])
+
+
+def test_memory_by_hand():
+    n = 2**20
+
+    def sorted_twice(x):
+        # Sorting cannot be fused: its result is held in temporary memory until the sum is taken.
+        return jnp.sum(jnp.sort(x) * x)
+
+    executable = compile_function(sorted_twice, jnp.ones(n))
+    assert executable.temp_bytes is not None
+    assert executable.peak_bytes is not None
+    assert 4 * n <= executable.temp_bytes < 9 * n
+    assert executable.peak_bytes == 4 * n + 4 + executable.temp_bytes
+    # One array in, one out, and nothing else.
+    negated = compile_function(jnp.negative, jnp.ones(n))
+    assert (negated.temp_bytes, negated.peak_bytes) == (0, 8 * n)
+    assert negated.xla_bytes == 8 * n
+
+
+def stats(**changes: Any) -> types.SimpleNamespace:
+    """What a backend says of a compiled function; None takes a field away."""
+    fields = {"argument": 10, "output": 20, "temp": 7, "alias": 5, **changes}
+    known = {f"{name}_size_in_bytes": count for name, count in fields.items() if count is not None}
+    return types.SimpleNamespace(memory_analysis=lambda: types.SimpleNamespace(**known))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (stats(), (7, 32)),
+        (stats(temp=0), (0, 25)),
+        (stats(temp=None), (None, None)),
+        (stats(alias=None), (7, None)),
+        (stats(output=None), (7, None)),
+        (types.SimpleNamespace(memory_analysis=lambda: None), (None, None)),
+    ],
+)
+def test_memory_that_a_backend_does_not_say_is_unknown(given, expected):
+    assert planned_memory(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"flops": 3.0, "bytes accessed": 4.0, "utilization0{}": 1.0}, (3, 4)),
+        ({"flops": 0.0, "bytes accessed": 4.0}, (0, 4)),
+        ({"bytes accessed": 4.0}, (None, 4)),
+        ({"flops": -1.0}, (None, None)),
+        ({}, (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_work_that_a_backend_does_not_count_is_unknown(counts, expected):
+    assert counted_work(types.SimpleNamespace(cost_analysis=lambda: counts)) == expected
+
+
+def test_xla_counts_the_operations_of_a_product():
+    a, b = jnp.ones((32, 64)), jnp.ones((64, 16))
+    executable = compile_function(jnp.matmul, a, b)
+    assert executable.xla_flops == 2 * 32 * 64 * 16
+    assert executable.xla_bytes == 4 * (32 * 64 + 64 * 16 + 32 * 16)
 
 
 def data_in(executable: Executable) -> tuple[int, int]:

@@ -50,6 +50,8 @@ for line in sys.stdin:
             sys.stdout.flush()
         case "number":
             print("42", flush=True)
+        case "failure":
+            write({"kind": "failure", "engine": others.pop(0), "reason": "its own"})
         case "failure and exit":
             write({"kind": "failure", "engine": others[0], "reason": "its own"})
             os._exit(5)
@@ -130,6 +132,36 @@ def test_a_worker_that_fails_costs_its_task(fake, tmp_path, monkeypatch, op, rea
     assert not any(alive(pid) for pid in pids)
     assert [row["op"] for row in by_kind["done"]] == ["before", op, "after"]
     assert remaining(tasks, rows) == []
+
+
+def test_the_peak_resident_set_is_asked_for_of_each_engine_that_was_timed(fake, tmp_path, monkeypatch):
+    asked = []
+
+    def resident_row(task: Task, engine: str, environment: dict[str, str]) -> dict[str, Any]:
+        asked.append((task.op, engine, environment["JAX_ENABLE_X64"]))
+        return {"kind": "resident", "op": task.op, "engine": engine, "peak_rss_bytes": 5}
+
+    monkeypatch.setattr(sweep, "resident_row", resident_row)
+    tasks = [task("a"), task("failure", dtype="float64"), task("exit")]
+    journal = Journal(tmp_path / "run")
+    run_tasks(tasks, journal, peak_rss=True)
+    journal.close()
+    rows = read_journal(tmp_path / "run")
+    found = [row for row in rows if row["kind"] == "resident"]
+    assert asked == [
+        *(("a", engine, "0") for engine in ("rule:a", "autodiff", "central_difference")),
+        *(("failure", engine, "1") for engine in ("rule:a", "central_difference")),
+    ]
+    assert [(row["op"], row["engine"]) for row in found] == [(op, engine) for op, engine, _ in asked]
+    assert {(row["device"], row["level"]) for row in found} == {("cpu", "quick")}
+    # A task is done when this is.
+    assert [row["kind"] for row in rows][6] == "done"
+    assert remaining(tasks, rows) == []
+
+
+def test_the_peak_resident_set_is_not_measured_unasked(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "resident_row", lambda *args: pytest.fail("measured all the same"))
+    run([task("a")], tmp_path / "run")
 
 
 def test_the_reason_that_a_worker_gave_is_kept(fake, tmp_path):

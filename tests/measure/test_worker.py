@@ -56,6 +56,35 @@ def test_what_an_op_prints_does_not_reach_the_rows():
     assert done.stderr.count("noise of Python") == done.stderr.count("noise of C") == 2
 
 
+# A worker that says what it was told to measure.
+TELLING = """
+from jaxbp.measure import worker
+
+worker.measure_limits = lambda dtype: {"kind": "limits", "dtype": dtype}
+worker.measure = lambda task: [{"kind": "time", "dtype": task.dtype}]
+worker.main()
+"""
+
+
+@pytest.mark.parametrize(("owner", "limits"), [("jax", ["float32", "float16"]), ("numpy", [])])
+def test_the_limits_of_each_dtype_come_before_its_first_row(owner, limits):
+    dtypes = ["float32", "float32", "float16", "float32", "float16"]
+    tasks = [Task("exp", "small", dtype, owner, ("numpy",), "quick") for dtype in dtypes]
+    done = subprocess.run(
+        [sys.executable, "-c", TELLING, owner],
+        input="".join(json.dumps(task.to_json()) + "\n" for task in tasks),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    rows = [row for row in map(json.loads, done.stdout.splitlines()) if row["kind"] in ("limits", "time")]
+    assert [row["dtype"] for row in rows if row["kind"] == "limits"] == limits
+    assert [row["dtype"] for row in rows if row["kind"] == "time"] == dtypes
+    for dtype in limits:
+        assert [row["kind"] for row in rows if row["dtype"] == dtype][:2] == ["limits", "time"]
+
+
 def test_a_row_is_handed_over_at_once():
     raw = io.BytesIO()
     rows = io.TextIOWrapper(io.BufferedWriter(raw))  # type: ignore[type-var] - BytesIO is raw enough
@@ -87,7 +116,8 @@ def test_a_planted_cost_is_in_the_floor(monkeypatch):
         return Costly()
 
     monkeypatch.setattr(worker.np, "ones", ones)
-    monkeypatch.setattr("jaxbp.measure.timer.time", type("Clock", (), {"perf_counter": staticmethod(lambda: now)}))
+    clock = dict.fromkeys(("perf_counter", "process_time"), staticmethod(lambda: now))
+    monkeypatch.setattr("jaxbp.measure.timer.time", type("Clock", (), clock))
     assert dispatch_floor("numpy") == pytest.approx(300)
 
 

@@ -27,6 +27,9 @@ MACHINE: Row = {
 }
 
 
+RESIDUAL: Row = {"shape": [1024], "dtype": "float32", "bytes": 4096, "where": "output"}
+
+
 def about(op: str = "multiply", case: str = "small", engine: str = "autodiff", **changes: Any) -> Row:
     """The columns that all rows of an op at one case share; two float32 vectors of 1024 entries by default."""
     return {
@@ -64,9 +67,20 @@ def time_row(mode: str = "fwd_bwd", samples_us: Any = (100.0, 101.0, 102.0, 103.
         "compile_ms": 2.0,
         "first_call_us": 300.0,
         "residual_bytes": 4096 if mode == "fwd_res" else None,
+        "residuals": json.dumps([RESIDUAL]) if mode == "fwd_res" else None,
+        "temp_bytes": 1024,
+        "peak_bytes": 2**14,
+        "xla_flops": 2048.0,
+        "xla_bytes": 12288.0,
         "extrapolated": 1.0,
     }
     return about(**{**timed, **changes})
+
+
+def limits_row(**changes: Any) -> Row:
+    """The limits of a device: 16 MiB and less at 1 GB/s, products at 10 GFLOP/s."""
+    found = {"copies": [[2**24, 1e9]], "products": [[512, 1e10]], "reason": ""}
+    return {"kind": "limits", "device": "cpu", "dtype": "float32", **found, **changes}
 
 
 def accuracy_row(quantity: str = "ct_x", max_ulp: float = 1.5, **changes: Any) -> Row:

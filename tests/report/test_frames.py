@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import FACTS, Row, about, accuracy_row, failure_row, time_row
+from synthetic import FACTS, RESIDUAL, Row, about, accuracy_row, failure_row, limits_row, time_row
 
 import jaxbp
 from jaxbp.measure.plan import Task
@@ -42,6 +42,9 @@ def test_every_column_is_filled_from_what_a_task_measures():
     shared = {name: about()[name] for name in ("device", "floor_us", "precision", "async_dispatch", "environment")}
     task = Task("sigmoid", "small", "float32", "jax", ("rule:stable", "autodiff"), "standard")
     rows = [{**row, **shared} for row in measure(task)]
+    # A limit of arithmetic that is nearer than any of memory, and a peak resident set, which a task does not measure.
+    rows.append(limits_row(products=[[512, 1.0]]))
+    rows.append({**about("sigmoid", engine="autodiff"), "kind": "resident", "peak_rss_bytes": 9})
     frame = summary_frame(rows, FACTS)
     empty = {name for name in SUMMARY_COLUMNS if frame[name].isna().all()}
     assert empty == set()
@@ -188,6 +191,104 @@ def test_operations_and_bytes_by_hand(op, flops, data):
     # 10^9 per second are 10^3 per microsecond.
     np.testing.assert_allclose(frame["gflops"] * frame["time_us"] * 1e3, frame["flops"])
     np.testing.assert_allclose(frame["gbytes"] * frame["time_us"] * 1e3, frame["bytes"])
+
+
+def test_memory_of_split_is_that_of_the_larger_pass_and_its_work_that_of_both():
+    rows = [
+        time_row("fwd_res", temp_bytes=5, peak_bytes=20, xla_flops=3.0, xla_bytes=4.0),
+        time_row("bwd", temp_bytes=7, peak_bytes=10, xla_flops=30.0, xla_bytes=40.0),
+    ]
+    names = ["temp_bytes", "peak_bytes", "xla_flops", "xla_bytes"]
+    cells = summary(*rows)
+    assert cells.loc[("autodiff", "split"), names].tolist() == [7, 20, 33, 44]
+    assert json.loads(cells.loc[("autodiff", "split"), "residuals"]) == [RESIDUAL]
+    assert cells.loc[("autodiff", "bwd"), names].tolist() == [7, 10, 30, 40]
+
+
+@pytest.mark.parametrize("unknown", ["temp_bytes", "peak_bytes", "xla_flops", "xla_bytes"])
+def test_what_is_not_known_of_one_pass_is_not_known_of_both(unknown):
+    for mode in ("fwd_res", "bwd"):
+        rows = [time_row(each, **({unknown: None} if each == mode else {})) for each in ("fwd_res", "bwd")]
+        cells = summary(*rows)
+        assert math.isnan(cells.loc[("autodiff", "split"), unknown])
+        assert math.isnan(cells.loc[("autodiff", mode), unknown])
+    # A journal that an earlier version began has no such column.
+    rows = [{name: fact for name, fact in time_row(mode).items() if name != unknown} for mode in ("fwd_res", "bwd")]
+    assert summary(*rows)[unknown].isna().all()
+
+
+MIB = 2**20
+#: One array in, one out, and their cotangents: forward 64 MiB, backward 96 MiB, in one executable 128 MiB.
+LARGE: Row = {"n": 8 * MIB, "flops_fwd": 1e6, "flops_bwd": 1e6, "input_bytes": 32 * MIB, "output_bytes": 32 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("mode", "moved"), [("fwd", 64), ("fwd_res", 64), ("bwd", 96), ("fwd_bwd", 128), ("split", 160)]
+)
+def test_the_percentage_of_the_limit_by_hand(mode, moved):
+    rows = [time_row(each, [1e6, 1e6, 1e6], **LARGE) for each in ("fwd", "fwd_res", "bwd", "fwd_bwd")]
+    cell = summary(*rows, limits_row()).loc[("autodiff", mode)]
+    assert cell["bound"] == "memory"
+    # At 1 GB/s, in one second; split takes two.
+    assert cell["roofline"] == pytest.approx(100 * moved * MIB / 1e9 / (2 if mode == "split" else 1))
+
+
+def test_the_copies_that_count_for_split_are_those_of_one_pass():
+    limits = limits_row(copies=[[64 * MIB, 4e9], [128 * MIB, 1e9]])
+    rows = [time_row(each, [1e6, 1e6], **LARGE) for each in ("fwd_res", "bwd", "fwd_bwd")]
+    cells = summary(*rows, limits)
+    assert cells.loc[("autodiff", "split"), "roofline"] == pytest.approx(100 * 160 * MIB / 4e9 / 2)
+    assert cells.loc[("autodiff", "fwd_bwd"), "roofline"] == pytest.approx(100 * 128 * MIB / 1e9)
+
+
+def test_arithmetic_is_the_limit_where_it_takes_longer():
+    cell = summary(time_row(samples_us=[1e6, 1e6], **{**LARGE, "flops_bwd": 4e9}), limits_row()).iloc[0]
+    assert cell["bound"] == "compute"
+    assert cell["roofline"] == pytest.approx(100 * (4e9 + 1e6) / 1e10)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [],
+        [limits_row(dtype="float64")],
+        [limits_row(device="NVIDIA H100")],
+        [limits_row(copies=[], products=[], reason="MemoryError: planted")],
+    ],
+    ids=["none", "another-dtype", "another-device", "failed"],
+)
+def test_without_its_limit_a_cell_has_no_percentage(limits):
+    cell = summary(time_row(**LARGE), *limits).iloc[0]
+    assert math.isnan(cell["roofline"])
+    assert cell["bound"] == ""
+
+
+def test_arrays_that_lie_in_a_cache_have_no_percentage():
+    assert math.isnan(summary(time_row(), limits_row()).iloc[0]["roofline"])
+
+
+def test_every_engine_is_measured_by_the_limits_of_its_device():
+    frame = summary(time_row(**LARGE), time_row(engine="numpy", **LARGE), limits_row())
+    assert frame["roofline"].nunique() == 1
+    assert frame["roofline"].notna().all()
+
+
+def test_the_best_limit_of_a_resumed_run_counts():
+    first, second = limits_row(copies=[[2**24, 4e9]]), limits_row()
+    rows = latest([first, time_row(samples_us=[1e6, 1e6], **LARGE), second])
+    assert [row for row in rows if row["kind"] == "limits"] == [first, second]
+    assert summary(*rows).iloc[0]["roofline"] == pytest.approx(100 * 128 * MIB / 4e9)
+
+
+def test_the_peak_resident_set_stands_with_the_gradient_that_it_is_of():
+    rows = [time_row(), time_row("fwd"), time_row(engine="rule:swap"), time_row(case="cache")]
+    rows += [
+        {**about(), "kind": "resident", "peak_rss_bytes": 5},
+        {**about(engine="rule:swap"), "kind": "resident", "peak_rss_bytes": 7},
+    ]
+    frame = summary_frame(rows, FACTS)
+    found = frame.set_index(["engine", "mode", "case"])["peak_rss_bytes"].dropna()
+    assert found.to_dict() == {("autodiff", "fwd_bwd", "small"): 5, ("rule:swap", "fwd_bwd", "small"): 7}
 
 
 def test_failures_are_rows_with_a_reason_and_no_numbers():

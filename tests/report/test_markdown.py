@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import MACHINE, Row, accuracy_row, failure_row, small_run, time_row
+from synthetic import MACHINE, Row, accuracy_row, failure_row, limits_row, small_run, time_row
 
 from jaxbp.errors import ResultsError
 from jaxbp.report.markdown import table, write_report
-from jaxbp.report.run import write_frames, write_machine
+from jaxbp.report.run import LATER, read_run, write_frames, write_machine
 
 NASTY = "a | b \\| c <script>alert(1)</script>\nnext\rline &lt; 5"
 
@@ -68,6 +68,30 @@ def test_the_report_of_a_run(tmp_path):
     assert len(pictures(report)) == 2
     for name in pictures(report):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_limits_are_in_the_header_and_beside_the_times(tmp_path):
+    run = small_run(tmp_path, limits_row(products=[[512, 1e6]]))
+    report = write_report(run).read_text()
+    assert "- Physical limit: n/a: not measured in this run\n" in report  # As machine.json says nothing of it.
+    assert report.count("Percent of the physical limit (fwd_bwd):\n") == 2
+    assert "% (compute)" in report
+    limits = {"device": "cpu", "dtype": "float32", "copies": [[2**27, 12e9]], "products": [[512, 2e11]], "reason": ""}
+    write_machine(tmp_path, {**MACHINE, "limits": [limits]})
+    report = write_report(read_run(tmp_path)).read_text()
+    assert "- Physical limit: cpu: copies of 128 MiB 12 GB/s; float32 products 200 GFLOP/s\n" in report
+
+
+def test_a_run_of_an_earlier_version_says_what_it_did_not_measure(tmp_path):
+    small_run(tmp_path)
+    path = tmp_path / "summary.csv"
+    pd.read_csv(path).drop(columns=list(LATER)).to_csv(path, index=False)
+    report = write_report(read_run(tmp_path)).read_text()
+    assert report.count("Percent of the physical limit (fwd_bwd): n/a\n") == 2
+    memory = report[report.index("### float32: memory") : report.index("### float32: operations")]
+    assert [cells(line)[2:] for line in memory.split("\n") if line.startswith("| sigmoid")] == [
+        [engine, "n/a", "n/a", "n/a", "n/a"] for engine in ("rule:stable", "autodiff")
+    ]
 
 
 def test_tables_have_as_many_cells_as_columns(tmp_path):

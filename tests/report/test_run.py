@@ -11,7 +11,7 @@ from synthetic import MACHINE, accuracy_row, failure_row, small_run, time_row
 from jaxbp.errors import ResultsError
 from jaxbp.measure.sweep import Journal
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
-from jaxbp.report.run import read_machine, read_run, write_frames, write_machine
+from jaxbp.report.run import LATER, read_machine, read_run, write_frames, write_machine
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
@@ -76,6 +76,17 @@ def test_frames_come_from_the_journal_and_count_repeated_rows_once(tmp_path):
     run = write_frames(tmp_path)
     assert run.summary["time_us"].tolist() == [5.0]
     assert len(run.accuracy) == 1
+
+
+def test_a_run_of_an_earlier_version_can_be_read(tmp_path):
+    small_run(tmp_path)
+    path = tmp_path / "summary.csv"
+    pd.read_csv(path).drop(columns=list(LATER)).to_csv(path, index=False)
+    run = read_run(tmp_path)
+    assert set(LATER) <= set(SUMMARY_COLUMNS)
+    assert run.summary[[name for name in LATER if name != "bound"]].isna().all(axis=None)
+    assert set(run.summary["bound"]) == {""}
+    assert not set(LATER) & set(run.accuracy.columns)
 
 
 def test_a_run_without_rows_can_be_read(tmp_path):
