@@ -6,19 +6,19 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jax
-import numpy as np
 import typer
 
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.accuracy.yardstick import certify
-from jaxbp.check.load import load_function, make_argument
+from jaxbp.check.load import load_function, make_arguments, wants_x64
 from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
 from jaxbp.environment import cores
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
+from jaxbp.measure.function import RULE, STEPS, FunctionTask, measure_in_worker
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
@@ -27,6 +27,7 @@ from jaxbp.ops import OPS
 from jaxbp.report import tables
 from jaxbp.report.census import RECORD, summarize_census, write_census
 from jaxbp.report.census import overview as census_overview
+from jaxbp.report.function import function_frame, mode_table, summarize_function
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 from jaxbp.report.selftest import mistakes, record_selftest, summary_frame
@@ -114,18 +115,45 @@ def machine(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: default rules, one mode.")] = False,
+    target: Annotated[
+        str | None, typer.Argument(help="FILE.py:NAME or package.module:NAME; the ops of jaxbp without it.")
+    ] = None,
+    specs: Annotated[
+        list[str] | None, typer.Argument(help="Its arguments, as 'f32[64,128]', 'i32[64]<10', 'bool[3]', 0.5.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Wider intervals; of the ops default rules, one mode.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Narrower intervals; takes several times longer.")] = False,
     ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
     dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
     cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
+    stock: Annotated[str, typer.Option(help="With a function: what autodiff differentiates, as FILE.py:NAME.")] = "",
+    domain: Annotated[list[str] | None, typer.Option(help="With a function: as of jaxbp check.")] = None,
+    seed: Annotated[int, typer.Option(help="With a function: of its arguments and cotangents.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="With a function: print the frame as JSON records.")] = False,
 ) -> None:
     """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/.
 
     Exit status 1 says that some cells failed; the report lists them.
+
+    With FILE.py:NAME and arguments: measure the custom VJPs in that function against autodiff; exit status 0 if they
+    are right, 1 if they are wrong, 2 if it cannot be run.
     """
+    if target:
+        if full or resume or ops or cases or dtypes != "f32" or out_folder != Path("results"):
+            raise UsageError(
+                "--full, --ops, --dtypes, --cases, --out and --resume are for the ops, not for a function."
+            )
+        limits = dict(interval(text) for text in domain or [])
+        level = "quick" if quick else "standard"
+        _bench_function(FunctionTask(target, tuple(specs or ()), stock or None, limits, level, seed), as_json=as_json)
+    if stock or domain or seed or as_json:
+        raise UsageError(
+            "--stock, --domain, --seed and --json are for a function; give FILE.py:NAME and its arguments."
+        )
     if resume and (quick or full or ops or cases or dtypes != "f32"):
         raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
     if quick and full:
@@ -172,6 +200,28 @@ def bench(
         sys.exit(130)
     if len(tables.failures(run.summary)):
         sys.exit(1)
+
+
+def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
+    """Measure a function, print what was found, and leave with the exit status."""
+    rows = []
+    with progress(len(STEPS)) as advance:
+        for row in measure_in_worker(task):
+            if row["kind"] == "step":
+                advance(row["name"])
+            rows.append(row)
+    frame = function_frame(rows)
+    if as_json:
+        print(frame.to_json(orient="records", indent=2))
+    else:
+        shapes = ", ".join(task.specs)
+        of = task.stock or "its primal without custom rules"
+        out.print(f"{task.target} of {shapes} against autodiff of {of}", style="bold", markup=False, highlight=False)
+        for question, answer in summarize_function(frame):
+            out.print(f"{question:<10}{answer}", markup=False, highlight=False, soft_wrap=True)
+        out.print()
+        print_table(mode_table(frame))
+    sys.exit(0 if frame.loc[frame["engine"] == RULE, "right"].all() else 1)
 
 
 @app.command()
@@ -231,10 +281,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""
-    rng = np.random.default_rng(seed)
-    with jax.enable_x64(any("64[" in spec for spec in specs)):
+    with jax.enable_x64(wants_x64(specs)):
         limits = dict(interval(text) for text in domain or [])
-        args = [make_argument(spec, rng, limits.get(f"args[{i}]")) for i, spec in enumerate(specs)]
+        args = make_arguments(specs, seed, limits)
         ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
         found = check_vjp(load_function(target), *args, domain=limits, **ways)
     if as_json:

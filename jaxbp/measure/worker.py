@@ -8,6 +8,7 @@ own threads, which would slow down the next measurement of another.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import jax
@@ -28,9 +29,19 @@ def main() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
     for line in sys.stdin:
-        for row in measure(Task(**json.loads(line))):
+        for row in measure_asked(json.loads(line)):
             write(rows, row)
         write(rows, {"kind": "done"})
+
+
+def measure_asked(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of what the parent asks for: a task of the sweep, or a function of the user's."""
+    if "target" in asked:
+        # Here, because it brings in the checker, which workers of a sweep have no use for.
+        from jaxbp.measure.function import FunctionTask, measure_target
+
+        return measure_target(FunctionTask(**asked))
+    return measure(Task(**asked))
 
 
 def write(rows: TextIO, row: dict[str, Any]) -> None:

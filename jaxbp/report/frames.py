@@ -4,12 +4,18 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from jaxbp.measure.verdict import FLOOR_FACTOR, MARGIN, median_interval, ratio_interval, verdict
 
 Row = dict[str, Any]
 
+#: What a verdict may be.
+VERDICTS = (
+    f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call costs less than "
+    f"{FLOOR_FACTOR} times the dispatch floor"
+)
 #: What each column of `summary.csv` means, with its unit.
 SUMMARY_COLUMNS = {
     "op": "the op",
@@ -29,9 +35,7 @@ SUMMARY_COLUMNS = {
     "ratio": "time over the time of autodiff in the same mode",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
-    "verdict": f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call "
-    f"costs less than {FLOOR_FACTOR} times the dispatch floor; empty where the engine did not run "
-    "interleaved with autodiff",
+    "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
@@ -134,46 +138,56 @@ def _with_split(rows: Iterable[Row]) -> list[Row]:
     for row in timed:
         other = backward.get((*_cell(row)[:-1], row["engine"]))
         if row["mode"] == "fwd_res" and other:
-            total = [a + b for a, b in zip(row["samples_us"], other["samples_us"], strict=False)]
-            both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
-            split.append(
-                {**row, **both, "mode": "split", "samples_us": total, "inner": min(row["inner"], other["inner"])}
-            )
+            split.append(split_row(row, other))
     return timed + split
 
 
-def _summarize(row: Row, baseline: Row | None) -> Row:
+def split_row(forward: Row, backward: Row) -> Row:
+    """The row of mode `split`, from those of fwd_res and bwd that were sampled in the same rounds."""
+    total = [a + b for a, b in zip(forward["samples_us"], backward["samples_us"], strict=False)]
+    both = {name: forward[name] + backward[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
+    inner = min(forward["inner"], backward["inner"])
+    return {**forward, **both, "mode": "split", "samples_us": total, "inner": inner}
+
+
+def timing(row: Row) -> Row:
+    """The columns of a row's median time."""
     time = median_interval(row["samples_us"])
+    return {
+        "time_us": time.value,
+        "time_us_low": time.low,
+        "time_us_high": time.high,
+        "rounds": len(row["samples_us"]),
+        "status": "ok",
+        "reason": "",
+        "verdict": "",
+    }
+
+
+def comparison(row: Row, baseline: Row, *, paired: bool) -> Row:
+    """The columns of a row's ratio to its baseline; a verdict only where they were sampled in the same rounds."""
+    ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=paired)
+    columns: Row = {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
+    if paired and row["engine"] != baseline["engine"]:
+        floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
+        columns["verdict"] = "dispatch" if np.median(row["samples_us"]) < floor else verdict(ratio)
+    return columns
+
+
+def _summarize(row: Row, baseline: Row | None) -> Row:
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
     moved = (forward + 2 * backward) * row["input_bytes"] + (forward + backward) * row["output_bytes"]
     if row["mode"] == "fwd_bwd":
         moved -= row["input_bytes"]  # One executable reads them once.
-    cell: Row = {
-        **row,
-        "time_us": time.value,
-        "time_us_low": time.low,
-        "time_us_high": time.high,
-        "rounds": len(row["samples_us"]),
-        "flops": flops,
-        "gflops": flops / time.value / 1e3,
-        "bytes": moved,
-        "gbytes": moved / time.value / 1e3,
-        "status": "ok",
-        "reason": "",
-        "verdict": "",
-    }
+    cell: Row = {**row, **timing(row), "flops": flops, "bytes": moved}
+    cell |= {"gflops": flops / cell["time_us"] / 1e3, "gbytes": moved / cell["time_us"] / 1e3}
     if baseline is None:
         return cell
     # Rules are sampled in the same rounds as autodiff; other engines are not.
     interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
-    ratio = ratio_interval(row["samples_us"], baseline["samples_us"], paired=interleaved)
-    cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    if interleaved and row["engine"] != "autodiff":
-        floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
-        cell["verdict"] = "dispatch" if time.value < floor else verdict(ratio)
-    return cell
+    return cell | comparison(row, baseline, paired=interleaved)
 
 
 def _passes(mode: str) -> tuple[int, int]:
