@@ -127,7 +127,7 @@ def measure_function(
         try:
             executables, found, fault = _prepare(problem, contestant)
         except Exception as error:  # Whatever the function raises, the other one is measured.
-            fault = summary(error)
+            fault = contestant.wrong or summary(error)
         shared = {**about, "engine": contestant.name, "right": not fault}
         rows: dict[Mode, Row] = {mode: {**shared, "mode": mode, **found[mode]} for mode in MODES}
         if fault:

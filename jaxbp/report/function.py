@@ -92,8 +92,8 @@ def bench_vjp(
     ...     return jnp.exp(jnp.exp(x))
     >>> double_exp.defvjp(lambda x: (jnp.exp(jnp.exp(x)), x), lambda x, ct: (ct * jnp.exp(x + jnp.exp(x)),))
     >>> cells = bench_vjp(double_exp, jnp.linspace(-1.0, 1.0, 100), level="quick").set_index(["engine", "mode"])
-    >>> cells.loc[("rule", "fwd_res"), "residual_bytes"], cells.loc[("autodiff", "fwd_res"), "residual_bytes"]
-    (0.0, 800.0)
+    >>> [int(cells.loc[(engine, "fwd_res"), "residual_bytes"]) for engine in ("rule", "autodiff")]
+    [0, 800]
     >>> bool(cells.loc[("rule", "bwd"), "right"]), cells.loc[("rule", "bwd"), "yardstick"]
     (True, 'certified')
     """
