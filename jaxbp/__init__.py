@@ -7,7 +7,7 @@ from jaxbp import ops as ops
 from jaxbp.accuracy.ulp import ulp_error as ulp_error
 from jaxbp.declaration import Rule as Rule
 from jaxbp.engines import engine_names as engine_names
-from jaxbp.errors import import_extra as import_extra
+from jaxbp.errors import import_extra
 from jaxbp.op import Op as Op
 from jaxbp.ops import OPS as OPS
 from jaxbp.ops.activations import relu as relu
