@@ -30,6 +30,7 @@ from jaxbp.ops import (
     trigonometric,
 )
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
+from jaxbp.report.function import FUNCTION_COLUMNS
 from jaxbp.report.readme import readme_census
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
@@ -205,6 +206,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
+    "function-columns": lambda: columns(FUNCTION_COLUMNS),
     "selftest": lambda: readme_selftest(RESULTS),
     "selftest-outcome-columns": lambda: columns(OUTCOME_COLUMNS),
     "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),

@@ -7,6 +7,7 @@ from jaxbp import ops as ops
 from jaxbp.accuracy.ulp import ulp_error as ulp_error
 from jaxbp.declaration import Rule as Rule
 from jaxbp.engines import engine_names as engine_names
+from jaxbp.errors import import_extra
 from jaxbp.op import Op as Op
 from jaxbp.ops import OPS as OPS
 from jaxbp.ops.activations import relu as relu
@@ -51,19 +52,25 @@ if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_value as exact_value
     from jaxbp.accuracy.exact import exact_vjp as exact_vjp
     from jaxbp.check.run import check_vjp as check_vjp
+    from jaxbp.report.function import bench_vjp as bench_vjp
 
 __version__ = "0.1.0"
 
 
-#: Where these live: they need python-flint, which `import jaxbp` does not bring in.
+#: Where these live: they need python-flint or pandas, which `import jaxbp` does not bring in.
 _ON_FIRST_USE = {
     "exact_value": "jaxbp.accuracy.exact",
     "exact_vjp": "jaxbp.accuracy.exact",
     "check_vjp": "jaxbp.check.run",
+    "bench_vjp": "jaxbp.report.function",
 }
+#: What their modules import outright, of the extra `bench`.
+_PACKAGES = {"bench_vjp": ("pandas", "scipy")}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
+        for package in _PACKAGES.get(name, ()):
+            import_extra(package, "bench")
         return getattr(importlib.import_module(_ON_FIRST_USE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

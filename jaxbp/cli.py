@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import jax
-import numpy as np
 import typer
 
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.accuracy.yardstick import certify
-from jaxbp.check.load import load_function, make_argument
+from jaxbp.check.load import load_function, make_arguments, wants_x64
 from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
 from jaxbp.environment import cores
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
+from jaxbp.measure.function import RULE, STEPS
+from jaxbp.measure.function_task import FunctionTask, measure_in_worker
 from jaxbp.measure.limits import best_limits
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, find_op, plan
@@ -28,8 +29,9 @@ from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.op import BoundRule
 from jaxbp.ops import OPS
 from jaxbp.report import tables
-from jaxbp.report.census import RECORD, summarize_census, write_census
 from jaxbp.report.census import overview as census_overview
+from jaxbp.report.census import stopped_census, summarize_census, write_census
+from jaxbp.report.function import function_frame, mode_table, summarize_function
 from jaxbp.report.markdown import write_report
 from jaxbp.report.proof import overview as proof_overview
 from jaxbp.report.proof import record_proof, unmet
@@ -119,7 +121,15 @@ def machine(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: default rules, one mode.")] = False,
+    target: Annotated[
+        str | None, typer.Argument(help="FILE.py:NAME or package.module:NAME; the ops of jaxbp without it.")
+    ] = None,
+    specs: Annotated[
+        list[str] | None, typer.Argument(help="Its arguments, as 'f32[64,128]', 'i32[64]<10', 'bool[3]', 0.5.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Wider intervals; of the ops default rules, one mode.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Narrower intervals; takes several times longer.")] = False,
     ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
     dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
@@ -129,11 +139,30 @@ def bench(
     ] = False,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
+    stock: Annotated[str, typer.Option(help="With a function: what autodiff differentiates, as FILE.py:NAME.")] = "",
+    domain: Annotated[list[str] | None, typer.Option(help="With a function: as of jaxbp check.")] = None,
+    seed: Annotated[int, typer.Option(help="With a function: of its arguments and cotangents.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="With a function: print the frame as JSON records.")] = False,
 ) -> None:
     """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/.
 
     Exit status 1 says that some cells failed; the report lists them.
+
+    With FILE.py:NAME and arguments: measure the custom VJPs in that function against autodiff; exit status 0 if they
+    are right, 1 if they are wrong, 2 if it cannot be run.
     """
+    if target:
+        if full or resume or ops or cases or peak_rss or dtypes != "f32" or out_folder != Path("results"):
+            raise UsageError(
+                "--full, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for the ops, not for a function."
+            )
+        limits = dict(interval(text) for text in domain or [])
+        level = "quick" if quick else "standard"
+        _bench_function(FunctionTask(target, tuple(specs or ()), stock or None, limits, level, seed), as_json=as_json)
+    if stock or domain or seed or as_json:
+        raise UsageError(
+            "--stock, --domain, --seed and --json are for a function; give FILE.py:NAME and its arguments."
+        )
     if resume and (quick or full or ops or cases or peak_rss or dtypes != "f32"):
         raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
     if quick and full:
@@ -189,6 +218,28 @@ def bench(
         sys.exit(1)
 
 
+def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
+    """Measure a function, print what was found, and leave with the exit status."""
+    rows = []
+    with progress(len(STEPS)) as advance:
+        for row in measure_in_worker(task):
+            if row["kind"] == "step":
+                advance(row["name"])
+            rows.append(row)
+    frame = function_frame(rows)
+    if as_json:
+        print(frame.to_json(orient="records", indent=2))
+    else:
+        shapes = ", ".join(task.specs)
+        of = task.stock or "its primal without custom rules"
+        out.print(f"{task.target} of {shapes} against autodiff of {of}", style="bold", markup=False, highlight=False)
+        for question, answer in summarize_function(frame):
+            out.print(f"{question:<10}{answer}", markup=False, highlight=False, soft_wrap=True)
+        out.print()
+        print_table(mode_table(frame))
+    sys.exit(0 if frame.loc[frame["engine"] == RULE, "right"].all() else 1)
+
+
 @app.command()
 def census(
     op: Annotated[str, typer.Argument(help="The op.")],
@@ -205,7 +256,7 @@ def census(
     machine = {**describe_machine(), "started": now()}
     head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
     folder = out_folder / "census" / whole.name
-    chunks = _stopped_census(folder, head)
+    chunks = stopped_census(folder, head)
     journal = Journal(folder, anew=not chunks)
     if not chunks:
         journal.append(head)
@@ -220,15 +271,6 @@ def census(
     path = write_census(folder, whole, machine, rows, yardstick)
     print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """The chunks of a stopped census of the same op, machine and versions; none if it was recorded, or differs."""
-    journal, record = folder / Journal.NAME, folder / RECORD
-    if not journal.is_file() or (record.is_file() and record.stat().st_mtime >= journal.stat().st_mtime):
-        return {}
-    first, *rest = read_journal(folder) or [{}]
-    return {row["chunk"]: row["rows"] for row in rest} if first == head else {}
 
 
 @app.command()
@@ -246,10 +288,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""
-    rng = np.random.default_rng(seed)
-    with jax.enable_x64(any("64[" in spec for spec in specs)):
+    with jax.enable_x64(wants_x64(specs)):
         limits = dict(interval(text) for text in domain or [])
-        args = [make_argument(spec, rng, limits.get(f"args[{i}]")) for i, spec in enumerate(specs)]
+        args = make_arguments(specs, seed, limits)
         ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
         found = check_vjp(load_function(target), *args, domain=limits, **ways)
     if as_json:

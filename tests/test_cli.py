@@ -223,3 +223,92 @@ def test_the_version_names_what_results_depend_on(run):
     assert result.code == 0
     assert result.out.startswith("jaxbp ")
     assert "jax " in result.out
+
+
+RULES = """
+import jax
+import jax.numpy as jnp
+
+
+def rule(factor):
+    f = jax.custom_vjp(jnp.log)
+    f.defvjp(lambda x: (jnp.log(x), x), lambda x, ct: (factor * ct / x,))
+    return f
+
+
+right, wrong = rule(1), rule(2)
+
+
+def longhand(x):
+    return -jnp.log(1 / x)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path):
+    path = tmp_path / "rules.py"
+    path.write_text(RULES)
+    return path
+
+
+def test_a_function_is_measured_in_a_fresh_process(run, rules):
+    result = run("bench", f"{rules}:right", "f32[100]", "--domain", "0=1:2", "--stock", f"{rules}:longhand", "--quick")
+    assert result.code == 0, result.err
+    for line in (
+        "right?    yes",
+        "digits?   ",
+        "leaner?   keeps 0 between the passes, autodiff 800 B",
+        "fwd_res",
+        "split",
+    ):
+        assert line in result.out
+    assert f"against autodiff of {rules}:longhand" in result.out
+    assert result.err.splitlines()[0] == "0/4 checking the rule"
+
+
+def test_a_wrong_function_gets_no_time_and_exit_status_1(run, rules):
+    result = run("bench", f"{rules}:wrong", "f64[100]", "--domain", "0=1:2", "--seed", "3", "--quick", "--json")
+    assert result.code == 1, result.err
+    rows = json.loads(result.out)
+    assert [(row["engine"], row["mode"]) for row in rows] == [
+        (engine, mode) for engine in ("rule", "autodiff") for mode in ("fwd", "fwd_res", "bwd", "fwd_bwd", "split")
+    ]
+    for row in rows:
+        assert row["right"] == (row["engine"] == "autodiff")
+        assert (row["time_us"] is None) == (row["engine"] == "rule")
+        assert json.loads(row["arguments"]) == {"args[0]": "float64[100]"}
+        assert row["process"] == "worker"
+        assert row["async_dispatch"] == "off"
+        assert json.loads(row["environment"])["MALLOC_TRIM_THRESHOLD_"]
+    assert "2 times what it should be" in rows[0]["reason"]
+
+
+def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
+    result = run("bench", f"{rules}:right", "f32[3]", "--stock", f"{rules}:longhnad")
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == (
+        f"jaxbp: There is no function in {rules} called 'longhnad'; did you mean 'longhand'?"
+    )
+    (rules.parent / "dies.py").write_text("import os\nos._exit(7)\n")
+    result = run("bench", f"{rules.parent / 'dies.py'}:f", "f32[3]")
+    assert result.code == 2
+    assert "could not be measured. The worker ended with exit status 7" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rules.py:f", "f32[3]", "--ops", "exp"], "--ops, --dtypes, --cases, --out and --resume are for the ops"),
+        (["rules.py:f", "f32[3]", "--full"], "--full, --ops, --dtypes, --cases, --out and --resume are for the ops"),
+        (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
+        (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),
+        (["--json"], "--stock, --domain, --seed and --json are for a function"),
+    ],
+)
+def test_options_of_the_ops_and_of_a_function_do_not_mix(run, monkeypatch, words, sentence):
+    for name in ("run_tasks", "measure_in_worker"):
+        monkeypatch.setattr(cli, name, lambda *args, **options: pytest.fail("measured all the same"))
+    result = run("bench", *words)
+    assert result.code == 2
+    assert sentence in result.err
+    assert len(result.err.splitlines()) == 1

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,17 @@ def _module(where: str) -> Any:
     except Exception as error:
         raise UsageError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def wants_x64(specs: Sequence[str]) -> bool:
+    """Whether some argument takes 64 bits, which JAX has to be told of beforehand."""
+    return any("64[" in spec for spec in specs)
+
+
+def make_arguments(specs: Sequence[str], seed: int, domain: Mapping[str, tuple[float, float]]) -> list[Any]:
+    """The arguments that specs say, drawn from a seed; `domain` has the limits of some, as those of `args[0]`."""
+    rng = np.random.default_rng(seed)
+    return [make_argument(spec, rng, domain.get(f"args[{i}]")) for i, spec in enumerate(specs)]
 
 
 def make_argument(spec: str, rng: np.random.Generator, limits: tuple[float, float] | None = None) -> Any:

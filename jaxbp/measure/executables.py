@@ -1,6 +1,7 @@
 """The executables of a JAX engine, one a mode, compiled ahead with all data as arguments."""
 
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
@@ -126,33 +127,42 @@ def compile_modes(engine: Engine, args: tuple[Any, ...], ct: Any, modes: Iterabl
     if "fwd" in modes:
         executables["fwd"] = compile_function(engine.fwd, *args)
     if "fwd_res" in modes or "bwd" in modes:
-        executables |= _compile_split(engine.primal, args, ct)
+        executables |= compile_passes(functools.partial(jax.vjp, engine.primal), args, ct)
     return executables
 
 
-def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -> dict[Mode, Executable]:
+def compile_passes(forward_pass: Callable[..., Any], args: tuple[Any, ...], ct: Any) -> dict[Mode, Executable]:
     """Forward and backward pass apart, with residuals crossing memory between them.
+
+    `forward_pass(*args)` gives `(y, pull)`, as `jax.vjp` does, and `pull(ct)` the cotangents; `fwd_res` then returns y
+    and the residuals, `bwd` a tuple of cotangents, None in place of those of integers.
 
     `jax.vjp`'s pullback is a tree of residuals. Those that are inputs already exist and are handed to the
     backward pass as they are: an executable that returned them would copy them, which a training step does not.
-    A residual that is the output, or occurs twice, is returned once. Constants that the function closes over exist
-    anyway, as inputs do.
+    A residual that is an output, or occurs twice, is returned once. One that `forward_pass` has closed over is a
+    constant of both passes.
     """
-    traced, shapes = jax.make_jaxpr(lambda *xs: jax.vjp(primal, *xs), return_shape=True)(*args)
-    tree = jax.tree.structure(shapes)
+    traced, shapes = jax.make_jaxpr(forward_pass, return_shape=True)(*args)
+    tree, y = jax.tree.structure(shapes), jax.tree.structure(shapes[0])
+    n = y.num_leaves
     run = jax.extend.core.jaxpr_as_fun(traced)
-    y, *leaves = traced.jaxpr.outvars
+    leaves = traced.jaxpr.outvars[n:]
+    literal = jax.extend.core.Literal
+    outputs = {var: i for i, var in enumerate(traced.jaxpr.outvars[:n]) if not isinstance(var, literal)}
     inputs = {var: i for i, var in enumerate(traced.jaxpr.invars)}
-    constants = {i: leaf.val for i, leaf in enumerate(leaves) if isinstance(leaf, jax.extend.core.Literal)}
     closed_over = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
-    constants |= {i: closed_over[leaf] for i, leaf in enumerate(leaves) if i not in constants and leaf in closed_over}
+    constants = {
+        i: leaf.val if isinstance(leaf, literal) else closed_over[leaf]
+        for i, leaf in enumerate(leaves)
+        if isinstance(leaf, literal) or leaf in closed_over
+    }
     crossing = {i: leaf for i, leaf in enumerate(leaves) if i not in constants and leaf not in inputs}
     # Each variable once, at its first position among the leaves.
     kept = {var: i for i, var in reversed(crossing.items())}
 
     def fwd_res(*xs: Any) -> tuple[Any, dict[int, Any]]:
-        value, *outputs = run(*xs)
-        return value, {i: outputs[i] for var, i in kept.items() if var is not y}
+        results = run(*xs)
+        return jax.tree.unflatten(y, results[:n]), {i: results[n + i] for var, i in kept.items() if var not in outputs}
 
     makers = {var: eqn for eqn in traced.jaxpr.eqns for var in eqn.outvars}
     described = tuple(
@@ -160,7 +170,7 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
             var.aval.shape,
             str(var.aval.dtype),
             var.aval.size * var.aval.dtype.itemsize,
-            "output" if var is y else _origin(makers[var]),
+            "output" if var in outputs else _origin(makers[var]),
         )
         for var in sorted(kept, key=lambda var: kept[var])
     )
@@ -168,7 +178,8 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
 
     def handed_over(output: tuple[Any, dict[int, Any]]) -> dict[int, Any]:
         value, residuals = output
-        return {**residuals, kept[y]: value} if y in kept else residuals
+        values = jax.tree.leaves(value)
+        return {**residuals, **{i: values[outputs[var]] for var, i in kept.items() if var in outputs}}
 
     def bwd(xs: tuple[Any, ...], residuals: dict[int, Any], ct: Any) -> Any:
         def restore(i: int) -> Any:
@@ -176,8 +187,8 @@ def _compile_split(primal: Callable[..., Any], args: tuple[Any, ...], ct: Any) -
                 return constants[i]
             return xs[inputs[leaves[i]]] if leaves[i] in inputs else residuals[kept[leaves[i]]]
 
-        _, pull = jax.tree.unflatten(tree, [None, *(restore(i) for i in range(len(leaves)))])
-        return tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), xs, strict=True))
+        _, pull = jax.tree.unflatten(tree, [*[None] * n, *(restore(i) for i in range(len(leaves)))])
+        return tuple(None if c.dtype == jax.dtypes.float0 else c for c in pull(ct))
 
     backward = compile_function(bwd, args, handed_over(forward.call()), ct)
     return {"fwd_res": forward, "bwd": dataclasses.replace(backward, handed_over=handed_over)}

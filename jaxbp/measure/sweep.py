@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jaxbp.engines import Owner
 from jaxbp.environment import ALLOCATOR
@@ -37,6 +37,12 @@ STARTUP_SECONDS = 120.0
 
 class WorkerError(RuntimeError):
     """A worker died or hung; its text says how and what it printed last."""
+
+
+class HasJson(Protocol):
+    """What a worker can be asked for."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 class Worker:
@@ -63,7 +69,13 @@ class Worker:
             self.close()
             raise
 
-    def rows(self, task: Task, timeout_seconds: float) -> Iterator[Row]:
+    @property
+    def facts(self) -> Row:
+        """The columns that all rows of this process share."""
+        shared = {name: fact for name, fact in self.about.items() if name not in ("kind", "owner")}
+        return {**shared, "environment": json.dumps(self.environment)}
+
+    def rows(self, task: HasJson, timeout_seconds: float) -> Iterator[Row]:
         """The rows of a task as they are measured."""
         assert self._process.stdin is not None
         deadline = time.monotonic() + timeout_seconds
@@ -206,11 +218,7 @@ def run_tasks(
                 if key not in workers:
                     workers[key] = Worker(task.owner, x64=key[1])
                 worker = workers[key]
-                about = {
-                    **{name: fact for name, fact in worker.about.items() if name not in ("kind", "owner")},
-                    "environment": json.dumps(worker.environment),
-                    "level": task.level,
-                }
+                about = {**worker.facts, "level": task.level}
                 for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
                     journal.append({**row, **about})
                     if row["kind"] in ("time", "failure"):

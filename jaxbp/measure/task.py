@@ -221,16 +221,24 @@ def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
     exact_y, exact_cts = problem.exact
     about = {**problem.about, "engine": prepared.engine.name}
-    yield {**about, **_accuracy("value", np.asarray(y), exact_y, problem.bounds[0], None, problem.rng)}
+    yield {**about, **accuracy_of("value", np.asarray(y), exact_y, problem.bounds[0], None, problem.rng)}
     entries = prepared.entries or (None,) * len(cts)
     for name, actual, truth, bound, chosen in zip(
         problem.op.arguments, cts, exact_cts, problem.bounds[1:], entries, strict=True
     ):
         if truth is not None:
-            yield {**about, **_accuracy(f"ct_{name}", np.asarray(actual), truth, bound, chosen, problem.rng)}
+            yield {**about, **accuracy_of(f"ct_{name}", np.asarray(actual), truth, bound, chosen, problem.rng)}
 
 
-def _accuracy(
+def sampled_entries(total: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Of more than `COMPARED` entries, one of every so many, drawn within its block: in order of memory; else None."""
+    if total <= COMPARED:
+        return None
+    block = total // COMPARED
+    return np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
+
+
+def accuracy_of(
     quantity: str,
     actual: np.ndarray,
     exact: np.ndarray,
@@ -238,6 +246,7 @@ def _accuracy(
     entries: np.ndarray | None,
     rng: np.random.Generator,
 ) -> Row:
+    """The accuracy row of one result; where `entries` are given, `actual` holds those of the flat array alone."""
     if actual.shape != exact.shape and entries is None:
         raise ValueError(f"{quantity} must have shape {list(exact.shape)}, got {list(actual.shape)}.")
     shape, total = exact.shape, exact.size
@@ -245,10 +254,7 @@ def _accuracy(
     actual, exact = actual.reshape(-1), exact.reshape(-1)
     if entries is not None:
         exact = exact[entries]
-    elif total > COMPARED:
-        # One of every so many entries, drawn within its block: cheap to draw and in order of memory.
-        block = total // COMPARED
-        entries = np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
+    elif (entries := sampled_entries(total, rng)) is not None:
         actual, exact = actual[entries], exact[entries]
     if bound is not None and entries is not None:
         allowed = allowed[entries]

@@ -8,6 +8,7 @@ own threads, which would slow down the next measurement of another.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import jax
@@ -30,13 +31,23 @@ def main() -> None:
     write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
     limited = set()
     for line in sys.stdin:
-        task = Task(**json.loads(line))
-        if owner == "jax" and task.dtype not in limited:
-            limited.add(task.dtype)
-            write(rows, measure_limits(task.dtype))
-        for row in measure(task):
+        asked = json.loads(line)
+        if owner == "jax" and "dtype" in asked and asked["dtype"] not in limited:
+            limited.add(asked["dtype"])
+            write(rows, measure_limits(asked["dtype"]))
+        for row in measure_asked(asked):
             write(rows, row)
         write(rows, {"kind": "done"})
+
+
+def measure_asked(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of what the parent asks for: a task of the sweep, or a function of the user's."""
+    if "target" in asked:
+        # Here, because it brings in the checker, which workers of a sweep have no use for.
+        from jaxbp.measure.function_task import FunctionTask, measure_target
+
+        return measure_target(FunctionTask(**asked))
+    return measure(Task(**asked))
 
 
 def write(rows: TextIO, row: dict[str, Any]) -> None:

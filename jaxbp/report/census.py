@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxbp.accuracy.census import Census
 from jaxbp.accuracy.score import CLASSES, COUNTS, Row
 from jaxbp.errors import ResultsError
+from jaxbp.measure.sweep import Journal, read_journal
 from jaxbp.ops import OPS
 from jaxbp.report import plots, tables
 from jaxbp.report.markdown import table
@@ -22,6 +24,15 @@ RECORD = "census.json"
 BINADES = "binades.csv"
 REPORT = "census.md"
 PICTURE = "error.png"
+
+
+def stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """The chunks of a stopped census of the same op, machine and versions; none if it was recorded, or differs."""
+    journal, record = folder / Journal.NAME, folder / RECORD
+    if not journal.is_file() or (record.is_file() and record.stat().st_mtime >= journal.stat().st_mtime):
+        return {}
+    first, *rest = read_journal(folder) or [{}]
+    return {row["chunk"]: row["rows"] for row in rest} if first == head else {}
 
 
 def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,12 @@ from jaxbp.measure.verdict import FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, Side, comp
 
 Row = dict[str, Any]
 
+#: What a verdict may be.
+VERDICTS = (
+    f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call costs less than "
+    f"{FLOOR_FACTOR} times the dispatch floor; moved where fwd_res or bwd is faster, the other of them slower, "
+    "and both together not faster"
+)
 #: What each column of `summary.csv` means, with its unit.
 SUMMARY_COLUMNS = {
     "op": "the op",
@@ -35,10 +41,7 @@ SUMMARY_COLUMNS = {
     "ratio": "time over the time of autodiff in the same mode",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
-    "verdict": f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call "
-    f"costs less than {FLOOR_FACTOR} times the dispatch floor; moved where fwd_res or bwd is faster, the other of them "
-    "slower, and both together not faster; empty where the engine did not run "
-    "interleaved with autodiff",
+    "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
     "extrapolated": "1, or what the time of a sampled numerical gradient was multiplied with",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
@@ -149,7 +152,11 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
         if row["mode"] == "fwd_bwd":
             cell["peak_rss_bytes"] = resident.get(_gradient(row))
         cells.append(cell)
-    _tell_moved_work(cells)
+    engines: dict[tuple[Any, ...], list[Row]] = {}
+    for cell in cells:
+        engines.setdefault((*_cell(cell)[:-1], cell["engine"]), []).append(cell)
+    for modes in engines.values():
+        tell_moved_work(modes)
     failures = [{**row, "status": "failed"} for row in rows if row["kind"] == "failure"]
     return pd.DataFrame([*cells, *failures], columns=list(SUMMARY_COLUMNS))
 
@@ -170,24 +177,58 @@ def _with_split(rows: Iterable[Row]) -> list[Row]:
     for row in timed:
         other = backward.get((*_cell(row)[:-1], row["engine"]))
         if row["mode"] == "fwd_res" and other:
-            total = [a + b for a, b in zip(row["samples_us"], other["samples_us"], strict=False)]
-            cores = [min(a, b) for a, b in zip(row["cores"], other["cores"], strict=False)]
-            both = {name: row[name] + other[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
-            both |= {name: _both(max, row, other, name) for name in ("temp_bytes", "peak_bytes")}
-            both |= {name: _both(operator.add, row, other, name) for name in ("xla_flops", "xla_bytes")}
-            both |= {"samples_us": total, "cores": cores, "inner": min(row["inner"], other["inner"])}
-            split.append({**row, **both, "mode": "split"})
+            split.append(split_row(row, other))
     return timed + split
 
 
-def _both(merge: Callable[[float, float], float], row: Row, other: Row, name: str) -> float | None:
-    a, b = row.get(name), other.get(name)
+def split_row(forward: Row, backward: Row) -> Row:
+    """The row of mode `split`, from those of fwd_res and bwd that were sampled in the same rounds."""
+    passes = (forward, backward)
+    both: Row = {name: forward[name] + backward[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
+    both |= {name: _merged(max, passes, name) for name in ("temp_bytes", "peak_bytes")}
+    both |= {name: _merged(operator.add, passes, name) for name in ("xla_flops", "xla_bytes")}
+    both["samples_us"] = [a + b for a, b in zip(*(row["samples_us"] for row in passes), strict=False)]
+    both["cores"] = [min(a, b) for a, b in zip(*(row["cores"] for row in passes), strict=False)]
+    return {**forward, **both, "mode": "split", "inner": min(row["inner"] for row in passes)}
+
+
+def _merged(merge: Callable[[float, float], float], passes: tuple[Row, Row], name: str) -> float | None:
+    a, b = (row.get(name) for row in passes)
     return None if a is None or b is None else merge(a, b)
 
 
-def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
+def _side(row: Row) -> Side:
+    return Side(row["samples_us"], row["cores"])
+
+
+def timing(row: Row) -> Row:
+    """The columns of a row's median time."""
     samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
     time = median_interval(samples[quiet] if enough(quiet) else samples)
+    return {
+        "time_us": time.value,
+        "time_us_low": time.low,
+        "time_us_high": time.high,
+        "rounds": samples.size,
+        "interrupted": float(np.mean(~quiet)) if row["cores"] else np.nan,
+        "status": "ok",
+        "reason": "",
+        "verdict": "",
+    }
+
+
+def comparison(row: Row, baseline: Row, *, paired: bool) -> Row:
+    """The columns of a row's ratio to its baseline; a verdict only where they were sampled in the same rounds."""
+    ratio, says = compare_sides(_side(row), _side(baseline), paired=paired)
+    columns: Row = {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
+    if paired and row["engine"] != baseline["engine"]:
+        floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
+        columns["verdict"] = "dispatch" if timing(row)["time_us"] < floor else says
+    return columns
+
+
+def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
+    time = timing(row)
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
@@ -199,50 +240,34 @@ def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
     if row["mode"] == "fwd_bwd":
         moved -= row["input_bytes"]  # One executable reads them once.
         footprint = moved
-    reached = limits and limits.reached(flops, moved, footprint, time.value / 1e6)
+    reached = limits and limits.reached(flops, moved, footprint, time["time_us"] / 1e6)
     cell: Row = {
         **row,
-        "time_us": time.value,
-        "time_us_low": time.low,
-        "time_us_high": time.high,
-        "rounds": samples.size,
-        "interrupted": float(np.mean(~quiet)) if row["cores"] else np.nan,
+        **time,
         "flops": flops,
-        "gflops": flops / time.value / 1e3,
+        "gflops": flops / time["time_us"] / 1e3,
         "bytes": moved,
-        "gbytes": moved / time.value / 1e3,
+        "gbytes": moved / time["time_us"] / 1e3,
         "roofline": reached[0] if reached else math.nan,
         "bound": reached[1] if reached else "",
-        "status": "ok",
-        "reason": "",
-        "verdict": "",
     }
     if baseline is None:
         return cell
     # Rules are sampled in the same rounds as autodiff; other engines are not.
     interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
-    ratio, says = compare_sides(_side(row), _side(baseline), paired=interleaved)
-    cell |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    if interleaved and row["engine"] != "autodiff":
-        floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
-        cell["verdict"] = "dispatch" if time.value < floor else says
-    return cell
+    return cell | comparison(row, baseline, paired=interleaved)
 
 
-def _side(row: Row) -> Side:
-    return Side(row["samples_us"], row["cores"])
+def tell_moved_work(cells: Sequence[Row]) -> None:
+    """A pass is not faster by what the other one does in its place, unless both together are.
 
-
-def _tell_moved_work(cells: list[Row]) -> None:
-    """A pass is not faster by what the other one does in its place, unless both together are."""
-    by_mode = {(*_cell(cell), cell["engine"]): cell for cell in cells}
-    for cell in cells:
-        key, mode, engine = _cell(cell)[:-1], cell["mode"], cell["engine"]
-        other = by_mode.get((*key, {"fwd_res": "bwd", "bwd": "fwd_res"}.get(mode), engine))
-        if other and cell["verdict"] == "faster" and other["verdict"] == "slower":
-            both = by_mode[*key, "split", engine]
-            if both["verdict"] != "faster":
-                cell["verdict"] = "moved"
+    `cells` holds the modes of one engine and case, as many as there are.
+    """
+    by_mode = {cell["mode"]: cell for cell in cells}
+    for mode, other in (("fwd_res", "bwd"), ("bwd", "fwd_res")):
+        said = tuple(by_mode.get(m, {}).get("verdict") for m in (mode, other, "split"))
+        if said[:2] == ("faster", "slower") and said[2] != "faster":
+            by_mode[mode]["verdict"] = "moved"
 
 
 def _passes(mode: str) -> tuple[int, int]:

@@ -78,6 +78,16 @@ def test_calibrate_stops_once_it_knows(clock):
     assert len(clock.calls) == 1  # A slow function is not called to find out what one call has said.
 
 
+def test_an_interruption_does_not_pass_for_a_slow_function(clock):
+    costs = iter([0.03])
+
+    def interrupted() -> None:
+        clock.now += next(costs, 1e-5)
+
+    # As many as without it; taken at its word, the first call fills fifteen samples.
+    assert calibrate(interrupted, 0.002) == 200
+
+
 def rounds_of(clock: Clock, names: str, budget: Budget) -> list[list[str]]:
     """The order in which each round visits functions that each fill a sample with one call."""
     samples = interleave({name: clock.costing(1.0, name) for name in names}, budget, rng())
