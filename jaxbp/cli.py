@@ -232,7 +232,8 @@ def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
     else:
         shapes = ", ".join(task.specs)
         of = task.stock or "its primal without custom rules"
-        out.print(f"{task.target} of {shapes} against autodiff of {of}", style="bold", markup=False, highlight=False)
+        title = f"{task.target} of {shapes} against autodiff of {of}"
+        out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
         for question, answer in summarize_function(frame):
             out.print(f"{question:<10}{answer}", markup=False, highlight=False, soft_wrap=True)
         out.print()

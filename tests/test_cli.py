@@ -298,8 +298,14 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["rules.py:f", "f32[3]", "--ops", "exp"], "--ops, --dtypes, --cases, --out and --resume are for the ops"),
-        (["rules.py:f", "f32[3]", "--full"], "--full, --ops, --dtypes, --cases, --out and --resume are for the ops"),
+        (
+            ["rules.py:f", "f32[3]", "--ops", "exp"],
+            "--peak-rss and --resume are for the ops, not for a function",
+        ),
+        (
+            ["rules.py:f", "f32[3]", "--full"],
+            "--full, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for",
+        ),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),
         (["--json"], "--stock, --domain, --seed and --json are for a function"),

@@ -40,8 +40,7 @@ class InProcess:
     handed_over = 0
 
     def __init__(self, owner: str, *, x64: bool) -> None:
-        self.environment: dict[str, str] = {}
-        self.about = {"device": "cpu", "floor_us": 0.1, "precision": "default"}
+        self.facts = {"device": "cpu", "floor_us": 0.1, "precision": "default", "environment": "{}"}
 
     def rows(self, task: Task, timeout_seconds: float) -> Iterator[dict[str, Any]]:
         for row in measure(task):

@@ -15,8 +15,8 @@ Thunk = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
 
-#: A call that takes so many times as long as a sample should is slow, and not merely interrupted.
-PLAINLY = 4
+#: What takes longer is slow by itself, and was not merely interrupted.
+INTERRUPTION_SECONDS = 0.1
 #: Intervals are looked at again after this fraction of the rounds so far.
 LOOKS = 4
 
@@ -71,7 +71,7 @@ def calibrate(thunk: Thunk, sample_seconds: float) -> int:
     inner, enough = 1, sample_seconds / 2
     while True:
         elapsed = sample(thunk, inner)[0] * inner
-        if enough <= elapsed < PLAINLY * sample_seconds:
+        if enough <= elapsed < INTERRUPTION_SECONDS:
             # It may only have been interrupted.
             elapsed = min(elapsed, *(sample(thunk, inner)[0] * inner for _ in range(2)))
         if elapsed >= enough:

@@ -15,7 +15,7 @@ DTYPE = "float32"
 def newest_run(results: Path, level: str = "standard") -> Path:
     """The folder of the newest run of that level on any machine."""
     machines = {path.parent: json.loads(path.read_text()) for path in results.glob(f"*/*/{MACHINE}")}
-    started = {folder: machine["started"] for folder, machine in machines.items() if machine["level"] == level}
+    started = {folder: machine["started"] for folder, machine in machines.items() if machine.get("level") == level}
     if not started:
         raise ResultsError(f"There is no run of level {level} under {results}.")
     return max(started, key=lambda folder: started[folder])

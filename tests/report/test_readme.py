@@ -1,0 +1,24 @@
+"""The README's tables come from the newest run, among records of other kinds."""
+
+import json
+
+import pytest
+
+from jaxbp.errors import ResultsError
+from jaxbp.report.readme import newest_run
+
+
+def write(folder, **facts):
+    folder.mkdir(parents=True)
+    (folder / "machine.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
+    write(tmp_path / "selftest" / "a", started="2026-12-31", seeds=20)
+    with pytest.raises(ResultsError, match="no run of level standard"):
+        newest_run(tmp_path)
+    write(tmp_path / "a" / "1-standard", started="2026-01-01", level="standard")
+    newest = write(tmp_path / "b" / "2-standard", started="2026-02-01", level="standard")
+    write(tmp_path / "a" / "3-quick", started="2026-03-01", level="quick")
+    assert newest_run(tmp_path) == newest
