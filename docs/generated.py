@@ -31,6 +31,7 @@ from jaxbp.ops import (
 )
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
+from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import readme_census
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
@@ -210,6 +211,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "selftest": lambda: readme_selftest(RESULTS),
     "selftest-outcome-columns": lambda: columns(OUTCOME_COLUMNS),
     "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),
+    "proof": lambda: readme_proof(RESULTS),
+    "proof-columns": lambda: columns(COMPARISON_COLUMNS),
     "levels": levels,
     "kinks": kinks,
     "op-index": op_index,
