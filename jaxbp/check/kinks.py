@@ -8,8 +8,9 @@ import numpy as np
 from jaxbp.check.compare import Comparison
 from jaxbp.check.reference import Reference
 
-#: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at.
-CLOSE, SIDES = 2.0**-40, 16
+#: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at: of
+#: ten that are tied each should be the largest once.
+CLOSE, SIDES = 2.0**-40, 64
 #: What stands for infinity there.
 MASK = 1e30
 #: A jump of the derivative beside an input that is no rounding.

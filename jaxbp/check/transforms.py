@@ -14,6 +14,7 @@ from jaxbp.check.compare import SAFETY, Comparison, compare
 from jaxbp.check.reference import UNOPTIMIZED, Reference, in_float64
 from jaxbp.check.rounding import Rounding
 from jaxbp.check.subject import Leaves, Subject
+from jaxbp.check.trials import stream
 from jaxbp.jaxprs import is_float
 
 #: From `(*leaves, *cts)` to value and cotangents.
@@ -156,7 +157,7 @@ class SecondOrder:
 
         The second derivative is compared coarsely: of a rule that is right at first order only it is off by all of it.
         """
-        rng = np.random.default_rng(seed)
+        rng = stream(seed, "second order")
         weights = [np.asarray(rng.normal(size=x.shape)).astype(x.dtype) for x in self.own]
         arguments = (self.own, weights, list(cts))
         got = [np.asarray(g) for g in self.by_rule(*arguments)]

@@ -1,6 +1,7 @@
 """What a rule is tried with: inputs from the given ones, at several scales, with ties and zeros, and cotangents."""
 
 import dataclasses
+import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,6 +11,8 @@ from jaxbp.jaxprs import is_float
 
 #: Share of the entries that are 0, or masked, where some are.
 SOME = 0.5, 0.25
+#: Magnitudes from where float32's exp has overflowed down to where functions begin to saturate.
+TAILS = 110.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +36,22 @@ KINDS = {
         "equal rows",
         "masked",
         "tails",
+        "tails turned",
         "flags turned",
     ),
 }
 KINDS["thorough"] = (*KINDS["standard"], "huge", "mixed", "constant")
 
 
+def stream(seed: int, purpose: str) -> np.random.Generator:
+    """Random numbers for one purpose: drawn for two from one seed, cotangents would be the arguments again."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
+
+
 def trials(subject: Subject, domain: Domain, level: str, seed: int) -> Iterator[Trial]:
     """The given input first, then what is made from it, within the domain."""
     yield Trial("as given", subject.leaves)
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "trials")
     for kind in KINDS[level]:
         leaves = tuple(
             within(_drawn(kind, x, rng), domain.get(name))
@@ -65,18 +74,32 @@ def _drawn(kind: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         "random": lambda: normal,
         "large": lambda: 20 * normal,
         "small": lambda: 1e-3 * normal,
-        "zeros": lambda: np.where(rng.random(x.shape) < SOME[0], 0, normal),
+        "zeros": lambda: _with_zeros(normal, rng),
         "ties": lambda: np.round(normal),
         "negative": lambda: -x.astype(np.float64),
         "equal rows": lambda: np.broadcast_to(normal[:1], x.shape) if x.ndim > 1 else normal,
         "masked": lambda: _masked(x.astype(np.float64), rng),
         "huge": lambda: 1000 * normal,
         "mixed": lambda: normal * 10.0 ** rng.uniform(-4, 4, x.shape),
-        "tails": lambda: np.where(normal < 0, -1, 1) * rng.uniform(10, 100, x.shape),
+        "tails": lambda: rng.permutation(_tails(x.size)).reshape(x.shape),
+        "tails turned": lambda: -rng.permutation(_tails(x.size)).reshape(x.shape),
         "constant": lambda: np.full(x.shape, rng.normal()),
     }[kind]()
     with np.errstate(over="ignore"):
         return np.asarray(made).astype(x.dtype)
+
+
+def _with_zeros(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Zeros here and there, and all over the first row, or in the first entry of a vector."""
+    sparse = np.where(rng.random(x.shape) < SOME[0], 0, x)
+    if x.ndim:
+        sparse[:1] = 0
+    return sparse
+
+
+def _tails(n: int) -> np.ndarray:
+    """Numbers of every magnitude, the largest positive, the next negative, and so on."""
+    return np.geomspace(*TAILS, n) * np.where(np.arange(n) % 2, -1, 1)
 
 
 def _masked(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -104,7 +127,7 @@ def within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
 
 def cotangents(subject: Subject, level: str, seed: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Cotangents of the outputs that are floats: random, one-hot, scaled, sparse, one output at a time."""
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "cotangents")
     shapes = [subject.shapes[i] for i in subject.float_outs]
 
     def drawn(scale: float = 1.0, density: float = 1.0) -> list[np.ndarray]:
