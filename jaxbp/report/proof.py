@@ -1,6 +1,5 @@
 """The record of the measurements' proof: every comparison, what was said of it, and whether that is good enough."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from jaxbp.measure.machine import describe_machine, now
 from jaxbp.measure.proof import SAME, Comparison, prove
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
-from jaxbp.report.run import MACHINE, naming, write_machine
+from jaxbp.report.run import naming, newest_record, write_machine
 from jaxbp.report.selftest import Progress
 
 Row = dict[str, Any]
@@ -106,13 +105,13 @@ def overview(frame: pd.DataFrame) -> pd.DataFrame:
 
 def readme_proof(results: Path) -> str:
     """The table of the newest record on any machine, and where it comes from, as Markdown."""
-    records = {path.parent: json.loads(path.read_text()) for path in results.glob(f"{FOLDER}/*/{MACHINE}")}
-    if not records:
+    record = newest_record(results, FOLDER)
+    if record is None:
         return "There is no record of the measurements' proof yet."
-    folder = max(records, key=lambda folder: records[folder]["started"])
+    folder, machine = record
     with naming(folder / COMPARISONS, "read"):
         frame = pd.read_csv(folder / COMPARISONS)
-    return f"{table(overview(frame))}\n\n{_where(records[folder])}"
+    return f"{table(overview(frame))}\n\n{_where(machine)}"
 
 
 def _where(machine: Row) -> str:

@@ -73,6 +73,12 @@ def write_machine(folder: Path, machine: dict[str, Any]) -> None:
         (folder / MACHINE).write_text(json.dumps(machine, indent=2) + "\n")
 
 
+def newest_record(results: Path, kind: str) -> tuple[Path, dict[str, Any]] | None:
+    """The newest of the records `results/<kind>/<machine>/`, and its machine; None if there is none."""
+    records = {path.parent: json.loads(path.read_text()) for path in results.glob(f"{kind}/*/{MACHINE}")}
+    return max(records.items(), key=lambda record: record[1]["started"]) if records else None
+
+
 def read_machine(folder: Path) -> dict[str, Any]:
     """Read `machine.json` back."""
     with naming(folder / MACHINE, "read"):

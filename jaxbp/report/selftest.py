@@ -1,7 +1,6 @@
 """The record of a selftest: what each checker said of each function, per group and in all, as CSV and Markdown."""
 
 import contextlib
-import json
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.check.rivals import RAISES, RIVALS, UNABLE, WRONG
-from jaxbp.check.selftest import OURS, Examine, Item, Row, plan, run_selftest, sources
+from jaxbp.check.selftest import OURS, Examine, Item, Row, corpora, plan, run_selftest, sources
 from jaxbp.measure.machine import describe_machine, now
 from jaxbp.measure.sweep import Journal, read_journal
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
-from jaxbp.report.run import MACHINE, naming, write_machine
+from jaxbp.report.run import naming, newest_record, write_machine
 
 OUTCOMES = "outcomes.csv"
 SUMMARY = "summary.csv"
@@ -69,10 +68,12 @@ def record_selftest(
     every: int = 1,
     workers: int,
     progress: Progress,
+    load: Callable[[], list[Item]] = corpora,
 ) -> tuple[Path, pd.DataFrame]:
     """Run what this machine's folder does not hold yet and write tables and report; the report's path, the outcomes.
 
-    Rows are journalled as they come. Those of other sources or versions are thrown away.
+    Each worker loads the functions by `load`, since few can be handed to another process. Rows are journalled as they
+    come. Those of other sources or versions are thrown away.
     """
     machine = describe_machine()
     folder = results / "selftest" / machine["name"]
@@ -82,9 +83,8 @@ def record_selftest(
     with contextlib.closing(Journal(folder, anew=not rows)) as journal, progress(len(tasks)) as advance:
         if not rows:
             journal.append(head)
-        for row in run_selftest(
-            tasks, examine, workers=workers, progress=lambda task: advance(f"{task.item}, {task.checker}")
-        ):
+        tell = lambda task: advance(f"{task.item}, {task.checker}")  # noqa: E731 - one line, one use
+        for row in run_selftest(tasks, examine, workers=workers, load=load, progress=tell):
             journal.append(row)
             rows.append(row)
     outcomes = outcomes_frame(items, examine, seeds, rows)
@@ -229,13 +229,12 @@ def write_selftest(folder: Path, machine: Row, outcomes: pd.DataFrame) -> Path:
 
 def readme_selftest(results: Path) -> str:
     """The table of the newest record on any machine, and where it comes from, as Markdown."""
-    records = {path.parent: json.loads(path.read_text()) for path in results.glob(f"selftest/*/{MACHINE}")}
-    if not records:
+    record = newest_record(results, "selftest")
+    if record is None:
         return "There is no record of a selftest yet."
-    folder = max(records, key=lambda folder: records[folder]["started"])
+    folder, machine = record
     with naming(folder / SUMMARY, "read"):
         summary = pd.read_csv(folder / SUMMARY)
-    machine = records[folder]
     where = f"{_where(machine)} By class of bug: `{results.name}/selftest/{folder.name}/{REPORT}`."
     return "\n\n".join((table(overview(summary)), _legend(machine["checkers"]), where))
 

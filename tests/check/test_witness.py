@@ -98,9 +98,10 @@ def test_iterations_to_a_tolerance_are_known_to_that(held):
         f.defvjp(lambda x: (solved(x), solved(x)), lambda y, ct: (factor * ct * (1 - y * y) / (1 - (1 - y * y) / 2),))
         return f
 
-    report = jaxbp.check_vjp(solver(1), X)
+    report = jaxbp.check_vjp(solver(1), X, level="standard" if held else "quick")
     assert report.passed, str(report)
-    assert any("known to some tolerance" in finding.text for finding in report.findings)
+    if held:
+        assert any("known to some tolerance" in finding.text for finding in report.findings)
     assert not jaxbp.check_vjp(solver(0.8), X, level="quick").passed
 
 
