@@ -1,6 +1,7 @@
 """Entry by entry: is what came within what rounding alone may do there, and does it have the digits it could have?"""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,8 @@ from jaxbp.check.rounding import unit
 SAFETY = 4.0
 #: Digits count as lost from this many times the error of a backward-stable evaluation on: 6 bits.
 LOST = 64.0
+#: An error is the rounding's, and not the formula's, if float64 leaves no more of it than this.
+ROUNDED = 2.0**-10
 #: What may be off, relative to the truth, where that is itself known to some tolerance of an iteration alone.
 TOLERANCE = 0.1
 
@@ -68,6 +71,18 @@ class Comparison:
         with np.errstate(invalid="ignore"):
             allowed = SAFETY * conditioning + LOST * self.unit * np.abs(self.expected)
             return np.abs(self.got - self.expected) <= allowed
+
+    def of_a_right_formula(self, formula: np.ndarray, conditioning: np.ndarray, far: bool) -> np.ndarray:
+        """Where the rule's own `formula`, evaluated in float64, is right, so that all it loses is digits.
+
+        `far` from the inputs that are given it may lose any; at them, and beside, half of those of the largest entry.
+        A softmax that is recomputed from its logsumexp is off by the last bits of the scores. A formula that is wrong
+        by as little is as wrong in float64.
+        """
+        with np.errstate(invalid="ignore"):
+            off, largest = np.abs(self.got - self.expected), np.abs(self.expected[np.isfinite(self.expected)])
+            half = SAFETY * conditioning + math.sqrt(self.unit) * np.max(largest, initial=0)
+            return (np.abs(formula - self.expected) <= ROUNDED * off) & ((off <= half) | (far & np.isfinite(off)))
 
     def beyond_a_tolerance(self) -> np.ndarray:
         """Where an error is more than iterations that end at some tolerance leave."""

@@ -11,7 +11,7 @@ from jaxbp.check.diagnosis import looks_like, place_of
 from jaxbp.check.findings import Finding
 from jaxbp.check.kinks import Sides, sides, uneven_shares
 from jaxbp.check.reference import Reference
-from jaxbp.check.trials import Trial
+from jaxbp.check.trials import FAR, Trial
 from jaxbp.check.witness import certified
 
 
@@ -98,6 +98,11 @@ class Judge:
             if reference.mixes and any(c.wrong.any() for c in found):
                 moved = results(reference.conditioning(call.xs, self.seed))
                 found = [c.where(~c.of_another_order(m)) for c, m in zip(found, moved, strict=True)]
+                meant = reference.formula(call.xs) if any(c.wrong.any() for c in found) else None
+                if meant is not None:
+                    parts = zip(found, results(meant), moved, strict=True)
+                    far = call.trial.name in FAR
+                    found = [c.where(~c.of_a_right_formula(f, m, far)) for c, f, m in parts]
             if reference.converges:
                 found = [c.where(c.beyond_a_tolerance()) for c in found]
         return named(found)

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxbp.accuracy.exact_primal import trace, vjp, vjp_by_columns
 from jaxbp.check.arithmetic import evaluate
-from jaxbp.check.rounding import LINEAR_ALGEBRA, SUMS, Rounding, unit
+from jaxbp.check.rounding import LINEAR_ALGEBRA, SUMS, Rounding, narrows, unit
 from jaxbp.check.subject import PLAIN, Subject, summary
 from jaxbp.errors import UsageError
 from jaxbp.jaxprs import equations, is_float
@@ -104,6 +104,25 @@ class Reference:
                 return jax.lax.map(lambda both: one(both[0], both[1], xs), (phases, scatter))
 
         return in_float64(all_phases)
+
+    def formula(self, xs: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
+        """Value and cotangents by the function's own rules in float64.
+
+        None where that tells nothing of its rounding: of rules that narrow their floats, or that float64 cannot run.
+        """
+        if self._formula is None:
+            return None
+        try:
+            return self._formula(*xs)
+        except UsageError:
+            return None
+
+    @functools.cached_property
+    def _formula(self) -> Callable[..., list[np.ndarray]] | None:
+        leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.subject.leaves]
+        cts = [self.subject.shapes[i] for i in self.subject.float_outs]
+        program = jax.make_jaxpr(lambda *xs: jax.tree.leaves(self.subject.value_and_vjp(*xs)))(*leaves, *cts)
+        return None if any(map(narrows, equations(program))) else in_float64(lambda *xs: evaluate(program, xs))
 
     @functools.cached_property
     def mixes(self) -> bool:

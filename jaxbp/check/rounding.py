@@ -115,6 +115,16 @@ def is_inexact(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
+def narrows(eqn: Any) -> bool:
+    """Whether an equation gives floats fewer digits than they had."""
+    if eqn.primitive.name == "reduce_precision":
+        return True
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    before, after = eqn.invars[0].aval.dtype, eqn.outvars[0].aval.dtype
+    return is_inexact(before) and (not is_inexact(after) or unit(after) > unit(before))
+
+
 def error_size(eqn: Any, values: list[Any], out: Any, dtype: Any, apply: Callable[[Any, list[Any]], Any]) -> Any:
     """How far off an equation's result may be in the equation's own dtypes; None where it is not rounded.
 

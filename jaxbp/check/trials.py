@@ -40,6 +40,8 @@ KINDS = {
         "flags turned",
     ),
 }
+#: Far from what is given: digits that a right formula loses there are noted, whatever their number.
+FAR = frozenset(("large", "equal rows", "masked", "tails", "tails turned", "huge", "mixed", "constant"))
 KINDS["thorough"] = (*KINDS["standard"], "huge", "mixed", "constant")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.check.rivals import RAISES, RIVALS, UNABLE, WRONG
-from jaxbp.check.selftest import OURS, Examine, Item, Row, corpora, plan, run_selftest, sources
+from jaxbp.check.selftest import OURS, Examine, Item, Row, Task, corpora, plan, run_selftest, sources
 from jaxbp.measure.machine import describe_machine, now
 from jaxbp.measure.sweep import Journal, read_journal
 from jaxbp.report import tables
@@ -83,7 +83,10 @@ def record_selftest(
     with contextlib.closing(Journal(folder, anew=not rows)) as journal, progress(len(tasks)) as advance:
         if not rows:
             journal.append(head)
-        tell = lambda task: advance(f"{task.item}, {task.checker}")  # noqa: E731 - one line, one use
+
+        def tell(task: Task) -> None:
+            advance(f"{task.item}, {task.checker}")
+
         for row in run_selftest(tasks, examine, workers=workers, load=load, progress=tell):
             journal.append(row)
             rows.append(row)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbp
+from jaxbp.check.run import Checker
 from tests.mutants.mutant import custom
 
 X = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
@@ -50,3 +51,43 @@ def test_what_a_rounded_sum_costs_is_no_fault_and_a_wrong_digit_is():
     x = 90 + X
     assert softmax_of_the_total(x).passed
     assert not softmax_of_the_total(x, 1 + 2e-5).passed
+
+
+def attention(q, k, v):
+    return jax.nn.softmax(q @ k.T / 2) @ v
+
+
+def attention_from_the_total(change=lambda p, scores: p, keep=lambda total: total):
+    """Attention whose backward pass recomputes the weights from the total of the scores, as blockwise code does."""
+
+    def fwd(q, k, v):
+        y = attention(q, k, v)
+        return y, (q, k, v, y, keep(total(q @ k.T / 2)))
+
+    def bwd(kept, ct):
+        q, k, v, y, lse = kept
+        scores = q @ k.T / 2
+        p = change(jnp.exp(scores - lse.astype(scores.dtype)[:, None]), scores)
+        ds = p * (ct @ v.T - jnp.sum(ct * y, -1)[:, None]) / 2
+        return ds @ k, ds.T @ q, p.T @ ct
+
+    rng = np.random.default_rng(1)
+    qkv = [rng.normal(size=(n, 4)).astype(np.float32) for n in (7, 6, 6)]
+    return Checker(custom(attention, fwd, bwd), *qkv, shapes="keep")
+
+
+def test_what_a_right_formula_loses_far_away_is_noted_and_no_fault():
+    checker = attention_from_the_total()
+    reports = [checker.run(seed) for seed in range(40)]
+    assert all(report.passed for report in reports), next(str(r) for r in reports if not r.passed)
+    assert any(finding.kind == "precision" for report in reports for finding in report.findings)
+
+
+def test_a_formula_that_is_a_little_wrong_far_away_is_a_fault():
+    off = attention_from_the_total(lambda p, scores: jnp.where(jnp.abs(scores) > 50, p * (1 + 2e-4), p))
+    assert not any(off.run(seed).passed for seed in range(5))
+
+
+def test_a_residual_that_was_narrowed_is_a_fault_though_the_formula_is_right():
+    narrow = attention_from_the_total(keep=lambda lse: lse.astype(jnp.bfloat16))
+    assert not any(narrow.run(seed).passed for seed in range(5))

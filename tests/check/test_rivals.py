@@ -70,6 +70,6 @@ def test_floats_alone_are_widened():
 
 
 def test_gradcheck_is_not_given_what_would_take_it_hours():
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="torch is an optional extra")
     found = ask("gradcheck", RIGHT_SINE, (np.zeros(10_000, np.float32),))
     assert (found.verdict, "40,000 calls" in found.said) == (UNABLE, True)

@@ -38,6 +38,7 @@ def _ops() -> Iterator[Right]:
 
 def _plain() -> Iterator[Right]:
     x = normal(6, 5)
+    # One name a line would fill the page.
     for f in (
         jax.nn.relu, jax.nn.relu6, jax.nn.elu, jax.nn.selu, jax.nn.celu, jax.nn.gelu, jax.nn.silu, jax.nn.mish,
         jax.nn.softplus, jax.nn.soft_sign, jax.nn.log_sigmoid, jax.nn.leaky_relu, jax.nn.hard_tanh, jax.nn.hard_swish,

@@ -316,9 +316,7 @@ def _pool(x: Any) -> Any:
 def _attentions() -> Iterator[Right]:
     qkv = (normal(6, 4), normal(6, 4, seed=2), normal(6, 4, seed=3))
     f = custom(_attention, _attention_fwd, _attention_back)
-    # exp(score - logsumexp) is off by the last bits of the score: for large ones that is more than the primal loses.
-    moderate = {f"args[{i}]": (-2.0, 2.0) for i in range(3)}
-    yield Right("rule/attention that recomputes from its logsumexp", f, qkv, moderate)
+    yield Right("rule/attention that recomputes from its logsumexp", f, qkv)
     yield Right("rule/attention in bfloat16", f, tuple(x.astype(jnp.bfloat16) for x in qkv))
     f = custom(_grouped, lambda *a: (_grouped(*a), a), _grouped_back)
     yield Right("rule/attention of grouped heads", f, (normal(4, 3, 5), normal(2, 3, 5, seed=2)))

@@ -28,7 +28,7 @@ FLAT = {"add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "
 SYMMETRIC = {"add", "scaled_sum"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
 STEEP_AT_0 = {"exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "arctan", "softplus", "log_sigmoid", "silu", "gelu"}
-#: Whose gradient somebody could have taken for that of the first.
+#: Whose gradient somebody could have taken for that of the first (one pair a line would fill the page).
 NEXT = {
     "sin": "cos", "cos": "sin", "tanh": "sigmoid", "sigmoid": "tanh", "silu": "gelu", "gelu": "silu",
     "softplus": "log_sigmoid", "log_sigmoid": "softplus", "sqrt": "rsqrt", "rsqrt": "sqrt", "log": "log1p",
