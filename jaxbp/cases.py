@@ -123,3 +123,32 @@ def elementwise_cases(*draws: Draw, scalars: tuple[int, ...] = ()) -> tuple[Case
         Case(name, tuple(() if i in scalars else (n,) for i in range(len(draws))), draws)
         for name, n in ELEMENTWISE_SIZES.items()
     )
+
+
+#: How many sizes the growth of an op's cost is measured at.
+GROWTH = tuple(f"growth-{i}" for i in range(6))
+
+
+def growth_cases(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Sizes from `small` on towards `memory`, each axis growing by the same factor from each to the next.
+
+    `memory` itself would be the next after the last. None where there are no cases of these names.
+
+    >>> [case.shapes for case in growth_cases(elementwise_cases(Normal()))]
+    [((1024,),), ((4096,),), ((16384,),), ((65536,),), ((262144,),), ((1048576,),)]
+    """
+    named = {case.name: case for case in cases}
+    if not {"small", "memory"} <= set(named):
+        return ()
+    small, large = named["small"], named["memory"]
+    return tuple(
+        Case(
+            name,
+            tuple(
+                tuple(round(a * (b / a) ** (i / len(GROWTH))) for a, b in zip(low, high, strict=True))
+                for low, high in zip(small.shapes, large.shapes, strict=True)
+            ),
+            small.draws,
+        )
+        for i, name in enumerate(GROWTH)
+    )

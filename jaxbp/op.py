@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.cases import Case
+from jaxbp.cases import Case, growth_cases
 from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes
 from jaxbp.errors import unknown_name
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
@@ -99,6 +99,7 @@ class Op:
         reference_both: `reference_both(ct, *args) -> (value, *cotangents)`, the two above in one pass, where apart they
             would make a sweep over every float far longer.
         cases: the named argument sets of tests and benchmarks.
+        growth: the sizes at which the growth of its cost is measured; from case `small` towards `memory` if not given.
         flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
         terms: for an op that is a sum of products of its arguments, given their shapes: how many roundings an entry of
             the value, and of each cotangent, goes through. Its error is judged by the a-priori bound that follows.
@@ -142,6 +143,7 @@ class Op:
         exact: Callable[..., Any] | None = None,
         variants: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),),
         torch: Callable[[Any], Callable[..., Any]] | None = None,
+        growth: tuple[Case, ...] | None = None,
         version: int = 1,
     ) -> None:
         if not rules:
@@ -157,6 +159,7 @@ class Op:
         self.reference_vjp = reference_vjp
         self.reference_both = reference_both
         self.cases = cases
+        self.growth = growth_cases(cases) if growth is None else growth
         self.flops = flops
         self.source = source
         self.example = example
@@ -193,10 +196,11 @@ class Op:
 
     def case(self, name: str) -> Case:
         """The case of that name, or an error that offers the closest ones."""
-        for case in self.cases:
+        cases = (*self.cases, *self.growth)
+        for case in cases:
             if case.name == name:
                 return case
-        raise unknown_name(f"case of {self.name}", name, [case.name for case in self.cases])
+        raise unknown_name(f"case of {self.name}", name, [case.name for case in cases])
 
     def replace(self, **changes: Any) -> "Op":
         """A copy of the declaration with some attributes changed; `rules` is a tuple of `Rule` here."""

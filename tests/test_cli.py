@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import jaxbp
-from jaxbp import cli
+from jaxbp.cli import bench, root
 from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
 from jaxbp.report import resources
@@ -67,7 +67,7 @@ def test_bench_measures_the_physical_limit(finished):
 
 def test_the_peak_resident_set_is_measured_on_request(run, monkeypatch, tmp_path):
     told = []
-    monkeypatch.setattr(cli, "run_tasks", lambda *args, peak_rss, **options: told.append(peak_rss))
+    monkeypatch.setattr(bench, "run_tasks", lambda *args, peak_rss, **options: told.append(peak_rss))
     words = ("bench", "--quick", "--ops", "exp", "--cases", "small", "--out")
     assert run(*words, tmp_path / "plain").code == 0
     assert run(*words, tmp_path / "peak", "--peak-rss").code == 0
@@ -169,7 +169,7 @@ def test_machine(run):
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
 def test_what_makes_no_sense_is_a_sentence(run, monkeypatch, tmp_path, words, sentence):
-    monkeypatch.setattr(cli, "run_tasks", lambda *args, **options: pytest.fail("measured all the same"))
+    monkeypatch.setattr(bench, "run_tasks", lambda *args, **options: pytest.fail("measured all the same"))
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     result = run("bench", *words)
@@ -194,7 +194,7 @@ def test_one_file_is_no_place_for_two_reports(run, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(run, monkeypatch):
-    monkeypatch.setattr(cli, "describe_machine", describe_machine.__wrapped__)  # Not what is cached.
+    monkeypatch.setattr(root, "describe_machine", describe_machine.__wrapped__)  # Not what is cached.
     monkeypatch.setitem(sys.modules, "psutil", None)
     result = run("machine")
     assert result.code == 2
@@ -206,7 +206,7 @@ def test_a_failed_cell_is_told_by_the_exit_status(run, tmp_path, monkeypatch):
         for task in tasks:
             journal.append({**task.to_json(), "engine": "autodiff", "kind": "failure", "reason": "Planted: it broke."})
 
-    monkeypatch.setattr("jaxbp.cli.run_tasks", fail)
+    monkeypatch.setattr("jaxbp.cli.bench.run_tasks", fail)
     result = run("bench", "--quick", "--ops", "exp,exp", "--cases", "small", "--out", tmp_path)
     assert result.code == 1
     assert result.err.count("Planted: it broke.") == 1
@@ -313,7 +313,7 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
 )
 def test_options_of_the_ops_and_of_a_function_do_not_mix(run, monkeypatch, words, sentence):
     for name in ("run_tasks", "measure_in_worker"):
-        monkeypatch.setattr(cli, name, lambda *args, **options: pytest.fail("measured all the same"))
+        monkeypatch.setattr(bench, name, lambda *args, **options: pytest.fail("measured all the same"))
     result = run("bench", *words)
     assert result.code == 2
     assert sentence in result.err

@@ -1,6 +1,7 @@
 """Runs that do not end as planned: Ctrl-C, a full disk, engines that fail; and how a run is finished later."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
-from jaxbp import cli, terminal
+from jaxbp import terminal
+from jaxbp.cli import bench, root
 from jaxbp.measure import sweep
 from jaxbp.measure.machine import Noise
 from jaxbp.measure.plan import Task, plan
@@ -57,8 +61,8 @@ class InProcess:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> type[InProcess]:
     """Workers and machine without the seconds they cost."""
     monkeypatch.setattr(sweep, "Worker", InProcess)
-    monkeypatch.setattr(cli, "describe_machine", lambda: dict(MACHINE))
-    monkeypatch.setattr(cli, "measure_noise", lambda: Noise(0.1, 0.02))
+    monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
+    monkeypatch.setattr(root, "measure_noise", lambda: Noise(0.1, 0.02))
     monkeypatch.setattr(InProcess, "interrupt_at", -1)
     monkeypatch.setattr(InProcess, "handed_over", 0)
     return InProcess
@@ -144,6 +148,64 @@ def test_ctrl_c_reaches_a_real_run(tmp_path):
     assert set(cells(folder)) <= set(planned())
 
 
+def test_a_run_that_was_killed_at_any_moment_can_be_finished(run, in_process, monkeypatch, tmp_path):
+    """What a kill leaves is the journal up to some byte, as each row is on the disk before the next is measured."""
+    monkeypatch.setattr(bench, "write_report", lambda run: run.folder)  # Not what is looked at here, and slow.
+    assert run("bench", "--quick", "--ops", "sigmoid,exp", "--cases", "small", "--out", tmp_path / "whole").code == 0
+    whole = only_run(tmp_path / "whole")
+    journal = (whole / Journal.NAME).read_bytes()
+    tasks = plan(ops=["sigmoid", "exp"], cases=["small"], level="quick")
+    for moment, byte in enumerate(np.random.default_rng(1).integers(len(journal), size=10)):
+        folder = tmp_path / str(moment)
+        shutil.copytree(whole, folder)
+        (folder / Journal.NAME).write_bytes(journal[:byte])
+        before = journal[:byte].count(b'"kind": "done"}\n')
+        in_process.handed_over = 0
+        assert run("bench", "--resume", folder).code == 0
+        assert cells(folder) == planned("sigmoid", "exp")
+        accuracy = pd.read_csv(folder / "accuracy.csv")
+        assert sorted(map(tuple, accuracy[["op", "engine", "quantity"]].to_numpy())) == sorted(
+            (op, engine, quantity) for op, _, engine, _ in planned("sigmoid", "exp") for quantity in ("value", "ct_x")
+        )
+        # Finished tasks are not measured again: three rows for each engine of the others.
+        assert in_process.handed_over == 3 * sum(len(task.engines) for task in tasks[before:])
+
+
+def test_kill_9_of_a_worker_and_of_the_sweep(tmp_path):
+    """In a real run: the worker's task fails with the reason, the sweep's is measured by the next; no cell is lost."""
+    words = [sys.executable, "-m", "jaxbp.cli", "bench"]
+    new = ["--quick", "--ops", "exp", "--cases", "small", "--out", str(tmp_path)]
+
+    def started(*options: str) -> subprocess.Popen:
+        return subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_for(process: subprocess.Popen, text: str) -> None:
+        deadline = time.monotonic() + 60
+        while not any(text in path.read_text() for path in tmp_path.glob("*/*/journal.jsonl")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    sweep_ = started(*new)
+    wait_for(sweep_, '"accuracy"')
+    (worker,) = (p for p in psutil.Process(sweep_.pid).children() if "jaxbp.measure.worker" in p.cmdline())
+    worker.kill()
+    wait_for(sweep_, '"done"')
+    sweep_.kill()
+    sweep_.communicate()
+    folder = only_run(tmp_path)
+    finish = started("--resume", str(folder))
+    _, err = finish.communicate(timeout=120)
+    assert finish.returncode == 1, err
+    summary = pd.read_csv(folder / "summary.csv")
+    assert sorted(summary[["op", "case", "engine"]].itertuples(index=False, name=None)) == [
+        cell[:3] for cell in planned("exp")
+    ]
+    failed = summary[summary["status"] == "failed"]
+    assert len(failed)
+    assert failed["reason"].str.contains("The worker ended with signal 9").all()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="The device that is always full is Linux's.")
 def test_a_full_disk_is_a_sentence(run, in_process, monkeypatch, tmp_path):
     monkeypatch.setattr(Journal, "NAME", "/dev/full")
@@ -159,6 +221,8 @@ def test_failed_cells_are_said_and_reported(run, in_process, monkeypatch, tmp_pa
     def failing(self: InProcess, task: Task, seconds: float) -> Iterator[dict[str, Any]]:
         for row in rows_of(self, task, seconds):
             if row["engine"] == "central_difference":
+                if row["kind"] != "time":
+                    continue
                 row = {name: row[name] for name in ("op", "case", "dtype", "engine")}
                 row |= {"kind": "failure", "reason": "planted"}
             yield row

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.cases import GROWTH
 from jaxbp.engines import Owner, engine_names
 from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import Mode
@@ -23,7 +24,7 @@ class Level:
     """How thorough a run is.
 
     Attributes:
-        name: `quick`, `standard` or `full`.
+        name: `quick`, `standard`, `full`, or `growth`: how an op's cost grows with its size.
         modes: what is timed of engines that have separate passes.
         budget: for rules and autodiff, interleaved; NumPy and torch.
         slow_budget: for the numerical engines, which are interleaved among themselves.
@@ -57,6 +58,15 @@ LEVELS = {
             cases=("small", "memory"),
         ),
         Level("standard", ALL_MODES, Budget(1.5, 9, 200), Budget(0.1, 3, 5), 0.1, all_engines=True),
+        Level(
+            "growth",
+            ("fwd_bwd",),
+            Budget(0.15, 5, 40, 0.001),
+            Budget(0.05, 3, 5, 0.0005),
+            0.05,
+            all_engines=True,
+            cases=GROWTH,
+        ),
         Level("full", ALL_MODES, Budget(6.0, 15, 600), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
     )
 }
@@ -110,16 +120,16 @@ def plan(
     The engines of one case follow each other, so that what drifts slowly touches all of them alike.
     """
     chosen = [find_op(name) for name in ops] or list(OPS)
-    known_cases = sorted({case.name for op in chosen for case in op.cases})
+    usual = {case.name for op in chosen for case in op.cases}
     for name in cases:
-        if name not in known_cases:
-            raise unknown_name("case", name, known_cases)
-    wanted = set(cases) or set(LEVELS[level].cases) or set(known_cases)
+        if name not in (*usual, *GROWTH):
+            raise unknown_name("case", name, [*sorted(usual), *GROWTH])
+    wanted = set(cases) or set(LEVELS[level].cases) or usual
     return [
         Task(op.name, case.name, dtype, owner, engines, level)
         for op in chosen
         for dtype in map(find_dtype, dtypes)
-        for case in op.cases
+        for case in (*op.cases, *op.growth)
         if case.name in wanted
         for owner, engines in _by_owner(op, LEVELS[level])
     ]

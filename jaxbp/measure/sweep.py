@@ -129,7 +129,8 @@ class Worker:
 class Journal:
     """The rows of a run as JSON lines; each is on the disk before the next is measured.
 
-    A row of kind `done` closes each task; a run that is resumed repeats the tasks without one.
+    A row of kind `task` opens each task and one of kind `done` closes it; a run that is resumed repeats the tasks
+    without the latter, and what an earlier attempt has left counts no more.
     """
 
     NAME = "journal.jsonl"
@@ -212,6 +213,7 @@ def run_tasks(
     try:
         for task in tasks:
             progress(task)
+            journal.append({**task.to_json(), "kind": "task"})
             key = (task.owner, task.dtype == "float64")
             settled: dict[str, str] = {}
             try:

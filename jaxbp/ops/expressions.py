@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.broadcasting import sum_to
-from jaxbp.cases import Case, Digits, Normal, Uniform, elementwise_cases
+from jaxbp.cases import GROWTH, Case, Digits, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import NOTES, Fault, Flops, Rule, Shapes
 from jaxbp.numerics import (
     logistic,
@@ -134,6 +134,7 @@ neuron = Op(
         _neuron_case("memory", 2**15, 256, Normal()),
         _neuron_case("digits", *Digits.SHAPE, Digits()),
     ),
+    growth=tuple(_neuron_case(name, 64 * 4**i, 16, Normal()) for i, name in enumerate(GROWTH)),
     flops=neuron_flops,
     torch=lambda torch: lambda w, x: torch.sigmoid(torch.matmul(x, w[:-1]) + w[-1]),
     source=f"{NOTES}: the two-dimensional neuron, staged backpropagation.",

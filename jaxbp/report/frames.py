@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxbp.measure.limits import Limits, best_limits
+from jaxbp.measure.steadiness import FENCE, drift, outliers
 from jaxbp.measure.verdict import FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, Side, compare_sides, enough, median_interval
 
 Row = dict[str, Any]
@@ -37,6 +38,9 @@ SUMMARY_COLUMNS = {
     "rounds": "samples taken, one a round",
     "interrupted": "share of the rounds in which the process waited for a core: they are left out of time and ratio, "
     f"where at least {LEAST_ROUNDS} others are left; empty where nobody knows",
+    "drift": "by how much the time changed from the first of these rounds to the last, relative to its median; 0 where "
+    "its 95 % interval (Theil and Sen's slope) holds 0; empty for few rounds. Ratios do not drift with it",
+    "outliers": f"share of these rounds beyond {FENCE:g} interquartile ranges from the quartiles",
     "inner": "calls that each sample averages over",
     "ratio": "time over the time of autodiff in the same mode",
     "ratio_low": "lower end of its 95 % bootstrap interval",
@@ -104,13 +108,18 @@ CELL = ["op", "case", "dtype", "device"]
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """The rows without those that a later one repeats, as happens where a run was resumed within a task."""
-    keys = ("kind", "op", "case", "dtype", "engine", "mode", "quantity")
-    rows = list(rows)
-    # Of the limits the best counts, and not the last.
-    limits = [row for row in rows if row["kind"] == "limits"]
-    others = (row for row in rows if row["kind"] != "limits")
-    return [*limits, *{tuple(row.get(key) for key in keys): row for row in others}.values()]
+    """The rows without those of a task that was begun again, as happens where a run was stopped within it."""
+    kept: list[Row] = []
+    for row in rows:
+        if row["kind"] == "task":
+            # Of the limits the best counts, and not the last.
+            kept = [earlier for earlier in kept if earlier["kind"] == "limits" or not _is_of(earlier, row)]
+        kept.append(row)
+    return kept
+
+
+def _is_of(row: Row, task: Row) -> bool:
+    return row.get("engine") in task["engines"] and all(row[key] == task[key] for key in ("op", "case", "dtype"))
 
 
 def run_facts(machine: Row) -> Row:
@@ -204,13 +213,16 @@ def _side(row: Row) -> Side:
 def timing(row: Row) -> Row:
     """The columns of a row's median time."""
     samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
-    time = median_interval(samples[quiet] if enough(quiet) else samples)
+    counted = samples[quiet] if enough(quiet) else samples
+    time = median_interval(counted)
     return {
         "time_us": time.value,
         "time_us_low": time.low,
         "time_us_high": time.high,
         "rounds": samples.size,
         "interrupted": float(np.mean(~quiet)) if row["cores"] else np.nan,
+        "drift": drift(counted),
+        "outliers": outliers(counted),
         "status": "ok",
         "reason": "",
         "verdict": "",

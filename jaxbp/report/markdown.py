@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from jaxbp.measure.limits import Limits
 from jaxbp.ops import OPS
-from jaxbp.report import plots, resources, tables
+from jaxbp.report import growth, plots, resources, steadiness, tables
 from jaxbp.report.run import Run, naming
 
 REPORT = "report.md"
@@ -32,6 +32,13 @@ HOW_TO_READ = """\
   small cases have no memory limit and say n/a.
 - NumPy and torch run in processes of their own, so their times have no verdict. *(extrapolated)* marks numerical
   gradients that were measured on a seeded sample of entries, because all of them would take too long."""
+
+GROWTH = """\
+The exponent p of time ~ entries^p for value and gradient (fwd_bwd), with its 95 % interval: a line through the
+logarithms of the entries of the largest array and of the time beyond the dispatch floor. Sizes that take less than
+twice the floor are left out; n/a where fewer than three remain. **operations** is the same exponent of the declared
+operations. Where arrays leave a cache, times grow faster than operations for a while. Numerical gradients of sums
+(matmul, linear, neuron) evaluate the function once or twice for every entry."""
 
 
 def write_report(run: Run, path: Path | None = None) -> Path:
@@ -80,15 +87,24 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
             f"Error in ULP against time; lower left is best. The green band ends at {plots.FAIR_ULP} ULP; errors above "
             f"{plots.MOST_ULP:g} are drawn at the top, hollow marks are numerical gradients of a sample of entries.\n"
         )
+        if growth.has_sizes(summary, dtype):
+            yield f"## {dtype}: how the cost grows\n"
+            yield f"{GROWTH}\n\n{table(growth.exponent_table(summary, dtype))}\n"
+            yield from _growth(summary, dtype, folder, stem)
+            continue
         yield from _cases(summary, accuracy, cases, dtype)
         single = [op.name for op in OPS if not op.elementwise]
         chosen = summary[summary["op"].isin(single) & (summary["dtype"] == dtype)]
         if chosen["n"].nunique() > 1:
-            picture = folder / f"{stem}-{dtype}-growth.png"
-            _save(plots.growth(chosen, dtype), picture)
             yield f"## {dtype}: what a numerical gradient costs as arrays grow\n"
             yield table(tables.growth(summary, dtype)) + "\n"
-            yield f"![Growth]({picture.name})\n"
+            yield from _growth(chosen, dtype, folder, stem)
+
+
+def _growth(cells: pd.DataFrame, dtype: str, folder: Path, stem: str) -> Iterator[str]:
+    picture = folder / f"{stem}-{dtype}-growth.png"
+    _save(growth.figure(cells, dtype), picture)
+    yield f"![Growth]({picture.name})\n"
 
 
 def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtype: str) -> Iterator[str]:
@@ -125,6 +141,7 @@ def _header(run: Run) -> str:
         "Commit": machine["commit"] or "not run from a git checkout",
         "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
         f"computation {100 * noise['spread']:.0f} %",
+        "Steadiness": steadiness.sentence(run.summary, machine.get("noise_after")),
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(run.summary)),
         "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
         or f"{resources.UNKNOWN}: not measured in this run",

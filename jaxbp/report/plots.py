@@ -1,4 +1,4 @@
-"""The pictures of a report: error against time per op, and how numerical gradients grow."""
+"""The picture of error against time per op, and what pictures share."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxbp.cases import ELEMENTWISE_SIZES
 from jaxbp.ops import OPS
 from jaxbp.report.tables import SUMS, amount, default_engine, largest_cells, unique, worst_gradient
 
@@ -66,33 +65,8 @@ def error_against_time(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str
         _panel(axis, op, points[points["op"] == op])
     for axis in axes[:, 0]:
         axis.set_ylabel("worst ULP", fontsize=8)
-    _legend(figure, [style_of(op, e) for op, e in zip(points["op"], points["engine"], strict=True)])
+    draw_legend(figure, [style_of(op, e) for op, e in zip(points["op"], points["engine"], strict=True)])
     figure.suptitle(f"Gradient error against time of value and gradient: {dtype}, each op's largest case", fontsize=11)
-    return figure
-
-
-def growth(summary: pd.DataFrame, dtype: str) -> Figure:
-    """Time against entries per op that is perturbed one entry at a time; hollow marks are extrapolated."""
-    cells = summary[
-        (summary["dtype"] == dtype)
-        & (summary["mode"] == "fwd_bwd")
-        & (summary["status"] == "ok")
-        & summary["case"].isin(ELEMENTWISE_SIZES)
-    ]
-    ops = unique(cells["op"])
-    figure, axes = plt.subplots(1, max(1, len(ops)), figsize=(max(8, 3.6 * len(ops)), 3.4), squeeze=False, sharey=True)
-    for axis, op in zip(axes.flat, ops, strict=False):
-        for engine, points in cells[cells["op"] == op].sort_values("n").groupby("engine", sort=False):
-            colour, marker = STYLES[style_of(op, str(engine))]
-            axis.plot(points["n"], points["time_us"] / 1e6, color=colour, linewidth=1)
-            for _, point in points.iterrows():
-                face = colour if point["extrapolated"] == 1 else "none"
-                axis.plot(point["n"], point["time_us"] / 1e6, marker, color=colour, markerfacecolor=face)
-        axis.set(xscale="log", yscale="log", title=op, xlabel="entries of the largest array")
-        axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("time of value and gradient, s")
-    _legend(figure, [style_of(op, e) for op, e in zip(cells["op"], cells["engine"], strict=True)])
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 
 
@@ -122,7 +96,8 @@ def _panel(axis: Axes, op: str, points: pd.DataFrame) -> None:
     axis.grid(alpha=0.25)
 
 
-def _legend(figure: Figure, used: list[str]) -> None:
+def draw_legend(figure: Figure, used: list[str]) -> None:
+    """The engines that a figure shows, below it."""
     handles = list(_handles(used))
     figure.legend(
         handles=handles,

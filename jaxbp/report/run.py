@@ -45,6 +45,8 @@ EMPTY = ("verdict", "reason", "bound")
 #: The columns that the tables of earlier versions lack: nothing of this was measured.
 LATER = (
     "interrupted",
+    "drift",
+    "outliers",
     "residuals",
     "temp_bytes",
     "peak_bytes",

@@ -18,7 +18,7 @@ from jaxbp.measure.plan import ALL_MODES, DTYPES, LEVELS, find_dtype, find_op, n
         ({"dtypes": ["float23"]}, "There is no dtype called 'float23'; did you mean 'float32'"),
         ({"cases": ["smal"]}, "There is no case called 'smal'; did you mean 'small'?"),
         # A case of other ops than the chosen ones measures nothing.
-        ({"ops": ["exp"], "cases": ["digits"]}, "There is no case called 'digits'; known: cache, memory, small."),
+        ({"ops": ["exp"], "cases": ["digits"]}, "There is no case called 'digits'; known: cache, memory, small"),
         ({"ops": ["exp", "xyzzy"]}, "There is no op called 'xyzzy'; known: add, subtract"),
     ],
 )

@@ -155,7 +155,7 @@ def test_the_peak_resident_set_is_asked_for_of_each_engine_that_was_timed(fake, 
     assert [(row["op"], row["engine"]) for row in found] == [(op, engine) for op, engine, _ in asked]
     assert {(row["device"], row["level"]) for row in found} == {("cpu", "quick")}
     # A task is done when this is.
-    assert [row["kind"] for row in rows][6] == "done"
+    assert [row["kind"] for row in rows][7] == "done"
     assert remaining(tasks, rows) == []
 
 
@@ -220,8 +220,8 @@ def test_progress_is_told_before_each_task_and_an_interrupt_ends_the_workers(fak
     journal.close()
     assert seen == ["a", "b"]
     rows = read_journal(tmp_path / "run")
-    assert [row["kind"] for row in rows] == ["time"] * 3 + ["done"]
-    assert not alive(rows[0]["pid"])
+    assert [row["kind"] for row in rows] == ["task", *["time"] * 3, "done"]
+    assert not alive(rows[1]["pid"])
 
 
 def test_rows_come_before_the_task_ends(fake):

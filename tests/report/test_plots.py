@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from synthetic import FACTS, accuracy_row, failure_row, small_run, time_row
 
-from jaxbp.report import plots
+from jaxbp.report import growth, plots
 from jaxbp.report.frames import accuracy_frame, summary_frame
 
 
@@ -68,7 +68,7 @@ def test_growth_connects_the_sizes_of_each_engine_and_marks_extrapolations(tmp_p
             scale = 1000.0 if (engine, case) == ("central_difference", "memory") else 1.0
             rows.append(time_row(op="matmul", case=case, n=n, engine=engine, samples_us=[n * 1.0], extrapolated=scale))
     rows.append(time_row(op="matmul", case="digits", n=5, engine="autodiff"))
-    figure = plots.growth(frames(*rows)[0], "float32")
+    figure = growth.figure(frames(*rows)[0], "float32")
     axis = panels(figure)["matmul"]
     assert sorted(set(points(axis))) == [(256, 256e-6), (2**20, pytest.approx(2**20 * 1e-6))]
     hollow = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
@@ -109,7 +109,7 @@ def test_what_failed_is_not_drawn(tmp_path):
 
 def test_nothing_to_draw_is_an_empty_picture(tmp_path):
     summary, accuracy = frames(failure_row("no", op="matmul"))
-    for figure in (plots.error_against_time(summary, accuracy, "float32"), plots.growth(summary, "float32")):
+    for figure in (plots.error_against_time(summary, accuracy, "float32"), growth.figure(summary, "float32")):
         plots.save(figure, tmp_path / "empty.png")
         assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
 

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from jaxbp import cli
+from jaxbp.cli import checks
 from jaxbp.measure.proof import SAME, Comparison
 from jaxbp.report import proof
 from jaxbp.report.proof import COMPARISON_COLUMNS, overview, readme_proof, record_proof, unmet
@@ -80,7 +80,7 @@ def test_the_record_holds_what_was_compared_before_an_interruption(tmp_path, mon
 @pytest.mark.parametrize(("verdict", "code"), [("same", 0), ("faster", 1)])
 def test_the_command(run, tmp_path, monkeypatch, verdict, code):
     monkeypatch.setattr(proof, "prove", lambda asked, progress: iter([row(verdict=verdict)]))
-    monkeypatch.setattr(cli, "comparisons", lambda: [Comparison(SAME, "add", 10, 0)])
+    monkeypatch.setattr(checks, "comparisons", lambda: [Comparison(SAME, "add", 10, 0)])
     result = run("selftest", "--measure", "--out", tmp_path, "--json")
     assert result.code == code, result.err
     found = json.loads(result.out)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import MACHINE, accuracy_row, failure_row, small_run, time_row
+from synthetic import MACHINE, about, accuracy_row, failure_row, small_run, time_row
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.sweep import Journal
@@ -67,10 +67,11 @@ def test_text_stays_text_and_infinities_stay_infinite(tmp_path):
     assert math.isnan(value["max_ulp"])
 
 
-def test_frames_come_from_the_journal_and_count_repeated_rows_once(tmp_path):
+def test_frames_come_from_the_journal_and_count_a_repeated_task_once(tmp_path):
     write_machine(tmp_path, MACHINE)
     journal = Journal(tmp_path)
-    for row in (time_row(samples_us=[9.0]), accuracy_row(), {"kind": "done"}, time_row(samples_us=[5.0])):
+    begun = {**about(), "kind": "task", "engines": ["autodiff"]}
+    for row in (begun, time_row(samples_us=[9.0]), accuracy_row(), begun, time_row(samples_us=[5.0]), accuracy_row()):
         journal.append(row)
     journal.close()
     run = write_frames(tmp_path)

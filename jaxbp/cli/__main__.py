@@ -1,0 +1,5 @@
+"""`python -m jaxbp.cli`."""
+
+from jaxbp.cli import main
+
+main()

@@ -1,0 +1,208 @@
+"""`jaxbp bench` and `jaxbp report`."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from jaxbp.cli.root import app, machine_facts, measured_noise
+from jaxbp.errors import ResultsError, UsageError
+from jaxbp.measure.alone import alone
+from jaxbp.measure.function import RULE, STEPS
+from jaxbp.measure.function_task import FunctionTask, measure_in_worker
+from jaxbp.measure.limits import best_limits
+from jaxbp.measure.machine import now
+from jaxbp.measure.plan import Task, plan
+from jaxbp.measure.resident import require_proc
+from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
+from jaxbp.report import tables
+from jaxbp.report.function import function_frame, mode_table, summarize_function
+from jaxbp.report.markdown import write_report
+from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
+from jaxbp.terminal import err, interrupts, interval, names, out, print_table, progress
+
+
+@app.command()
+def bench(
+    target: Annotated[
+        str | None, typer.Argument(help="FILE.py:NAME or package.module:NAME; the ops of jaxbp without it.")
+    ] = None,
+    specs: Annotated[
+        list[str] | None, typer.Argument(help="Its arguments, as 'f32[64,128]', 'i32[64]<10', 'bool[3]', 0.5.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Wider intervals; of the ops default rules, one mode.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Narrower intervals; takes several times longer.")] = False,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Six sizes of each op, and the exponents with which times grow.")
+    ] = False,
+    ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
+    dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
+    cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
+    peak_rss: Annotated[
+        bool, typer.Option("--peak-rss", help="Peak memory of each engine too, in a process of its own: slow.")
+    ] = False,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
+    stock: Annotated[str, typer.Option(help="With a function: what autodiff differentiates, as FILE.py:NAME.")] = "",
+    domain: Annotated[list[str] | None, typer.Option(help="With a function: as of jaxbp check.")] = None,
+    seed: Annotated[int, typer.Option(help="With a function: of its arguments and cotangents.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="With a function: print the frame as JSON records.")] = False,
+) -> None:
+    """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/.
+
+    Exit status 1 says that some cells failed; the report lists them.
+
+    With FILE.py:NAME and arguments: measure the custom VJPs in that function against autodiff; exit status 0 if they
+    are right, 1 if they are wrong, 2 if it cannot be run.
+    """
+    chosen = [name for name, asked in (("quick", quick), ("full", full), ("growth", growth)) if asked]
+    if len(chosen) > 1:
+        raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
+    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32"))
+    if target:
+        if of_ops or resume or out_folder != Path("results"):
+            raise UsageError(
+                "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for the ops, not for a "
+                "function."
+            )
+        limits = dict(interval(text) for text in domain or [])
+        level = "quick" if quick else "standard"
+        _bench_function(FunctionTask(target, tuple(specs or ()), stock or None, limits, level, seed), as_json=as_json)
+    if stock or domain or seed or as_json:
+        raise UsageError(
+            "--stock, --domain, --seed and --json are for a function; give FILE.py:NAME and its arguments."
+        )
+    if resume and (quick or of_ops):
+        raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
+    if peak_rss:
+        require_proc()
+    if resume:
+        request = _request_of(resume)
+    else:
+        if not names(dtypes):
+            raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
+        level = (chosen or ["standard"])[0]
+        asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
+        request: dict[str, Any] = {**asked, "peak_rss": peak_rss}
+    tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
+    with alone():
+        folder = resume or _new_folder(out_folder, request)
+        todo = remaining(tasks, read_journal(folder)) if resume else tasks
+        finished = _measure(folder, todo, peak_rss=request.get("peak_rss", False))
+        noise = measured_noise()
+    rows = read_journal(folder)
+    limits = [dataclasses.asdict(limit) for limit in best_limits(rows)]
+    found = {"unfinished": len(remaining(tasks, rows)), "limits": limits, "noise_after": noise}
+    write_machine(folder, {**read_machine(folder), **found})
+    run = write_frames(folder, rows)
+    report = write_report(run)
+    _print_summary(run)
+    out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    if not finished:
+        err.print(
+            f"Stopped early; what was measured is in the report. Go on with: jaxbp bench --resume {folder}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        sys.exit(130)
+    if len(tables.failures(run.summary)):
+        sys.exit(1)
+
+
+def _listed(options: list[str]) -> str:
+    return " and ".join(f"--{name}" for name in options)
+
+
+def _new_folder(results: Path, request: dict[str, Any]) -> Path:
+    """The folder of a new run, with what is asked of it."""
+    facts, started = machine_facts(), now()
+    folder = results / facts["name"] / f"{started.replace(':', '')}-{request['level']}"
+    write_machine(folder, {**facts, "started": started, "level": request["level"], "request": request})
+    return folder
+
+
+def _measure(folder: Path, tasks: list[Task], *, peak_rss: bool) -> bool:
+    """Measure into the journal; False where Ctrl-C ended it early."""
+    journal = Journal(folder)
+    try:
+        with progress(len(tasks)) as advance, interrupts() as check:
+
+            def tell(task: Task) -> None:
+                check()
+                advance(f"{task.op} {task.case} {task.dtype} {task.owner}")
+
+            run_tasks(tasks, journal, progress=tell, peak_rss=peak_rss)
+    except KeyboardInterrupt:
+        return False
+    finally:
+        journal.close()
+    return True
+
+
+def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
+    """Measure a function, print what was found, and leave with the exit status."""
+    rows = []
+    with alone(), progress(len(STEPS)) as advance:
+        for row in measure_in_worker(task):
+            if row["kind"] == "step":
+                advance(row["name"])
+            rows.append(row)
+    frame = function_frame(rows)
+    if as_json:
+        print(frame.to_json(orient="records", indent=2))
+    else:
+        shapes = ", ".join(task.specs)
+        of = task.stock or "its primal without custom rules"
+        title = f"{task.target} of {shapes} against autodiff of {of}"
+        out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        for question, answer in summarize_function(frame):
+            out.print(f"{question:<10}{answer}", markup=False, highlight=False, soft_wrap=True)
+        out.print()
+        print_table(mode_table(frame))
+    sys.exit(0 if frame.loc[frame["engine"] == RULE, "right"].all() else 1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the report there, with its pictures beside it.")] = None,
+) -> None:
+    """Write the report of a run again from its tables; several runs one after the other."""
+    if markdown and len(runs) > 1:
+        raise UsageError("--markdown names one file, so give one run with it.")
+    failed = False
+    for folder in runs:
+        try:
+            run = read_run(folder)
+            _print_summary(run)
+            path = write_report(run, markdown)
+            out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+        except ResultsError as error:
+            failed = True
+            err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        sys.exit(2)
+
+
+def _request_of(folder: Path) -> dict[str, Any]:
+    """What the stopped run in `folder` was asked to measure."""
+    machine = read_machine(folder)
+    if "request" not in machine:
+        raise ResultsError(f"{folder} was not written by jaxbp bench, so there is nothing to resume.")
+    return machine["request"]
+
+
+def _print_summary(run: Run) -> None:
+    """The table that a run ends with: the default rules against autodiff at the largest case."""
+    for dtype in tables.unique(run.summary["dtype"]):
+        frame = tables.overview(run.summary, run.accuracy, dtype)
+        out.print(f"{dtype}: default rules against autodiff, at each op's largest case", style="bold", highlight=False)
+        print_table(frame.to_dict("records"))
+    failed = tables.failures(run.summary)
+    for _, row in failed.iterrows():
+        err.print(f"failed: {row['op']} {row['case']} {row['dtype']} {row['engine']}: {row['reason']}", markup=False)
