@@ -55,7 +55,7 @@ LEVELS = {
             Budget(0.02, 2, 3, 0.0005),
             0.02,
             all_engines=False,
-            cases=("small", "memory"),
+            cases=("memory",),
         ),
         Level("standard", ALL_MODES, Budget(1.5, 9, 200), Budget(0.1, 3, 5), 0.1, all_engines=True),
         Level(

@@ -9,11 +9,12 @@ import pytest
 
 import jaxbp
 from jaxbp.declaration import Rule
+from jaxbp.engines import make_engine
 from jaxbp.measure import honesty
 from jaxbp.measure import task as task_module
 from jaxbp.measure.executables import Executable, compile_function
 from jaxbp.measure.honesty import DishonestError
-from jaxbp.measure.plan import Task
+from jaxbp.measure.plan import Task, find_op
 from jaxbp.measure.task import check_after, check_before, measure, pose, prepare
 
 RIGHT = jaxbp.multiply.default_rule
@@ -94,6 +95,22 @@ def test_inputs_that_are_changed(plant):
     plant(reference=product)
     # The yardstick computes on copies, in float64; NumPy as an engine on the arrays that it is given.
     assert "A call changes its inputs" in reason_of(task("numpy"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("n", [0, 1, 7, 100_003])
+def test_any_entry_that_is_changed_changes_the_checksum(dtype, n):
+    engine = make_engine(find_op("exp"), "numpy")
+    x = np.arange(n).astype(jnp.dtype(dtype))
+    before = honesty.checksums(engine, (x,), x)
+    assert before == honesty.checksums(engine, (x.copy(),), x)
+    for i in {0, n // 3, n - 1} if n else ():
+        changed = x.copy()
+        changed[i] = -7
+        assert honesty.checksums(engine, (changed,), x) != before
+    # The sum is the same; the order is not.
+    if n > 1:
+        assert honesty.checksums(engine, (x[::-1],), x) != before
 
 
 def test_inputs_that_are_deleted():
