@@ -41,7 +41,7 @@ def test_default_rule_and_named_engine():
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_value_dtype_shape_and_weak_type_are_stocks(op, dtype):
-    args = [jnp.ones(shape, dtype) for shape in op.case("small").shapes]
+    args = op.convert(op.case("small").arguments(np.dtype(np.float32)), lambda x: jnp.ones(x.shape, dtype))
     ours, stock = jax.eval_shape(op, *args), jax.eval_shape(op.stock, *args)
     assert (ours.shape, ours.dtype, ours.weak_type) == (stock.shape, stock.dtype, stock.weak_type)
 

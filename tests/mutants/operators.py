@@ -59,7 +59,7 @@ def arguments(op: Op, shapes: tuple[tuple[int, ...], ...] | None = None) -> Args
         own = case.shapes
         shapes = tuple((SIZE,) if s == (1024,) else s for s in own) if op.elementwise else own
     rng = np.random.default_rng(3)
-    return tuple(np.asarray(d(rng, s)).astype(np.float32) for d, s in zip(case.draws, shapes, strict=True))
+    return case.drawn(rng, np.dtype(np.float32), shapes)
 
 
 def _rule(op: Op) -> tuple[Callable[..., Any], Callable[..., Any]]:

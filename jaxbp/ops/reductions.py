@@ -1,0 +1,196 @@
+"""Reductions over axes: logsumexp, softmax, log_softmax."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.cases import Case, Normal
+from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.numerics import numpy_sum_of_exponentials, sum_of_exponentials
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+_AXIS = "`axis` is an int, a tuple of them, or None for all axes."
+
+
+def _row_cases(name, *shape):
+    """Rows of scores at three sizes, and the scores of a model."""
+    shapes = {"small": (32, 16), "cache": (256, 256), "memory": (4096, 1024), name: shape}
+    return tuple(Case(case, (s,), (Normal(4),)) for case, s in shapes.items())
+
+
+def _per_entry(fwd, bwd):
+    def count(shapes: Shapes) -> Flops:
+        n = math.prod(shapes[0])
+        return Flops(fwd * n, bwd * n)
+
+    return count
+
+
+def logsumexp_fwd(x, *, axis=-1):
+    m, s = sum_of_exponentials(widened(x), axis)
+    y = jnp.squeeze(m + jnp.log(s), axis)
+    # Not the output: the exponential of x - y loses as many digits as y has before the point.
+    return y.astype(x.dtype), (x, m, s)
+
+
+def logsumexp_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    scale = widened(ct).reshape(m.shape) / jnp.where(s == 0, 1, s)
+    return ((jnp.exp(widened(x) - m) * scale).astype(x.dtype),)
+
+
+def logsumexp_reference(x, *, axis=-1):
+    m, s = numpy_sum_of_exponentials(x, axis)
+    return np.squeeze(m + np.log(s), axis)
+
+
+def logsumexp_reference_vjp(ct, x, *, axis=-1):
+    m, s = numpy_sum_of_exponentials(x, axis)
+    return (np.exp(x - m) * (ct.reshape(m.shape) / np.where(s == 0, 1, s)),)
+
+
+logsumexp = Op(
+    name="logsumexp",
+    summary=f"The logarithm of a sum of exponentials, without overflow. x [..., n] -> y [...], floating. {_AXIS} "
+    "Masks of -inf add nothing; where all is -inf the value is -inf and the gradient 0, where stock JAX's is NaN.",
+    formula="log sum_j exp(x_j); ct_x = ct exp(x) / sum_j exp(x_j)",
+    rules=(
+        Rule(
+            "weights",
+            logsumexp_fwd,
+            logsumexp_bwd,
+            "Keeps x, and of each row the largest entry and the sum; computes the exponentials again.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.logsumexp(x, axis=axis),
+    reference=logsumexp_reference,
+    reference_vjp=logsumexp_reference_vjp,
+    cases=_row_cases("gpt2-vocabulary", 64, 50257),
+    flops=_per_entry(4, 3),
+    torch=lambda torch: lambda x, *, axis=-1: torch.logsumexp(x, axis),
+    source="d logsumexp(x) / dx = softmax(x).",
+    example=""">>> y, (ct_x,) = jaxbp.logsumexp.value_and_vjp((jnp.array([1000.0, 1000.0]),), 1.0)
+>>> round(float(y), 3), ct_x.tolist()
+(1000.693, [0.5, 0.5])
+>>> jax.grad(jaxbp.logsumexp)(jnp.full(2, -jnp.inf)).tolist()
+[0.0, 0.0]""",
+)
+
+
+def _softmax(x, m, s):
+    return jnp.exp(x - m) / s
+
+
+def _softmax_pullback(y, ct, axis):
+    return y * (ct - jnp.sum(ct * y, axis=axis, keepdims=True))
+
+
+def input_softmax_fwd(x, *, axis=-1):
+    wide = widened(x)
+    m, s = sum_of_exponentials(wide, axis)
+    return _softmax(wide, m, s).astype(x.dtype), (x, m, s)
+
+
+def input_softmax_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    y = _softmax(widened(x), m, s)
+    return (_softmax_pullback(y, widened(ct), axis).astype(x.dtype),)
+
+
+def output_softmax_fwd(x, *, axis=-1):
+    y, _ = input_softmax_fwd(x, axis=axis)
+    return y, (y,)
+
+
+def output_softmax_bwd(res, ct, *, axis=-1):
+    (y,) = res
+    return (_softmax_pullback(widened(y), widened(ct), axis).astype(y.dtype),)
+
+
+def softmax_reference(x, *, axis=-1):
+    m, s = numpy_sum_of_exponentials(x, axis)
+    return np.exp(x - m) / s
+
+
+def softmax_reference_vjp(ct, x, *, axis=-1):
+    y = softmax_reference(x, axis=axis)
+    return (y * (ct - np.sum(ct * y, axis=axis, keepdims=True)),)
+
+
+softmax = Op(
+    name="softmax",
+    summary=f"Exponentials divided by their sum. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf get 0; where "
+    "all is -inf the value is NaN, as stock JAX's.",
+    formula="y = exp(x) / sum_j exp(x_j); ct_x = y (ct - sum_j ct_j y_j)",
+    rules=(
+        Rule("output", output_softmax_fwd, output_softmax_bwd, "Keeps the output and takes no exponential again."),
+        Rule(
+            "input",
+            input_softmax_fwd,
+            input_softmax_bwd,
+            "Keeps x, and of each row the largest entry and the sum: 8 bytes a row where the output is not needed "
+            "otherwise, and a gradient that is rounded once in the narrow dtypes; it takes the exponentials again.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.softmax(x, axis=axis),
+    reference=softmax_reference,
+    reference_vjp=softmax_reference_vjp,
+    cases=_row_cases("gpt2-attention", 12, 512, 512),
+    flops=_per_entry(5, 4),
+    torch=lambda torch: lambda x, *, axis=-1: torch.softmax(x, axis),
+    source="dy_i/dx_j = y_i (1(i = j) - y_j).",
+    example=""">>> y, (ct_x,) = jaxbp.softmax.value_and_vjp((jnp.zeros(4),), jnp.array([1.0, 0.0, 0.0, 0.0]))
+>>> y.tolist(), ct_x.tolist()
+([0.25, 0.25, 0.25, 0.25], [0.1875, -0.0625, -0.0625, -0.0625])""",
+)
+
+
+def log_softmax_fwd(x, *, axis=-1):
+    wide = widened(x)
+    m, s = sum_of_exponentials(wide, axis)
+    return ((wide - m) - jnp.log(s)).astype(x.dtype), (x, m, s)
+
+
+def log_softmax_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    ct = widened(ct)
+    total = jnp.sum(ct, axis=axis, keepdims=True)
+    return ((ct - jnp.exp(widened(x) - m) * (total / s)).astype(x.dtype),)
+
+
+def log_softmax_reference(x, *, axis=-1):
+    m, s = numpy_sum_of_exponentials(x, axis)
+    return (x - m) - np.log(s)
+
+
+def log_softmax_reference_vjp(ct, x, *, axis=-1):
+    return (ct - softmax_reference(x, axis=axis) * np.sum(ct, axis=axis, keepdims=True),)
+
+
+log_softmax = Op(
+    name="log_softmax",
+    summary=f"The logarithm of softmax, without its underflow. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf "
+    "stay -inf; where all is -inf the value is NaN, as stock JAX's.",
+    formula="x - log sum_j exp(x_j); ct_x = ct - softmax(x) sum_j ct_j",
+    rules=(
+        Rule(
+            "input",
+            log_softmax_fwd,
+            log_softmax_bwd,
+            "Keeps x, and of each row the largest entry and the sum; computes the exponentials again.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.log_softmax(x, axis=axis),
+    reference=log_softmax_reference,
+    reference_vjp=log_softmax_reference_vjp,
+    cases=_row_cases("gpt2-vocabulary", 64, 50257),
+    flops=_per_entry(5, 4),
+    torch=lambda torch: lambda x, *, axis=-1: torch.log_softmax(x, axis),
+    source="dy_i/dx_j = 1(i = j) - softmax(x)_j.",
+    example=""">>> y, (ct_x,) = jaxbp.log_softmax.value_and_vjp((jnp.array([0.0, 1000.0]),), jnp.array([1.0, 0.0]))
+>>> y.tolist(), ct_x.tolist()
+([-1000.0, 0.0], [1.0, -1.0])""",
+)
