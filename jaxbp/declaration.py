@@ -117,9 +117,7 @@ def shown(values: Iterable[Entries | None]) -> str:
     >>> shown((0.5, (1.0, -1.0), None))
     '0.5, [1, -1], none'
     """
-    return ", ".join(
-        f"[{shown(v)}]" if isinstance(v, tuple) else "none" if v is None else f"{v:g}" for v in values
-    )
+    return ", ".join(f"[{shown(v)}]" if isinstance(v, tuple) else "none" if v is None else f"{v:g}" for v in values)
 
 
 @dataclasses.dataclass(frozen=True)

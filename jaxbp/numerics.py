@@ -116,15 +116,13 @@ def logistic_slope(x: jax.Array) -> jax.Array:
     return e / (1 + e * (2 + e))
 
 
-def sum_of_exponentials(x: jax.Array, axis: int | tuple[int, ...] | None) -> tuple[jax.Array, jax.Array]:
-    """`(m, s)`: the sum of exp(x) over `axis`, which is kept, is s exp(m); nothing overflows.
+def exponent_shift(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+    """What to subtract from x before its exponentials are summed over `axis`: the largest entry, or 0 where infinite.
 
-    m is the largest entry, or 0 where that is infinite: a row of -inf has the sum 0. What is computed from both does
-    not depend on which m was taken, so that it counts as a constant.
+    The axis is kept. What is computed so does not depend on the shift, which therefore counts as a constant.
     """
     m = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf)
-    m = jax.lax.stop_gradient(jnp.where(jnp.isfinite(m), m, 0))
-    return m, jnp.sum(jnp.exp(x - m), axis=axis, keepdims=True)
+    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(m), m, 0))
 
 
 def numpy_logistic(x: np.ndarray) -> np.ndarray:
@@ -144,11 +142,10 @@ def numpy_softplus(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def numpy_sum_of_exponentials(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
-    """`sum_of_exponentials` in NumPy, for references."""
+def numpy_exponent_shift(x: np.ndarray, axis: int | tuple[int, ...] | None) -> np.ndarray:
+    """`exponent_shift` in NumPy, for references."""
     m = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
-    m = np.where(np.isfinite(m), m, 0)
-    return m, np.sum(np.exp(x - m), axis=axis, keepdims=True)
+    return np.where(np.isfinite(m), m, 0)
 
 
 def numpy_sum_to(ct: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes
-from jaxbp.numerics import numpy_sum_of_exponentials, numpy_sum_to
+from jaxbp.numerics import exponent_shift, numpy_exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -40,11 +40,16 @@ def _of_label(scores, labels):
     return jnp.take_along_axis(scores, labels[..., None], axis=-1)
 
 
-def _is_label(scores, labels):
-    """Which of the scores are those of the labels."""
+def _from_the_start(scores, labels):
+    """The labels, the negative ones counted from the start as well."""
     if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
         labels = labels.astype(jnp.int32)
-    labels = jnp.where(labels < 0, labels + scores.shape[-1], labels)
+    return jnp.where(labels < 0, labels + scores.shape[-1], labels)
+
+
+def _is_label(scores, labels):
+    """Which of the scores are those of the labels."""
+    labels = _from_the_start(scores, labels)
     return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
 
 
@@ -57,13 +62,17 @@ def _numpy_is_label(scores, labels):
     return np.arange(classes) == np.where(labels < 0, labels + classes, labels)[..., None]
 
 
+def _other_exponentials(x, labels, m):
+    """exp(x - m), and 0 for the label."""
+    return jnp.where(_is_label(x, labels), 0, jnp.exp(x - m))
+
+
 def softmax_cross_entropy_fwd(logits, labels):
     x = widened(logits)
-    m = jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf)
-    m = jax.lax.stop_gradient(jnp.where(jnp.isfinite(m), m, 0))
+    m = exponent_shift(x, -1)
     of_label = _of_label(x, labels)
     # Without the label's own: its probability less 1, and the loss, are small because the others are.
-    others = jnp.sum(jnp.where(_is_label(x, labels), 0, jnp.exp(x - m)), axis=-1, keepdims=True)
+    others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)
     own = jnp.exp(of_label - m)
     y = (m - of_label) + jnp.log1p(others + (own - 1))
     return y[..., 0].astype(logits.dtype), (logits, labels, m, others, others + own)
@@ -72,7 +81,8 @@ def softmax_cross_entropy_fwd(logits, labels):
 def softmax_cross_entropy_bwd(res, ct):
     logits, labels, m, others, total = res
     x = widened(logits)
-    slopes = jnp.where(_is_label(x, labels), -others, jnp.exp(x - m))
+    # The same expression as in the forward pass, so that one executable of both computes it once.
+    slopes = jnp.where(_is_label(x, labels), -others, _other_exponentials(x, labels, m))
     return (slopes * (widened(ct)[..., None] / total)).astype(logits.dtype), None
 
 
@@ -82,7 +92,7 @@ def softmax_cross_entropy_stock(logits, labels):
 
 
 def _numpy_others(logits, labels):
-    m, _ = numpy_sum_of_exponentials(logits, -1)
+    m = numpy_exponent_shift(logits, -1)
     exponentials = np.exp(logits - m)
     is_label = _numpy_is_label(logits, labels)
     return m, exponentials, is_label, np.sum(np.where(is_label, 0, exponentials), axis=-1, keepdims=True)
@@ -129,8 +139,10 @@ softmax_cross_entropy = Op(
     reference_vjp=softmax_cross_entropy_reference_vjp,
     cases=_label_cases("gpt2-vocabulary", 128, 50257),
     flops=_per_score(5, 4),
-    torch=lambda torch: lambda logits, labels: torch.nn.functional.cross_entropy(
-        logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels.long(), reduction="none"
+    torch=lambda torch: (
+        lambda logits, labels: torch.nn.functional.cross_entropy(
+            logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels.long(), reduction="none"
+        )
     ),
     source=f"{NOTES}: -log(exp(s_y) / sum_k exp(s_k)).",
     example=""">>> logits, labels = jnp.array([[20.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
@@ -142,22 +154,23 @@ softmax_cross_entropy = Op(
 )
 
 
-def _margins(scores, labels):
-    """How far each score is above that of the label less 1; -inf for the label itself."""
-    return jnp.where(_is_label(scores, labels), -jnp.inf, scores - _of_label(scores, labels) + 1)
-
-
 def multiclass_hinge_fwd(scores, labels, *, count_label=False):
-    y = jnp.sum(jnp.maximum(_margins(widened(scores), labels), 0), axis=-1)
-    return (y + 1 if count_label else y).astype(scores.dtype), (scores, labels)
+    x = widened(scores)
+    of_label = _of_label(x, labels)
+    margins = jnp.maximum(x - of_label + 1, 0)
+    y = jnp.sum(jnp.where(_is_label(x, labels), 0, margins), axis=-1)
+    return (y + 1 if count_label else y).astype(scores.dtype), (scores, labels, of_label)
 
 
 def multiclass_hinge_bwd(res, ct, *, count_label=False):
-    scores, labels = res
-    x, ct = widened(scores), widened(ct)[..., None]
-    violated = _margins(x, labels) > 0
-    number = jnp.sum(violated, axis=-1, keepdims=True, dtype=x.dtype)
-    slopes = jnp.where(_is_label(x, labels), -ct * number, jnp.where(violated, ct, 0))
+    scores, labels, of_label = res
+    x = widened(scores)
+    violated = ~_is_label(x, labels) & (x - of_label + 1 > 0)
+    slopes = jnp.where(violated, widened(ct)[..., None], 0)
+    # Put at the label's place in what is there already: selected, all would be computed twice.
+    rows = tuple(jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis) for axis in range(labels.ndim))
+    place = slopes.at[(*rows, _from_the_start(x, labels))]
+    slopes = place.set(-jnp.sum(slopes, axis=-1), mode="drop", wrap_negative_indices=False, unique_indices=True)
     return slopes.astype(scores.dtype), None
 
 
@@ -191,12 +204,17 @@ def _torch_hinge(torch):
 multiclass_hinge = Op(
     name="multiclass_hinge",
     summary="The multiclass SVM loss, one a row: how far the scores of the other classes are above that of the label "
-    f"less 1, summed. scores [..., C], floating, labels [...], integers -> y [...]. {_LABELS} With `count_label` the sum "
-    "includes the label itself, as the notes write it: the loss is 1 more, the gradient the same.",
+    f"less 1, summed. scores [..., C], floating, labels [...], integers -> y [...]. {_LABELS} With `count_label` the "
+    "sum includes the label itself, as the notes write it: the loss is 1 more, the gradient the same.",
     formula="sum over j != label of max(0, s_j - s_label + 1); ct_scores = ct 1(margin_j > 0), "
     "at the label -ct times the number of positive margins",
     rules=(
-        Rule("mask", multiclass_hinge_fwd, multiclass_hinge_bwd, "Keeps the inputs and compares the margins again."),
+        Rule(
+            "mask",
+            multiclass_hinge_fwd,
+            multiclass_hinge_bwd,
+            "Keeps the inputs and the label's score, and compares again.",
+        ),
     ),
     integers=("labels",),
     stock=multiclass_hinge_stock,

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
-from jaxbp.numerics import numpy_sum_of_exponentials, sum_of_exponentials
+from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -30,7 +30,9 @@ def _per_entry(fwd, bwd):
 
 
 def logsumexp_fwd(x, *, axis=-1):
-    m, s = sum_of_exponentials(widened(x), axis)
+    wide = widened(x)
+    m = exponent_shift(wide, axis)
+    s = jnp.sum(jnp.exp(wide - m), axis=axis, keepdims=True)
     y = jnp.squeeze(m + jnp.log(s), axis)
     # Not the output: the exponential of x - y loses as many digits as y has before the point.
     return y.astype(x.dtype), (x, m, s)
@@ -42,13 +44,18 @@ def logsumexp_bwd(res, ct, *, axis=-1):
     return ((jnp.exp(widened(x) - m) * scale).astype(x.dtype),)
 
 
+def _numpy_sum(x, axis):
+    m = numpy_exponent_shift(x, axis)
+    return m, np.sum(np.exp(x - m), axis=axis, keepdims=True)
+
+
 def logsumexp_reference(x, *, axis=-1):
-    m, s = numpy_sum_of_exponentials(x, axis)
+    m, s = _numpy_sum(x, axis)
     return np.squeeze(m + np.log(s), axis)
 
 
 def logsumexp_reference_vjp(ct, x, *, axis=-1):
-    m, s = numpy_sum_of_exponentials(x, axis)
+    m, s = _numpy_sum(x, axis)
     return (np.exp(x - m) * (ct.reshape(m.shape) / np.where(s == 0, 1, s)),)
 
 
@@ -80,28 +87,22 @@ logsumexp = Op(
 )
 
 
-def _softmax(x, m, s):
-    return jnp.exp(x - m) / s
+def _shifted(x, axis):
+    """x less the largest entry, which counts as a constant."""
+    return x - jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
 
 
 def _softmax_pullback(y, ct, axis):
     return y * (ct - jnp.sum(ct * y, axis=axis, keepdims=True))
 
 
-def input_softmax_fwd(x, *, axis=-1):
-    wide = widened(x)
-    m, s = sum_of_exponentials(wide, axis)
-    return _softmax(wide, m, s).astype(x.dtype), (x, m, s)
-
-
-def input_softmax_bwd(res, ct, *, axis=-1):
-    x, m, s = res
-    y = _softmax(widened(x), m, s)
-    return (_softmax_pullback(y, widened(ct), axis).astype(x.dtype),)
+def _softmax(x, axis):
+    exponentials = jnp.exp(_shifted(x, axis))
+    return exponentials / jnp.sum(exponentials, axis=axis, keepdims=True)
 
 
 def output_softmax_fwd(x, *, axis=-1):
-    y, _ = input_softmax_fwd(x, axis=axis)
+    y = _softmax(widened(x), axis).astype(x.dtype)
     return y, (y,)
 
 
@@ -110,8 +111,17 @@ def output_softmax_bwd(res, ct, *, axis=-1):
     return (_softmax_pullback(widened(y), widened(ct), axis).astype(y.dtype),)
 
 
+def input_softmax_fwd(x, *, axis=-1):
+    return _softmax(widened(x), axis).astype(x.dtype), (x,)
+
+
+def input_softmax_bwd(res, ct, *, axis=-1):
+    (x,) = res
+    return (_softmax_pullback(_softmax(widened(x), axis), widened(ct), axis).astype(x.dtype),)
+
+
 def softmax_reference(x, *, axis=-1):
-    m, s = numpy_sum_of_exponentials(x, axis)
+    m, s = _numpy_sum(x, axis)
     return np.exp(x - m) / s
 
 
@@ -122,8 +132,8 @@ def softmax_reference_vjp(ct, x, *, axis=-1):
 
 softmax = Op(
     name="softmax",
-    summary=f"Exponentials divided by their sum. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf get 0; where "
-    "all is -inf the value is NaN, as stock JAX's.",
+    summary=f"Exponentials divided by their sum. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf get 0; "
+    "where all is -inf the value is NaN, as stock JAX's.",
     formula="y = exp(x) / sum_j exp(x_j); ct_x = y (ct - sum_j ct_j y_j)",
     rules=(
         Rule("output", output_softmax_fwd, output_softmax_bwd, "Keeps the output and takes no exponential again."),
@@ -131,8 +141,8 @@ softmax = Op(
             "input",
             input_softmax_fwd,
             input_softmax_bwd,
-            "Keeps x, and of each row the largest entry and the sum: 8 bytes a row where the output is not needed "
-            "otherwise, and a gradient that is rounded once in the narrow dtypes; it takes the exponentials again.",
+            "Keeps x and computes the output again: no bytes where the output is not needed otherwise, and a gradient "
+            "that is rounded once in the narrow dtypes.",
         ),
     ),
     stock=lambda x, *, axis=-1: jax.nn.softmax(x, axis=axis),
@@ -149,20 +159,19 @@ softmax = Op(
 
 
 def log_softmax_fwd(x, *, axis=-1):
-    wide = widened(x)
-    m, s = sum_of_exponentials(wide, axis)
-    return ((wide - m) - jnp.log(s)).astype(x.dtype), (x, m, s)
+    shifted = _shifted(widened(x), axis)
+    y = (shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True))).astype(x.dtype)
+    return y, (y,)
 
 
 def log_softmax_bwd(res, ct, *, axis=-1):
-    x, m, s = res
-    ct = widened(ct)
-    total = jnp.sum(ct, axis=axis, keepdims=True)
-    return ((ct - jnp.exp(widened(x) - m) * (total / s)).astype(x.dtype),)
+    (y,) = res
+    wide = widened(ct)
+    return ((wide - jnp.exp(widened(y)) * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
 
 
 def log_softmax_reference(x, *, axis=-1):
-    m, s = numpy_sum_of_exponentials(x, axis)
+    m, s = _numpy_sum(x, axis)
     return (x - m) - np.log(s)
 
 
@@ -172,17 +181,10 @@ def log_softmax_reference_vjp(ct, x, *, axis=-1):
 
 log_softmax = Op(
     name="log_softmax",
-    summary=f"The logarithm of softmax, without its underflow. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf "
-    "stay -inf; where all is -inf the value is NaN, as stock JAX's.",
+    summary=f"The logarithm of softmax, without its underflow. x [..., n] -> y [..., n], floating. {_AXIS} Masks of "
+    "-inf stay -inf; where all is -inf the value is NaN, as stock JAX's.",
     formula="x - log sum_j exp(x_j); ct_x = ct - softmax(x) sum_j ct_j",
-    rules=(
-        Rule(
-            "input",
-            log_softmax_fwd,
-            log_softmax_bwd,
-            "Keeps x, and of each row the largest entry and the sum; computes the exponentials again.",
-        ),
-    ),
+    rules=(Rule("output", log_softmax_fwd, log_softmax_bwd, "Keeps the output, of which softmax is the exponential."),),
     stock=lambda x, *, axis=-1: jax.nn.log_softmax(x, axis=axis),
     reference=log_softmax_reference,
     reference_vjp=log_softmax_reference_vjp,
