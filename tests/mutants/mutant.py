@@ -141,7 +141,8 @@ def _second_order(f: Callable[..., Any], args: tuple[Any, ...]) -> list[np.ndarr
     order = tuple(i for i, x in enumerate(args) if jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
     def weighted(tree: Any) -> Any:
-        return sum(jnp.sum(x * (1.5 + jnp.cos(jnp.arange(x.size))).reshape(x.shape)) for x in jax.tree.leaves(tree))
+        weights = [1.5 + jnp.cos(i + jnp.arange(x.size)) for i, x in enumerate(jax.tree.leaves(tree))]
+        return sum(jnp.sum(x.reshape(-1) * w) for x, w in zip(jax.tree.leaves(tree), weights, strict=True))
 
     def total(*xs: Any) -> Any:
         return weighted(f(*xs))

@@ -24,8 +24,8 @@ SIZE = 96
 #: Ops whose gradients do not depend on the arguments but through a sign, so that saved residuals cannot be imprecise
 #: and the second derivative is 0.
 FLAT = {"add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge"}
-#: Ops whose gradient is the same for two arguments.
-SYMMETRIC = {"add", "scaled_sum"}
+#: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
+SYMMETRIC = {"add", "scaled_sum", "squared_error"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
 STEEP_AT_0 = {"exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "arctan", "softplus", "log_sigmoid", "silu", "gelu"}
 #: Whose gradient somebody could have taken for that of the first (one pair a line would fill the page).
