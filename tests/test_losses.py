@@ -55,7 +55,7 @@ def test_negative_labels_count_from_the_end(op):
 
 
 @OF_LABELS
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int32"])
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
 def test_labels_of_any_integer_dtype(op, dtype):
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
     labels = jnp.array([0, 100, 7])
@@ -84,7 +84,7 @@ def test_one_row_and_rows_of_rows(op):
     assert grad_4d.tolist() == grad.reshape(2, 2, 3).tolist()
 
 
-@pytest.mark.parametrize("gap", [8.0, 17.0, 40.0, 80.0])
+@pytest.mark.parametrize("gap", [8.0, 80.0])
 def test_cross_entropy_has_its_digits_where_the_label_is_all_but_certain(gap):
     logits, labels = np.array([[gap, 0.0, -1.0]], np.float32), np.array([0], np.int32)
     exact_y, (exact, _) = exact_vjp(jaxbp.softmax_cross_entropy, (logits, labels), np.ones(1, np.float32))
@@ -110,10 +110,9 @@ def test_cross_entropy_of_masked_classes():
     assert grad[3].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_narrow_losses_are_computed_in_float32(dtype):
-    args = jaxbp.softmax_cross_entropy.case("small").arguments(np.dtype(np.float32))
-    logits, labels = args[0].astype(jnp.dtype(dtype)), args[1]
+def test_narrow_losses_are_computed_in_float32():
+    dtype = np.dtype(jnp.bfloat16)
+    logits, labels = jaxbp.softmax_cross_entropy.case("small").arguments(dtype)
     wide, wide_grad = value_and_grad(jaxbp.softmax_cross_entropy, logits.astype(np.float32), labels)
     y, grad = value_and_grad(jaxbp.softmax_cross_entropy, logits, labels)
     assert y.tolist() == wide.astype(dtype).tolist()

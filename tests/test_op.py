@@ -119,6 +119,17 @@ BAD_CALLS = {
         ValueError,
         r"linear cannot take x float32\[3\], w ",
     ),
+    "labels that are no integers": (
+        lambda: jaxbp.softmax_cross_entropy(jnp.ones((3, 2)), V),
+        TypeError,
+        r"softmax_cross_entropy: argument labels must be of an integer dtype, got float32; .* labels.astype\('int32'\)",
+    ),
+    "labels of another shape": (
+        lambda: jaxbp.multiclass_hinge(jnp.ones((3, 2)), jnp.arange(2)),
+        ValueError,
+        r"multiclass_hinge cannot take scores float32\[3, 2\], labels int32\[2\]: labels must have one entry for each "
+        r"row of scores, the shape \[3\], got \[2\]",
+    ),
     "neuron": (lambda: jaxbp.neuron(V, V), ValueError, r"neuron cannot take w float32\[3\], x "),
     "dtype that stock refuses": (lambda: jaxbp.sigmoid(3), ValueError, r"sigmoid cannot take x int32\[\]: .*floating"),
     "no rules": (lambda: jaxbp.exp.replace(rules=()), ValueError, "The op exp needs at least one rule"),

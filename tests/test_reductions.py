@@ -13,7 +13,7 @@ RULES = pytest.mark.parametrize(("op", "rule"), [(op, rule) for op in OPS for ru
 
 
 @RULES
-@pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), (1,), None], ids=str)
+@pytest.mark.parametrize("axis", [0, (0, 2), None], ids=str)
 def test_any_axis(op, rule, axis):
     x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     y = op.stock(x, axis=axis)
