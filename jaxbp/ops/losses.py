@@ -15,8 +15,8 @@ from jaxbp.promotion import widened
 
 NOTES = "PKU CV notes, Optimization and Back Propagation"
 _LABELS = (
-    "labels [...] are integers, one for each row of scores, which the last axis holds. As in optax and NumPy negative "
-    "labels count from the end; for one outside [-C, C) of C classes the loss is NaN."
+    "There is one label for each row of scores, which the last axis holds. As in optax and NumPy negative labels count "
+    "from the end; for one outside [-C, C) of C classes the loss is NaN."
 )
 
 
