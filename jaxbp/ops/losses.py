@@ -193,10 +193,10 @@ def multiclass_hinge_reference_vjp(ct, scores, labels, *, count_label=False):
 
 def _torch_hinge(torch):
     def hinge(scores, labels, *, count_label=False):
-        rows = scores.reshape(-1, scores.shape[-1])
-        mean = torch.nn.functional.multi_margin_loss(rows, labels.reshape(-1).long(), reduction="none")
-        y = scores.shape[-1] * mean.reshape(labels.shape)
-        return y + 1 if count_label else y
+        # Not torch's multi_margin_loss, which knows no bfloat16 and divides by the number of classes.
+        places = labels.long()[..., None]
+        margins = torch.relu(scores - scores.gather(-1, places) + 1)
+        return (margins if count_label else margins.scatter(-1, places, 0.0)).sum(-1)
 
     return hinge
 
