@@ -69,7 +69,7 @@ def _other_exponentials(x, labels, m):
 
 def softmax_cross_entropy_fwd(logits, labels):
     x = widened(logits)
-    m = exponent_shift(x, -1)
+    m = widened(exponent_shift(logits, -1))
     of_label = _of_label(x, labels)
     # Without the label's own: its probability less 1, and the loss, are small because the others are.
     others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)

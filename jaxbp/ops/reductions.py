@@ -30,9 +30,8 @@ def _per_entry(fwd, bwd):
 
 
 def logsumexp_fwd(x, *, axis=-1):
-    wide = widened(x)
-    m = exponent_shift(wide, axis)
-    s = jnp.sum(jnp.exp(wide - m), axis=axis, keepdims=True)
+    m = widened(exponent_shift(x, axis))  # The largest of narrow numbers is found faster before they are widened.
+    s = jnp.sum(jnp.exp(widened(x) - m), axis=axis, keepdims=True)
     y = jnp.squeeze(m + jnp.log(s), axis)
     # Not the output: the exponential of x - y loses as many digits as y has before the point.
     return y.astype(x.dtype), (x, m, s)
@@ -87,9 +86,9 @@ logsumexp = Op(
 )
 
 
-def _shifted(x, axis):
-    """x less the largest entry, which counts as a constant."""
-    return x - jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+def _largest(x, axis):
+    """The largest entry, which counts as a constant; NaN follows where it is infinite, as in stock JAX."""
+    return widened(jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True)))
 
 
 def _softmax_pullback(y, ct, axis):
@@ -97,12 +96,12 @@ def _softmax_pullback(y, ct, axis):
 
 
 def _softmax(x, axis):
-    exponentials = jnp.exp(_shifted(x, axis))
+    exponentials = jnp.exp(widened(x) - _largest(x, axis))
     return exponentials / jnp.sum(exponentials, axis=axis, keepdims=True)
 
 
 def output_softmax_fwd(x, *, axis=-1):
-    y = _softmax(widened(x), axis).astype(x.dtype)
+    y = _softmax(x, axis).astype(x.dtype)
     return y, (y,)
 
 
@@ -112,12 +111,12 @@ def output_softmax_bwd(res, ct, *, axis=-1):
 
 
 def input_softmax_fwd(x, *, axis=-1):
-    return _softmax(widened(x), axis).astype(x.dtype), (x,)
+    return _softmax(x, axis).astype(x.dtype), (x,)
 
 
 def input_softmax_bwd(res, ct, *, axis=-1):
     (x,) = res
-    return (_softmax_pullback(_softmax(widened(x), axis), widened(ct), axis).astype(x.dtype),)
+    return (_softmax_pullback(_softmax(x, axis), widened(ct), axis).astype(x.dtype),)
 
 
 def softmax_reference(x, *, axis=-1):
@@ -158,13 +157,26 @@ softmax = Op(
 )
 
 
-def log_softmax_fwd(x, *, axis=-1):
-    shifted = _shifted(widened(x), axis)
-    y = (shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True))).astype(x.dtype)
+def input_log_softmax_fwd(x, *, axis=-1):
+    m = _largest(x, axis)
+    shifted = widened(x) - m
+    s = jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True)
+    return (shifted - jnp.log(s)).astype(x.dtype), (x, m, s)
+
+
+def input_log_softmax_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    wide = widened(ct)
+    slopes = wide - jnp.exp(widened(x) - m) * (jnp.sum(wide, axis=axis, keepdims=True) / s)
+    return (slopes.astype(x.dtype),)
+
+
+def output_log_softmax_fwd(x, *, axis=-1):
+    y, _ = input_log_softmax_fwd(x, axis=axis)
     return y, (y,)
 
 
-def log_softmax_bwd(res, ct, *, axis=-1):
+def output_log_softmax_bwd(res, ct, *, axis=-1):
     (y,) = res
     wide = widened(ct)
     return ((wide - jnp.exp(widened(y)) * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
@@ -184,7 +196,21 @@ log_softmax = Op(
     summary=f"The logarithm of softmax, without its underflow. x [..., n] -> y [..., n], floating. {_AXIS} Masks of "
     "-inf stay -inf; where all is -inf the value is NaN, as stock JAX's.",
     formula="x - log sum_j exp(x_j); ct_x = ct - softmax(x) sum_j ct_j",
-    rules=(Rule("output", log_softmax_fwd, log_softmax_bwd, "Keeps the output, of which softmax is the exponential."),),
+    rules=(
+        Rule(
+            "input",
+            input_log_softmax_fwd,
+            input_log_softmax_bwd,
+            "Keeps x, and of each row the largest entry and the sum; one executable of both passes takes the "
+            "exponentials once.",
+        ),
+        Rule(
+            "output",
+            output_log_softmax_fwd,
+            output_log_softmax_bwd,
+            "Keeps the output, of which softmax is the exponential: faster where the passes are apart.",
+        ),
+    ),
     stock=lambda x, *, axis=-1: jax.nn.log_softmax(x, axis=axis),
     reference=log_softmax_reference,
     reference_vjp=log_softmax_reference_vjp,
