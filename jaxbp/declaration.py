@@ -126,3 +126,13 @@ class Flops:
 
     fwd: int
     bwd: int
+
+
+def flops_per_entry(fwd: int, bwd: int) -> Callable[[Shapes], Flops]:
+    """So many operations for each entry of the first argument, whatever the shapes of the others and of the output."""
+
+    def count(shapes: Shapes) -> Flops:
+        n = math.prod(shapes[0])
+        return Flops(fwd * n, bwd * n)
+
+    return count

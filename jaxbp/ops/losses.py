@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
-from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes
+from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes, flops_per_entry
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
@@ -110,14 +110,6 @@ def softmax_cross_entropy_reference_vjp(ct, logits, labels):
     return np.where(is_label, -others, exponentials) * (ct[..., None] / total), None
 
 
-def _per_score(fwd, bwd):
-    def count(shapes: Shapes) -> Flops:
-        n = math.prod(shapes[0])
-        return Flops(fwd * n, bwd * n)
-
-    return count
-
-
 softmax_cross_entropy = Op(
     name="softmax_cross_entropy",
     summary="Minus the logarithm of the probability that softmax gives the label, one loss a row. logits [..., C], "
@@ -138,7 +130,7 @@ softmax_cross_entropy = Op(
     reference=softmax_cross_entropy_reference,
     reference_vjp=softmax_cross_entropy_reference_vjp,
     cases=_label_cases("gpt2-vocabulary", 128, 50257),
-    flops=_per_score(5, 4),
+    flops=flops_per_entry(5, 4),
     torch=lambda torch: (
         lambda logits, labels: torch.nn.functional.cross_entropy(
             logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels.long(), reduction="none"
@@ -228,7 +220,7 @@ multiclass_hinge = Op(
         ),
     ),
     cases=_label_cases("imagenet", 1024, 1000),
-    flops=_per_score(4, 4),
+    flops=flops_per_entry(4, 4),
     torch=_torch_hinge,
     source=f"{NOTES}: sum_j max(0, s_j - s_y + 1).",
     example=""">>> scores, labels = jnp.array([[3.2, 5.1, -1.7]]), jnp.array([0])

@@ -1,13 +1,12 @@
 """Reductions over axes: logsumexp, softmax, log_softmax."""
 
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import Case, Normal
-from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.declaration import Rule, flops_per_entry
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
@@ -19,14 +18,6 @@ def _row_cases(name, *shape):
     """Rows of scores at three sizes, and the scores of a model."""
     shapes = {"small": (32, 16), "cache": (256, 256), "memory": (4096, 1024), name: shape}
     return tuple(Case(case, (s,), (Normal(4),)) for case, s in shapes.items())
-
-
-def _per_entry(fwd, bwd):
-    def count(shapes: Shapes) -> Flops:
-        n = math.prod(shapes[0])
-        return Flops(fwd * n, bwd * n)
-
-    return count
 
 
 def logsumexp_fwd(x, *, axis=-1):
@@ -75,7 +66,7 @@ logsumexp = Op(
     reference=logsumexp_reference,
     reference_vjp=logsumexp_reference_vjp,
     cases=_row_cases("gpt2-vocabulary", 64, 50257),
-    flops=_per_entry(4, 3),
+    flops=flops_per_entry(4, 3),
     torch=lambda torch: lambda x, *, axis=-1: torch.logsumexp(x, axis),
     source="d logsumexp(x) / dx = softmax(x).",
     example=""">>> y, (ct_x,) = jaxbp.logsumexp.value_and_vjp((jnp.array([1000.0, 1000.0]),), 1.0)
@@ -148,7 +139,7 @@ softmax = Op(
     reference=softmax_reference,
     reference_vjp=softmax_reference_vjp,
     cases=_row_cases("gpt2-attention", 12, 512, 512),
-    flops=_per_entry(5, 4),
+    flops=flops_per_entry(5, 4),
     torch=lambda torch: lambda x, *, axis=-1: torch.softmax(x, axis),
     source="dy_i/dx_j = y_i (1(i = j) - y_j).",
     example=""">>> y, (ct_x,) = jaxbp.softmax.value_and_vjp((jnp.zeros(4),), jnp.array([1.0, 0.0, 0.0, 0.0]))
@@ -215,7 +206,7 @@ log_softmax = Op(
     reference=log_softmax_reference,
     reference_vjp=log_softmax_reference_vjp,
     cases=_row_cases("gpt2-vocabulary", 64, 50257),
-    flops=_per_entry(5, 4),
+    flops=flops_per_entry(5, 4),
     torch=lambda torch: lambda x, *, axis=-1: torch.log_softmax(x, axis),
     source="dy_i/dx_j = 1(i = j) - softmax(x)_j.",
     example=""">>> y, (ct_x,) = jaxbp.log_softmax.value_and_vjp((jnp.array([0.0, 1000.0]),), jnp.array([1.0, 0.0]))
