@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.accuracy.census import DTYPES
-from jaxbp.declaration import Accuracy, Kink
+from jaxbp.declaration import Accuracy, Entries, Kink, shown
 from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
@@ -24,8 +24,10 @@ from jaxbp.ops import (
     expressions,
     gated,
     linear,
+    losses,
     piecewise,
     powers,
+    reductions,
     softplus,
     trigonometric,
 )
@@ -46,6 +48,8 @@ FAMILIES = (
     gated,
     piecewise,
     linear,
+    reductions,
+    losses,
     expressions,
 )
 RESULTS = Path(__file__).parents[1] / "results"
@@ -103,26 +107,33 @@ def kinks() -> str:
         for op in OPS:
             for kink in op.kinks:
                 for rule, gradient in kink.gradient.items():
-                    stock = numbers(stock_gradient(op, kink))
-                    yield op_link(op), code(point(op, kink)), code(rule), numbers(gradient), stock, text(kink.why)
+                    stock = shown(stock_gradient(op, kink))
+                    yield op_link(op), code(point(op, kink)), code(rule), shown(gradient), stock, text(kink.why)
 
     return table(("op", "at", "rule", "gradient", "autodiff of stock", "why"), rows())
 
 
-def stock_gradient(op: Op, kink: Kink) -> tuple[float, ...]:
+def stock_gradient(op: Op, kink: Kink) -> tuple[Entries | None, ...]:
     """What autodiff of the stock function returns at a kink, for the cotangent 1."""
-    y, pull = jax.vjp(op.stock, *map(jnp.float32, kink.at))
-    return tuple(float(ct) for ct in pull(jnp.ones_like(y)))
+    floats = [i for i, name in enumerate(op.arguments) if name not in op.integers]
+
+    def of_floats(*xs: jax.Array) -> jax.Array:
+        given = dict(zip(floats, xs, strict=True))
+        return op.stock(*(given.get(i, jnp.asarray(x)) for i, x in enumerate(kink.at)))
+
+    y, pull = jax.vjp(of_floats, *(jnp.asarray(kink.at[i], jnp.float32) for i in floats))
+    cts = dict(zip(floats, pull(jnp.ones_like(y)), strict=True))
+    return tuple(entries(cts[i]) if i in cts else None for i in range(len(op.arguments)))
+
+
+def entries(x: jax.Array) -> Entries:
+    """A number, or a row of them."""
+    return tuple(map(float, x)) if x.ndim else float(x)
 
 
 def point(op: Op, kink: Kink) -> str:
     """The arguments at a kink."""
-    return ", ".join(f"{name} = {value:g}" for name, value in zip(op.arguments, kink.at, strict=True))
-
-
-def numbers(values: Iterable[float]) -> str:
-    """A gradient in a table cell."""
-    return ", ".join(f"{value:g}" for value in values)
+    return ", ".join(f"{name} = {shown((value,))}" for name, value in zip(op.arguments, kink.at, strict=True))
 
 
 def op_link(op: Op) -> str:
@@ -174,7 +185,7 @@ def op_sections(op: Op) -> Iterator[str]:
             what = "digits lost" if fault.kind == "precision" else f"wrong {fault.kind}"
             yield f"Known of `{name}`, which is kept for teaching: {what} {text(fault.note)}."
     for kink in op.kinks:
-        values = "; ".join(f"`{rule}` gives {numbers(gradient)}" for rule, gradient in kink.gradient.items())
+        values = "; ".join(f"`{rule}` gives {shown(gradient)}" for rule, gradient in kink.gradient.items())
         yield f"At {point(op, kink)}: {values}. {text(kink.why)}"
     yield f"```pycon\n{op.example}\n```"
     cases = ((code(case.name), text(arguments(op, case))) for case in op.cases)
@@ -186,7 +197,7 @@ def stated(accuracy: Accuracy | None) -> str:
     """The accuracy that a rule states, by dtype."""
     if accuracy is None:
         return "none"
-    return "; ".join(f"{name} {numbers(ulps)}" for name, ulps in dataclasses.asdict(accuracy).items())
+    return "; ".join(f"{name} {shown(ulps)}" for name, ulps in dataclasses.asdict(accuracy).items())
 
 
 def census(dtype: str) -> str:

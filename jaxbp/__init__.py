@@ -33,6 +33,10 @@ from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.linear import linear as linear
 from jaxbp.ops.linear import matmul as matmul
+from jaxbp.ops.losses import l2_penalty as l2_penalty
+from jaxbp.ops.losses import multiclass_hinge as multiclass_hinge
+from jaxbp.ops.losses import softmax_cross_entropy as softmax_cross_entropy
+from jaxbp.ops.losses import squared_error as squared_error
 from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum
@@ -42,6 +46,9 @@ from jaxbp.ops.powers import power as power
 from jaxbp.ops.powers import rsqrt as rsqrt
 from jaxbp.ops.powers import sqrt as sqrt
 from jaxbp.ops.powers import square as square
+from jaxbp.ops.reductions import log_softmax as log_softmax
+from jaxbp.ops.reductions import logsumexp as logsumexp
+from jaxbp.ops.reductions import softmax as softmax
 from jaxbp.ops.softplus import log_sigmoid as log_sigmoid
 from jaxbp.ops.softplus import softplus as softplus
 from jaxbp.ops.trigonometric import arctan as arctan

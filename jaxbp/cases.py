@@ -64,6 +64,19 @@ class LogUniform:
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """Class labels: integers uniform on [0, classes)."""
+
+    classes: int
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(0, self.classes, shape, dtype=np.int32)
+
+    def __str__(self) -> str:
+        return f"integers in [0, {self.classes})"
+
+
+@dataclasses.dataclass(frozen=True)
 class Digits:
     """The 1797 images of handwritten digits that scikit-learn carries, [1797, 64], pixels scaled to [0, 1]."""
 
@@ -94,11 +107,15 @@ class Case:
 
     def arguments(self, dtype: np.dtype) -> tuple[np.ndarray, ...]:
         """The arguments as NumPy arrays of `dtype`; the same for every engine, machine and session."""
-        rng = np.random.default_rng([SEED, zlib.crc32(self.name.encode())])
+        return self.drawn(np.random.default_rng([SEED, zlib.crc32(self.name.encode())]), dtype)
+
+    def drawn(
+        self, rng: np.random.Generator, dtype: np.dtype, shapes: tuple[tuple[int, ...], ...] | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Arguments of other seeds or shapes; floats are of `dtype`, integers of their own."""
+        drawn = (np.asarray(draw(rng, s)) for draw, s in zip(self.draws, shapes or self.shapes, strict=True))
         with np.errstate(over="ignore"):  # A draw too large for float16 is infinite there.
-            return tuple(
-                np.asarray(draw(rng, shape)).astype(dtype) for draw, shape in zip(self.draws, self.shapes, strict=True)
-            )
+            return tuple(x.astype(dtype) if x.dtype.kind == "f" else x for x in drawn)
 
     def cotangent(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """A cotangent for an output of `shape`: +-[0.5, 2), seeded apart from the arguments.

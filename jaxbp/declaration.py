@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Shapes = tuple[tuple[int, ...], ...]
+#: A number, or a row of them.
+Entries = float | tuple[float, ...]
 
 #: Where most formulas and the pictures of circuits come from.
 NOTES = "CS231n, Backpropagation, Intuitions"
@@ -99,14 +101,23 @@ class Kink:
     """A point where the derivative does not exist, and the value that a rule returns there by convention.
 
     Attributes:
-        at: one number an argument.
-        gradient: by rule name, one number an argument, for the cotangent 1.
+        at: one number an argument, or a row of numbers for one that is a vector.
+        gradient: by rule name, likewise, for the cotangent 1; None for an argument of integers.
         why: the convention and where it comes from.
     """
 
-    at: tuple[float, ...]
-    gradient: Mapping[str, tuple[float, ...]]
+    at: tuple[Entries, ...]
+    gradient: Mapping[str, tuple[Entries | None, ...]]
     why: str
+
+
+def shown(values: Iterable[Entries | None]) -> str:
+    """The arguments or the gradient of a kink in a line.
+
+    >>> shown((0.5, (1.0, -1.0), None))
+    '0.5, [1, -1], none'
+    """
+    return ", ".join(f"[{shown(v)}]" if isinstance(v, tuple) else "none" if v is None else f"{v:g}" for v in values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,3 +126,13 @@ class Flops:
 
     fwd: int
     bwd: int
+
+
+def flops_per_entry(fwd: int, bwd: int) -> Callable[[Shapes], Flops]:
+    """So many operations for each entry of the first argument, whatever the shapes of the others and of the output."""
+
+    def count(shapes: Shapes) -> Flops:
+        n = math.prod(shapes[0])
+        return Flops(fwd * n, bwd * n)
+
+    return count

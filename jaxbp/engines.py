@@ -122,16 +122,16 @@ def _numpy(op: Op, options: dict[str, Any]) -> Engine:
     """
 
     def fwd(*args: Any) -> Any:
-        dtype = jnp.result_type(*args)
+        dtype = jnp.result_type(*(x for n, x in zip(op.arguments, args, strict=True) if n not in op.integers))
         wide = _numpy_dtype(dtype)
         with np.errstate(all="ignore"):
-            y = np.asarray(op.reference(*(np.asarray(x, wide) for x in args), **options))
+            y = np.asarray(op.reference(*op.convert(args, lambda x: np.asarray(x, wide)), **options))
         return y.astype(dtype, copy=False)
 
     def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, Any]:
         dtype = jnp.result_type(ct)
         wide = _numpy_dtype(dtype)
-        floats = tuple(np.asarray(x, wide) for x in args)
+        floats = op.convert(args, lambda x: np.asarray(x, wide))
         with np.errstate(all="ignore"):
             y = np.asarray(op.reference(*floats, **options))
             cts = op.reference_vjp(np.asarray(ct, wide), *floats, **options)

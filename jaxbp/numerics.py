@@ -116,6 +116,15 @@ def logistic_slope(x: jax.Array) -> jax.Array:
     return e / (1 + e * (2 + e))
 
 
+def exponent_shift(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+    """What to subtract from x before its exponentials are summed over `axis`: the largest entry, or 0 where infinite.
+
+    The axis is kept. What is computed so does not depend on the shift, which therefore counts as a constant.
+    """
+    m = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf)
+    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(m), m, 0))
+
+
 def numpy_logistic(x: np.ndarray) -> np.ndarray:
     """`logistic` in NumPy, for references."""
     e = np.exp(-np.abs(x))
@@ -131,6 +140,12 @@ def numpy_logistic_slope(x: np.ndarray) -> np.ndarray:
 def numpy_softplus(x: np.ndarray) -> np.ndarray:
     """`softplus` in NumPy, for references."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def numpy_exponent_shift(x: np.ndarray, axis: int | tuple[int, ...] | None) -> np.ndarray:
+    """`exponent_shift` in NumPy, for references."""
+    m = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    return np.where(np.isfinite(m), m, 0)
 
 
 def numpy_sum_to(ct: np.ndarray, like: np.ndarray) -> np.ndarray:

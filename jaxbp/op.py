@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import Case, growth_cases
-from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes
+from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes, shown
 from jaxbp.errors import unknown_name
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
 
@@ -103,6 +103,8 @@ class Op:
         flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
         terms: for an op that is a sum of products of its arguments, given their shapes: how many roundings an entry of
             the value, and of each cotangent, goes through. Its error is judged by the a-priori bound that follows.
+        integers: the names of the arguments that are integers by what they mean, as labels: they are never converted
+            to a floating dtype and have no gradient; a rule's `bwd` returns None for them.
         elementwise: the output's shape is the broadcast shape, entries depend on their own inputs alone.
         domain: by argument name, where it may lie if not everywhere.
         kinks: the points without derivative, with the stated conventions.
@@ -135,6 +137,7 @@ class Op:
         source: str,
         example: str,
         terms: Callable[[Shapes], tuple[int, ...]] | None = None,
+        integers: tuple[str, ...] = (),
         elementwise: bool = False,
         domain: Mapping[str, Domain] = MappingProxyType({}),
         kinks: tuple[Kink, ...] = (),
@@ -164,6 +167,7 @@ class Op:
         self.source = source
         self.example = example
         self.terms = terms
+        self.integers = integers
         self.elementwise = elementwise
         self.domain = domain
         self.kinks = kinks
@@ -252,14 +256,18 @@ class Op:
         return tuple(bound.arguments.values()), options
 
     def promote(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Convert the arguments to one floating dtype by JAX's promotion rules, as `stock` would."""
-        dtypes = {jnp.result_type(x) for x in args}
+        """Convert the arguments to one floating dtype by JAX's promotion rules, as `stock` would; integers stay."""
+        dtypes = {jnp.result_type(x) for name, x in zip(self.arguments, args, strict=True) if name not in self.integers}
         if len(dtypes) == 1 and jnp.issubdtype(next(iter(dtypes)), jnp.inexact):
             if self.elementwise:
                 self._check_broadcast(args)
             return args
         dtype = self.output(args, options).dtype
-        return tuple(jnp.asarray(x, dtype) for x in args)
+        return self.convert(args, lambda x: jnp.asarray(x, dtype))
+
+    def convert(self, args: tuple[Any, ...], to: Callable[[Any], Any]) -> tuple[Any, ...]:
+        """The arguments with `to` applied to all but those in `integers`."""
+        return tuple(x if n in self.integers else to(x) for n, x in zip(self.arguments, args, strict=True))
 
     def output(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
         """The output's shape and dtype, or an error that names the shapes that do not fit."""
@@ -291,6 +299,11 @@ class Op:
                 f"{self.name}: argument {name} must be an array or a number, got {type(value).__name__}; {how}."
             )
         dtype = jnp.result_type(value)
+        if name in self.integers and not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(
+                f"{self.name}: argument {name} must be of an integer dtype, got {dtype}; "
+                f"convert it with {name}.astype('int32')."
+            )
         if not (
             jnp.issubdtype(dtype, jnp.floating)
             or jnp.issubdtype(dtype, jnp.integer)
@@ -340,10 +353,8 @@ class Op:
             where = ", ".join(f"{name} in {domain}" for name, domain in self.domain.items())
             yield f"Domain: {where}."
         for kink in self.kinks:
-            point = ", ".join(f"{n} = {v:g}" for n, v in zip(self.arguments, kink.at, strict=True))
-            values = "; ".join(
-                f"{rule} gives {', '.join(f'{g:g}' for g in gradient)}" for rule, gradient in kink.gradient.items()
-            )
+            point = ", ".join(f"{n} = {shown((v,))}" for n, v in zip(self.arguments, kink.at, strict=True))
+            values = "; ".join(f"{rule} gives {shown(gradient)}" for rule, gradient in kink.gradient.items())
             yield f"At {point}: {values}. {kink.why}"
         yield "Rules:\n" + "\n".join(f"    {b.name}: {b.rule.note}" for b in self.rules.values())
         yield f"Source: {self.source}"

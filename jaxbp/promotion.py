@@ -56,6 +56,11 @@ def vary_alike(args: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """float32 of what is narrower, for rules that reduce over an axis: they compute with it and round once."""
+    return x.astype(jnp.float32) if x.dtype in NARROW else x
+
+
 def is_inexact(x: Any) -> bool:
     """Whether `x` is of a floating dtype and so has a gradient."""
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))

@@ -31,6 +31,12 @@ BINARY = {
 }
 
 
+def of_floats(actual, expected):
+    """Pairs of results and of what they should be, without the cotangents of integers, which are None."""
+    assert [a is None for a in actual] == [b is None for b in expected]
+    return [(a, b) for a, b in zip(actual, expected, strict=True) if b is not None]
+
+
 @pytest.mark.parametrize("name", [*UNARY, *BINARY])
 def test_the_reference_agrees_with_arbitrary_precision(name):
     """Value and derivative of the float64 reference against mpmath's differences in 60 digits."""
@@ -55,11 +61,11 @@ def test_the_reference_agrees_with_arbitrary_precision(name):
 def test_the_reference_agrees_with_autodiff_in_float64(op):
     with jax.enable_x64(True):
         args = op.case("small").arguments(np.dtype("float64"))
-        args = tuple(np.clip(x, -8, 8) for x in args)
+        args = op.convert(args, lambda x: np.clip(x, -8, 8))
         ct = op.case("small").cotangent(op.output(args, {}).shape, np.dtype("float64"))
         _, exact = reference(op, args, ct)
         _, cts = op.value_and_vjp(args, ct, engine="autodiff")
-    for actual, truth in zip(cts, exact, strict=True):
+    for actual, truth in of_floats(cts, exact):
         scale = np.abs(truth).max()
         np.testing.assert_allclose(np.asarray(actual, np.longdouble) / scale, truth / scale, atol=1e-12)
 
@@ -68,14 +74,14 @@ def test_the_reference_agrees_with_autodiff_in_float64(op):
 @pytest.mark.parametrize(("kind", "tolerance"), [("forward_difference", 1e-6), ("central_difference", 1e-8)])
 def test_differences_agree_with_the_reference_in_float64(op, kind, tolerance):
     with jax.enable_x64(True):
-        args = tuple(np.asarray(x, np.float64) for x in op.case("small").arguments(np.dtype("float32")))
-        args = tuple(np.sign(x) * np.clip(np.abs(x), 0.6, 3) for x in args)
+        args = op.case("small").arguments(np.dtype("float32"))
+        args = op.convert(args, lambda x: np.sign(x) * np.clip(np.abs(x.astype(np.float64)), 0.6, 3))
         if op.name in ("maximum", "minimum"):
             args = (args[0], np.where(np.abs(args[0] - args[1]) < 0.1, args[1] + 0.2, args[1]))
-        ct = np.ones(op.output(args, {}).shape)
+        ct = op.case("small").cotangent(op.output(args, {}).shape, np.dtype("float64"))
         _, exact = reference(op, args, ct)
         _, cts = op.value_and_vjp(args, ct, engine=kind)
-    for actual, truth in zip(cts, exact, strict=True):
+    for actual, truth in of_floats(cts, exact):
         scale = np.abs(truth).max()
         assert np.abs(np.asarray(actual) - truth).max() <= 40 * tolerance * scale
 
@@ -148,12 +154,13 @@ def test_names_start_with_the_default_rule():
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_torch_agrees(op, dtype):
-    args = tuple(np.clip(x, -4, 4).astype(jnp.dtype(dtype)) for x in op.case("small").arguments(np.dtype("float32")))
+    args = op.case("small").arguments(np.dtype("float32"))
+    args = op.convert(args, lambda x: np.clip(x, -4, 4).astype(jnp.dtype(dtype)))
     ct = op.case("small").cotangent(op.output(args, {}).shape, jnp.dtype(dtype))
     exact_y, exact = reference(op, args, ct)
     y, cts = op.value_and_vjp(args, ct, engine="torch")
     eps = float(jnp.finfo(dtype).eps)
-    for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+    for actual, truth in of_floats((y, *cts), (exact_y, *exact)):
         assert actual.dtype == jnp.dtype(dtype)
         assert np.abs(actual.astype(np.float64) - truth).max() <= 40 * eps * np.abs(truth).max()
 

@@ -164,3 +164,71 @@ def test_constants_of_shift_and_scale_have_gradients():
 )
 def test_unary_gates(op, x, slope):
     assert float(jax.grad(op)(x)) == pytest.approx(slope, rel=1e-6)
+
+
+#: Two linear classifiers' examples, [x] [w], and the class of each.
+X = np.array([[1.0, 2.0, -1.0], [0.5, -1.0, 3.0], [-2.0, 0.0, 1.0], [1.5, 1.0, 0.5]])
+W = np.array([[0.2, -0.5, 1.0], [1.1, 0.3, -0.7], [0.4, -0.2, 0.6]])
+LABELS = np.array([0, 2, 1, 1])
+STRENGTH = 0.1
+
+
+def slopes_by_differences(loss, w):
+    """The gradient of a loss in plain NumPy, by central differences in float64."""
+    steps = 1e-6 * np.eye(w.size).reshape(w.size, *w.shape)
+    return np.array([(loss(w + h) - loss(w - h)) / 2e-6 for h in steps]).reshape(w.shape)
+
+
+def assert_value_and_gradient(loss, notes, w, slopes=None):
+    """The value of a loss and its gradient are those of the notes' formula, written out in NumPy."""
+    value, grad = jax.value_and_grad(loss)(jnp.float32(w))
+    assert float(value) == pytest.approx(notes(w), rel=1e-6)
+    np.testing.assert_allclose(
+        grad, slopes_by_differences(notes, w) if slopes is None else slopes, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_softmax_loss():
+    """L(W) = lambda ||W||^2 + sum_i -log(exp(s_y) / sum_k exp(s_k))."""
+
+    def notes(w):
+        s = X @ w
+        p = np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
+        return STRENGTH * np.sum(w**2) - np.log(p[range(4), LABELS]).sum()
+
+    def loss(w):
+        scores = jaxbp.matmul(jnp.float32(X), w)
+        return jaxbp.l2_penalty(w, STRENGTH) + jaxbp.softmax_cross_entropy(scores, jnp.array(LABELS)).sum()
+
+    assert_value_and_gradient(loss, notes, W)
+
+
+@pytest.mark.parametrize("count_label", [True, False])
+def test_the_svm_loss(count_label):
+    """L(W) = lambda ||W||^2 + sum_i sum_j max(0, s_j - s_y + 1), where j = y adds 1 and has no gradient."""
+
+    def notes(w):
+        s = X @ w
+        margins = np.maximum(0, s - s[range(4), LABELS][:, None] + 1)
+        return STRENGTH * np.sum(w**2) + margins.sum() - (0 if count_label else 4)
+
+    def loss(w):
+        losses = jaxbp.multiclass_hinge(jaxbp.matmul(jnp.float32(X), w), jnp.array(LABELS), count_label=count_label)
+        return jaxbp.l2_penalty(w, STRENGTH) + losses.sum()
+
+    assert_value_and_gradient(loss, notes, W)
+
+
+def test_the_linear_loss_and_its_closed_gradient():
+    """L(w) = lambda ||w||^2 + sum_i (y_i - w^T x_i)^2 has the gradient 2 lambda w - sum_i 2 (y_i - w^T x_i) x_i."""
+    w, y = W[0], np.array([1.0, -2.0, 0.5, 3.0])
+
+    def notes(w):
+        return STRENGTH * np.sum(w**2) + np.sum((y - X @ w) ** 2)
+
+    def loss(w):
+        predictions = jaxbp.matmul(jnp.float32(X), w)
+        return jaxbp.l2_penalty(w, STRENGTH) + jaxbp.squared_error(predictions, jnp.float32(y)).sum()
+
+    closed = 2 * STRENGTH * w - sum(2 * (y_i - w @ x_i) * x_i for x_i, y_i in zip(X, y, strict=True))
+    assert_value_and_gradient(loss, notes, w, closed)

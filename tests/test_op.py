@@ -41,7 +41,7 @@ def test_default_rule_and_named_engine():
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_value_dtype_shape_and_weak_type_are_stocks(op, dtype):
-    args = [jnp.ones(shape, dtype) for shape in op.case("small").shapes]
+    args = op.convert(op.case("small").arguments(np.dtype(np.float32)), lambda x: jnp.ones(x.shape, dtype))
     ours, stock = jax.eval_shape(op, *args), jax.eval_shape(op.stock, *args)
     assert (ours.shape, ours.dtype, ours.weak_type) == (stock.shape, stock.dtype, stock.weak_type)
 
@@ -118,6 +118,16 @@ BAD_CALLS = {
         lambda: jaxbp.linear(V, jnp.ones((4, 2)), jnp.ones(2)),
         ValueError,
         r"linear cannot take x float32\[3\], w ",
+    ),
+    "labels that are no integers": (
+        lambda: jaxbp.softmax_cross_entropy(jnp.ones((3, 2)), V),
+        TypeError,
+        r"softmax_cross_entropy: argument labels must be of an integer dtype, got float32; .* labels.astype\('int32'\)",
+    ),
+    "labels of another shape": (
+        lambda: jaxbp.multiclass_hinge(jnp.ones((3, 2)), jnp.arange(2)),
+        ValueError,
+        r"multiclass_hinge cannot take scores .*: labels must have one entry for each .*, the shape \[3\], got \[2\]",
     ),
     "neuron": (lambda: jaxbp.neuron(V, V), ValueError, r"neuron cannot take w float32\[3\], x "),
     "dtype that stock refuses": (lambda: jaxbp.sigmoid(3), ValueError, r"sigmoid cannot take x int32\[\]: .*floating"),

@@ -10,6 +10,7 @@ import pytest
 
 import jaxbp
 from jaxbp.engines import reference
+from jaxbp.promotion import is_inexact
 
 
 def small(op):
@@ -23,14 +24,15 @@ def loss_of(op, ct):
 
 
 def all_gradients(f, args):
-    return jax.grad(f, argnums=tuple(range(len(args))))(*args)
+    """Of the floating arguments."""
+    return jax.grad(f, argnums=tuple(i for i, x in enumerate(args) if is_inexact(x)))(*args)
 
 
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "remat"])
 def test_grad(op, transform):
     args, ct = small(op)
-    _, exact = reference(op, args, ct)
+    exact = [x for x in reference(op, args, ct)[1] if x is not None]
     for actual, truth in zip(all_gradients(transform(loss_of(op, ct)), args), exact, strict=True):
         np.testing.assert_allclose(actual, truth, rtol=2e-5, atol=2e-6)
 
@@ -74,7 +76,7 @@ def test_reverse_over_reverse(op):
 ORDINARY = np.array([0.15, 0.4, 0.77], np.float32)
 
 
-@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if len(op.arguments) == 1], ids=repr)
+@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.elementwise and len(op.arguments) == 1], ids=repr)
 def test_second_derivatives_agree_with_those_of_stock(op):
     for options in op.variants:
         for rule in op.rules.values():

@@ -150,6 +150,9 @@ def test_every_op_agrees_with_its_reference(op):
     for f in (op.stock, op):
         y, cts = jaxbp.exact_vjp(f, args, ct)
         for actual, wanted in zip((y, *cts), (expected_y, *expected), strict=True):
+            if wanted is None:
+                assert actual is None
+                continue
             assert actual.shape == wanted.shape
             # Sums that cancel are judged against the largest entry.
             scale = np.abs(wanted) if op.elementwise and op.name != "rational" else np.abs(wanted).max()

@@ -64,6 +64,9 @@ def test_separate_passes_give_what_one_executable_gives(op, name):
     separate = executables["bwd"].call()
     assert len(separate) == len(cts) == len(op.arguments)
     for actual, expected in zip(separate, cts, strict=True):
+        if expected is None:
+            assert actual is None
+            continue
         assert float(jnp.max(jnp.abs(expected))) > 0
         assert_close(actual, expected)
 

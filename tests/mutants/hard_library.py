@@ -32,7 +32,7 @@ def _ops() -> Iterator[Right]:
     """The default rules, in float32 and bfloat16, at the arguments of their cases."""
     for op in jaxbp.OPS:
         for dtype in (np.float32, jnp.bfloat16):
-            args = tuple(x.astype(dtype) for x in arguments(op))
+            args = op.convert(arguments(op), lambda x, dtype=dtype: x.astype(dtype))
             yield Right(f"{op.name}/{np.dtype(dtype).name}", op, args, _domain(op))
 
 

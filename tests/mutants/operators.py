@@ -23,9 +23,9 @@ Change = Callable[[Grads, Any, Args], Grads]
 SIZE = 96
 #: Ops whose gradients do not depend on the arguments but through a sign, so that saved residuals cannot be imprecise
 #: and the second derivative is 0.
-FLAT = {"add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum"}
-#: Ops whose gradient is the same for two arguments.
-SYMMETRIC = {"add", "scaled_sum"}
+FLAT = {"add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge"}
+#: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
+SYMMETRIC = {"add", "scaled_sum", "squared_error"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
 STEEP_AT_0 = {"exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "arctan", "softplus", "log_sigmoid", "silu", "gelu"}
 #: Whose gradient somebody could have taken for that of the first (one pair a line would fill the page).
@@ -59,7 +59,7 @@ def arguments(op: Op, shapes: tuple[tuple[int, ...], ...] | None = None) -> Args
         own = case.shapes
         shapes = tuple((SIZE,) if s == (1024,) else s for s in own) if op.elementwise else own
     rng = np.random.default_rng(3)
-    return tuple(np.asarray(d(rng, s)).astype(np.float32) for d, s in zip(case.draws, shapes, strict=True))
+    return case.drawn(rng, np.dtype(np.float32), shapes)
 
 
 def _rule(op: Op) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -102,7 +102,10 @@ def by_change(
 
         def changed(kept: Any, ct: Any) -> Grads:
             res, args = kept
-            return change(tuple(jnp.asarray(g) for g in bwd(res, ct)), ct, args)
+            grads = bwd(res, ct)
+            floats = [i for i, g in enumerate(grads) if g is not None]
+            spoilt = change(tuple(jnp.asarray(grads[i]) for i in floats), ct, tuple(args[i] for i in floats))
+            return tuple(dict(zip(floats, spoilt, strict=True)).get(i) for i in range(len(grads)))
 
         return mutant(name, op, keeping, changed, prepare(op), kinds, **facts)
 
@@ -119,10 +122,18 @@ def of_all(change: Callable[[Any], Any]) -> Change:
     return lambda gs, ct, args: tuple(change(g) for g in gs)
 
 
-def by_cotangent(name: str, kinds: tuple[str, ...], change: Callable[[Any], Any], **facts: Any) -> Operator:
+def by_cotangent(
+    name: str,
+    kinds: tuple[str, ...],
+    change: Callable[[Any], Any],
+    when: Callable[[Op], bool] = lambda op: True,
+    **facts: Any,
+) -> Operator:
     """The operator that gives the backward pass another cotangent."""
 
     def make(op: Op) -> Mutant | None:
+        if not when(op):
+            return None
         fwd, bwd = _rule(op)
         return mutant(name, op, fwd, lambda res, ct: tuple(bwd(res, change(ct))), arguments(op), kinds, **facts)
 
@@ -250,7 +261,7 @@ def _beyond() -> Operator:
 
 
 def _unary(op: Op) -> bool:
-    return len(op.arguments) == 1
+    return len(op.arguments) == 1 and op.elementwise
 
 
 def _binary(op: Op) -> bool:
@@ -258,7 +269,7 @@ def _binary(op: Op) -> bool:
 
 
 def _several(op: Op) -> bool:
-    return len(op.arguments) > 1
+    return len(op.arguments) - len(op.integers) > 1
 
 
 def _last_zero(g: Any) -> Any:
@@ -313,7 +324,7 @@ OPERATORS: tuple[Operator, ...] = (
         "small_to_zero",
         ("zero",),
         of_first(lambda g, x: jnp.where(jnp.abs(g) < _middle(g), 0, g)),
-        lambda op: op.name not in ("relu", "maximum", "minimum"),
+        lambda op: op.name not in ("relu", "maximum", "minimum", "multiclass_hinge"),
     ),
     by_change("every_other_twice", ("2 times",), of_first(_every_other_twice)),
     by_change("magnitude", ("sign",), of_first(lambda g, x: jnp.abs(g))),
@@ -343,7 +354,7 @@ OPERATORS: tuple[Operator, ...] = (
         "wrong_at_ties",
         ("ties",),
         lambda gs, ct, args: tuple(jnp.where(args[0] == args[1], 2 * g, g) for g in gs),
-        lambda op: _binary(op) and op.name not in ("maximum", "minimum"),
+        lambda op: _binary(op) and op.name not in ("maximum", "minimum", "squared_error"),
         _with_ties,
     ),
     by_change("through_float16", ("precision", "infinite"), of_all(_in_dtype(jnp.float16)), level="standard"),
@@ -358,7 +369,12 @@ OPERATORS: tuple[Operator, ...] = (
     by_change("another_dtype", ("dtype", "contract"), of_all(lambda g: g.astype(jnp.bfloat16)), proof="contract"),
     by_change("flat", ("shape", "contract"), of_first(lambda g, x: g.reshape(1, -1)), proof="contract"),
     by_cotangent("cotangent_ignored", ("cotangent",), jnp.ones_like),
-    by_cotangent("cotangent_averaged", ("averaged",), lambda ct: jnp.full_like(ct, jnp.mean(ct))),
+    by_cotangent(
+        "cotangent_averaged",
+        ("averaged",),
+        lambda ct: jnp.full_like(ct, jnp.mean(ct)),
+        lambda op: op.name != "l2_penalty",  # Its cotangent is one number.
+    ),
     by_cotangent("cotangent_squared", ("linear",), jnp.square),
     by_cotangent("cotangent_clipped", ("linear", "clip"), lambda ct: jnp.clip(ct, -0.5, 0.5)),
     by_cotangent("cotangent_rounded", PRECISION, _in_dtype(jnp.bfloat16)),

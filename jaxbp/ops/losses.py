@@ -1,0 +1,311 @@
+"""Losses: softmax_cross_entropy, multiclass_hinge, squared_error, l2_penalty."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.broadcasting import sum_to
+from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
+from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes, flops_per_entry
+from jaxbp.numerics import exponent_shift, numpy_exponent_shift, numpy_sum_to
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+NOTES = "PKU CV notes, Optimization and Back Propagation"
+_LABELS = (
+    "There is one label for each row of scores, which the last axis holds. As in optax and NumPy negative labels count "
+    "from the end; for one outside [-C, C) of C classes the loss is NaN."
+)
+
+
+def _label_cases(name, *shape):
+    """Rows of scores with labels at three sizes, and those of a model."""
+    shapes = {"small": (32, 16), "cache": (256, 256), "memory": (4096, 1024), name: shape}
+    return tuple(Case(case, (s, s[:-1]), (Normal(4), Labels(s[-1]))) for case, s in shapes.items())
+
+
+def _require_rows(scores, labels):
+    if labels.shape != scores.shape[:-1] or not scores.ndim:
+        raise ValueError(
+            f"labels must have one entry for each row of scores, the shape {list(scores.shape[:-1])}, "
+            f"got {list(labels.shape)}."
+        )
+
+
+def _of_label(scores, labels):
+    """The scores of the labels, [..., 1]; NaN for a label that is none."""
+    _require_rows(scores, labels)
+    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
+
+
+def _from_the_start(scores, labels):
+    """The labels, the negative ones counted from the start as well."""
+    if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
+        labels = labels.astype(jnp.int32)
+    return jnp.where(labels < 0, labels + scores.shape[-1], labels)
+
+
+def _is_label(scores, labels):
+    """Which of the scores are those of the labels."""
+    labels = _from_the_start(scores, labels)
+    return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
+
+
+def _numpy_of_label(scores, labels):
+    return np.take_along_axis(scores, labels[..., None], axis=-1)
+
+
+def _numpy_is_label(scores, labels):
+    classes = scores.shape[-1]
+    return np.arange(classes) == np.where(labels < 0, labels + classes, labels)[..., None]
+
+
+def _other_exponentials(x, labels, m):
+    """exp(x - m), and 0 for the label."""
+    return jnp.where(_is_label(x, labels), 0, jnp.exp(x - m))
+
+
+def softmax_cross_entropy_fwd(logits, labels):
+    x = widened(logits)
+    m = widened(exponent_shift(logits, -1))
+    of_label = _of_label(x, labels)
+    # Without the label's own: its probability less 1, and the loss, are small because the others are.
+    others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)
+    own = jnp.exp(of_label - m)
+    y = (m - of_label) + jnp.log1p(others + (own - 1))
+    return y[..., 0].astype(logits.dtype), (logits, labels, m, others, others + own)
+
+
+def softmax_cross_entropy_bwd(res, ct):
+    logits, labels, m, others, total = res
+    x = widened(logits)
+    # The same expression as in the forward pass, so that one executable of both computes it once.
+    slopes = jnp.where(_is_label(x, labels), -others, _other_exponentials(x, labels, m))
+    return (slopes * (widened(ct)[..., None] / total)).astype(logits.dtype), None
+
+
+def softmax_cross_entropy_stock(logits, labels):
+    # As optax.softmax_cross_entropy_with_integer_labels.
+    return jax.nn.logsumexp(logits, axis=-1) - _of_label(logits, labels)[..., 0]
+
+
+def _numpy_others(logits, labels):
+    m = numpy_exponent_shift(logits, -1)
+    exponentials = np.exp(logits - m)
+    is_label = _numpy_is_label(logits, labels)
+    return m, exponentials, is_label, np.sum(np.where(is_label, 0, exponentials), axis=-1, keepdims=True)
+
+
+def softmax_cross_entropy_reference(logits, labels):
+    m, _, _, others = _numpy_others(logits, labels)
+    of_label = _numpy_of_label(logits, labels)
+    return ((m - of_label) + np.log1p(others + np.expm1(of_label - m)))[..., 0]
+
+
+def softmax_cross_entropy_reference_vjp(ct, logits, labels):
+    _, exponentials, is_label, others = _numpy_others(logits, labels)
+    total = others + _numpy_of_label(exponentials, labels)
+    return np.where(is_label, -others, exponentials) * (ct[..., None] / total), None
+
+
+softmax_cross_entropy = Op(
+    name="softmax_cross_entropy",
+    summary="Minus the logarithm of the probability that softmax gives the label, one loss a row. logits [..., C], "
+    f"floating, labels [...], integers -> y [...]. {_LABELS} Masks of -inf have the probability 0; where the label is "
+    "masked the loss is infinite, where all are it is NaN, as optax's.",
+    formula="log sum_j exp(x_j) - x_label; ct_logits = ct (softmax(x) - 1(j = label))",
+    rules=(
+        Rule(
+            "others",
+            softmax_cross_entropy_fwd,
+            softmax_cross_entropy_bwd,
+            "Sums the exponentials of the other classes alone: right to the last digits where the label is all but "
+            "certain and autodiff's loss is 0. Keeps the inputs and three numbers a row.",
+        ),
+    ),
+    integers=("labels",),
+    stock=softmax_cross_entropy_stock,
+    reference=softmax_cross_entropy_reference,
+    reference_vjp=softmax_cross_entropy_reference_vjp,
+    cases=_label_cases("gpt2-vocabulary", 128, 50257),
+    flops=flops_per_entry(5, 4),
+    torch=lambda torch: (
+        lambda logits, labels: torch.nn.functional.cross_entropy(
+            logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels.long(), reduction="none"
+        )
+    ),
+    source=f"{NOTES}: -log(exp(s_y) / sum_k exp(s_k)).",
+    example=""">>> logits, labels = jnp.array([[20.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
+>>> y, (ct_logits, _) = jaxbp.softmax_cross_entropy.value_and_vjp((logits, labels), jnp.ones(2))
+>>> print(f"{y[0]:.3e} {y[1]:.3f}; {ct_logits[0, 0]:.3e} {ct_logits[1, 0]:.1f}")
+2.061e-09 0.693; -2.061e-09 0.5
+>>> float(jaxbp.softmax_cross_entropy.stock(logits, labels)[0])
+0.0""",
+)
+
+
+def multiclass_hinge_fwd(scores, labels, *, count_label=False):
+    x = widened(scores)
+    of_label = _of_label(x, labels)
+    margins = jnp.maximum(x - of_label + 1, 0)
+    y = jnp.sum(jnp.where(_is_label(x, labels), 0, margins), axis=-1)
+    return (y + 1 if count_label else y).astype(scores.dtype), (scores, labels, of_label)
+
+
+def multiclass_hinge_bwd(res, ct, *, count_label=False):
+    scores, labels, of_label = res
+    x = widened(scores)
+    violated = ~_is_label(x, labels) & (x - of_label + 1 > 0)
+    slopes = jnp.where(violated, widened(ct)[..., None], 0)
+    # Put at the label's place in what is there already: selected, all would be computed twice.
+    rows = tuple(jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis) for axis in range(labels.ndim))
+    place = slopes.at[(*rows, _from_the_start(x, labels))]
+    slopes = place.set(-jnp.sum(slopes, axis=-1), mode="drop", wrap_negative_indices=False, unique_indices=True)
+    return slopes.astype(scores.dtype), None
+
+
+def multiclass_hinge_stock(scores, labels, *, count_label=False):
+    margins = jax.nn.relu(scores - _of_label(scores, labels) + 1)
+    return jnp.sum(margins if count_label else jnp.where(_is_label(scores, labels), 0, margins), axis=-1)
+
+
+def multiclass_hinge_reference(scores, labels, *, count_label=False):
+    margins = np.maximum(scores - _numpy_of_label(scores, labels) + 1, 0)
+    return np.sum(margins if count_label else np.where(_numpy_is_label(scores, labels), 0, margins), axis=-1)
+
+
+def multiclass_hinge_reference_vjp(ct, scores, labels, *, count_label=False):
+    is_label = _numpy_is_label(scores, labels)
+    violated = ~is_label & (scores - _numpy_of_label(scores, labels) + 1 > 0)
+    number = np.sum(violated, axis=-1, keepdims=True)
+    return ct[..., None] * np.where(is_label, -number, violated), None
+
+
+def _torch_hinge(torch):
+    def hinge(scores, labels, *, count_label=False):
+        # Not torch's multi_margin_loss, which knows no bfloat16 and divides by the number of classes.
+        places = labels.long()[..., None]
+        margins = torch.relu(scores - scores.gather(-1, places) + 1)
+        return (margins if count_label else margins.scatter(-1, places, 0.0)).sum(-1)
+
+    return hinge
+
+
+multiclass_hinge = Op(
+    name="multiclass_hinge",
+    summary="The multiclass SVM loss, one a row: how far the scores of the other classes are above that of the label "
+    f"less 1, summed. scores [..., C], floating, labels [...], integers -> y [...]. {_LABELS} With `count_label` the "
+    "sum includes the label itself, as the notes write it: the loss is 1 more, the gradient the same.",
+    formula="sum over j != label of max(0, s_j - s_label + 1); ct_scores = ct 1(margin_j > 0), "
+    "at the label -ct times the number of positive margins",
+    rules=(
+        Rule(
+            "mask",
+            multiclass_hinge_fwd,
+            multiclass_hinge_bwd,
+            "Keeps the inputs and the label's score, and compares again.",
+        ),
+    ),
+    integers=("labels",),
+    stock=multiclass_hinge_stock,
+    reference=multiclass_hinge_reference,
+    reference_vjp=multiclass_hinge_reference_vjp,
+    kinks=(
+        Kink(
+            ((2.0, 1.0), 0),
+            {"mask": ((0.0, 0.0), None)},
+            "The subgradient 0 where a margin is 0, as jax.nn.relu and torch's multi_margin_loss.",
+        ),
+    ),
+    cases=_label_cases("imagenet", 1024, 1000),
+    flops=flops_per_entry(4, 4),
+    torch=_torch_hinge,
+    source=f"{NOTES}: sum_j max(0, s_j - s_y + 1).",
+    example=""">>> scores, labels = jnp.array([[3.2, 5.1, -1.7]]), jnp.array([0])
+>>> y, (ct_scores, _) = jaxbp.multiclass_hinge.value_and_vjp((scores, labels), jnp.ones(1))
+>>> round(float(y[0]), 1), ct_scores.tolist()
+(2.9, [[-1.0, 1.0, 0.0]])""",
+)
+
+
+def squared_error_fwd(predictions, targets):
+    error = predictions - targets
+    return error * error, (predictions, targets)
+
+
+def squared_error_bwd(res, ct):
+    predictions, targets = res
+    slope = 2 * (predictions - targets) * ct
+    return sum_to(slope, predictions), -sum_to(slope, targets)
+
+
+def squared_error_stock(predictions, targets):
+    # As optax.squared_error.
+    return jnp.square(jnp.subtract(predictions, targets))
+
+
+def squared_error_reference_vjp(ct, predictions, targets):
+    slope = 2 * (predictions - targets) * ct
+    return numpy_sum_to(slope, predictions), -numpy_sum_to(slope, targets)
+
+
+squared_error = Op(
+    name="squared_error",
+    summary="The square of each error, as optax's: neither halved nor summed. predictions [...], targets [...] -> y "
+    + BROADCAST.partition("-> y ")[2],
+    formula="(p - t)^2; ct_predictions = 2 ct (p - t), ct_targets = -2 ct (p - t)",
+    rules=(Rule("double", squared_error_fwd, squared_error_bwd, "Keeps the inputs and subtracts again."),),
+    stock=squared_error_stock,
+    reference=lambda predictions, targets: np.square(predictions - targets),
+    reference_vjp=squared_error_reference_vjp,
+    elementwise=True,
+    cases=elementwise_cases(Normal(), Normal()),
+    flops=Flops(2, 4),
+    torch=lambda torch: lambda predictions, targets: torch.square(predictions - targets),
+    source=f"{NOTES}: the gradient of sum_i (y_i - w^T x_i)^2 is -sum_i 2 (y_i - w^T x_i) x_i.",
+    example=""">>> y, (ct_predictions, ct_targets) = jaxbp.squared_error.value_and_vjp((3.0, 1.0), 1.0)
+>>> float(y), float(ct_predictions), float(ct_targets)
+(4.0, 4.0, -4.0)""",
+)
+
+
+def l2_penalty_fwd(w, strength):
+    wide = widened(w)
+    total = jnp.sum(wide * wide)
+    return (widened(strength) * total).astype(w.dtype), (w, strength, total)
+
+
+def l2_penalty_bwd(res, ct):
+    w, strength, total = res
+    ct = widened(ct)
+    slopes = (2 * ct * widened(strength)) * widened(w)
+    return slopes.astype(w.dtype), (ct * total).astype(strength.dtype)
+
+
+def l2_penalty_terms(shapes: Shapes) -> tuple[int, ...]:
+    entries = math.prod(shapes[0])
+    return entries + 1, 3, entries + 1
+
+
+l2_penalty = Op(
+    name="l2_penalty",
+    summary="The sum of all squares times the strength of the regularization. w [...], strength [] -> y [], floating.",
+    formula="strength ||w||^2; ct_w = 2 ct strength w, ct_strength = ct ||w||^2",
+    rules=(Rule("double", l2_penalty_fwd, l2_penalty_bwd, "Keeps the inputs and the sum."),),
+    stock=lambda w, strength: strength * jnp.sum(jnp.square(w)),
+    reference=lambda w, strength: strength * np.sum(np.square(w)),
+    reference_vjp=lambda ct, w, strength: (2 * ct * strength * w, ct * np.sum(np.square(w))),
+    cases=(
+        *(Case(name, ((n,), ()), (Normal(), Normal())) for name, n in ELEMENTWISE_SIZES.items()),
+        Case("cifar10-linear", ((10, 3073), ()), (Normal(1e-2), Normal())),
+    ),
+    flops=lambda shapes: Flops(2 * math.prod(shapes[0]) + 1, math.prod(shapes[0]) + 3),
+    terms=l2_penalty_terms,
+    torch=lambda torch: lambda w, strength: strength * torch.sum(torch.square(w)),
+    source=f"{NOTES}: the gradient of lambda ||w||^2 is 2 lambda w.",
+    example=""">>> y, (ct_w, ct_strength) = jaxbp.l2_penalty.value_and_vjp((jnp.array([3.0, -4.0]), 0.5), 1.0)
+>>> float(y), ct_w.tolist(), float(ct_strength)
+(12.5, [3.0, -4.0], 25.0)""",
+)

@@ -1,0 +1,214 @@
+"""Reductions over axes: logsumexp, softmax, log_softmax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.cases import Case, Normal
+from jaxbp.declaration import Rule, flops_per_entry
+from jaxbp.numerics import exponent_shift, numpy_exponent_shift
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+_AXIS = "`axis` is an int, a tuple of them, or None for all axes."
+
+
+def _row_cases(name, *shape):
+    """Rows of scores at three sizes, and the scores of a model."""
+    shapes = {"small": (32, 16), "cache": (256, 256), "memory": (4096, 1024), name: shape}
+    return tuple(Case(case, (s,), (Normal(4),)) for case, s in shapes.items())
+
+
+def logsumexp_fwd(x, *, axis=-1):
+    m = widened(exponent_shift(x, axis))  # The largest of narrow numbers is found faster before they are widened.
+    s = jnp.sum(jnp.exp(widened(x) - m), axis=axis, keepdims=True)
+    y = jnp.squeeze(m + jnp.log(s), axis)
+    # Not the output: the exponential of x - y loses as many digits as y has before the point.
+    return y.astype(x.dtype), (x, m, s)
+
+
+def logsumexp_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    scale = widened(ct).reshape(m.shape) / jnp.where(s == 0, 1, s)
+    return ((jnp.exp(widened(x) - m) * scale).astype(x.dtype),)
+
+
+def _numpy_sum(x, axis):
+    m = numpy_exponent_shift(x, axis)
+    return m, np.sum(np.exp(x - m), axis=axis, keepdims=True)
+
+
+def logsumexp_reference(x, *, axis=-1):
+    m, s = _numpy_sum(x, axis)
+    return np.squeeze(m + np.log(s), axis)
+
+
+def logsumexp_reference_vjp(ct, x, *, axis=-1):
+    m, s = _numpy_sum(x, axis)
+    return (np.exp(x - m) * (ct.reshape(m.shape) / np.where(s == 0, 1, s)),)
+
+
+logsumexp = Op(
+    name="logsumexp",
+    summary=f"The logarithm of a sum of exponentials, without overflow. x [..., n] -> y [...], floating. {_AXIS} "
+    "Masks of -inf add nothing; where all is -inf the value is -inf and the gradient 0, where stock JAX's is NaN.",
+    formula="log sum_j exp(x_j); ct_x = ct exp(x) / sum_j exp(x_j)",
+    rules=(
+        Rule(
+            "weights",
+            logsumexp_fwd,
+            logsumexp_bwd,
+            "Keeps x, and of each row the largest entry and the sum; computes the exponentials again.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.logsumexp(x, axis=axis),
+    reference=logsumexp_reference,
+    reference_vjp=logsumexp_reference_vjp,
+    cases=_row_cases("gpt2-vocabulary", 64, 50257),
+    flops=flops_per_entry(4, 3),
+    torch=lambda torch: lambda x, *, axis=-1: torch.logsumexp(x, axis),
+    source="d logsumexp(x) / dx = softmax(x).",
+    example=""">>> y, (ct_x,) = jaxbp.logsumexp.value_and_vjp((jnp.array([1000.0, 1000.0]),), 1.0)
+>>> round(float(y), 3), ct_x.tolist()
+(1000.693, [0.5, 0.5])
+>>> jax.grad(jaxbp.logsumexp)(jnp.full(2, -jnp.inf)).tolist()
+[0.0, 0.0]""",
+)
+
+
+def _largest(x, axis):
+    """The largest entry, which counts as a constant; NaN follows where it is infinite, as in stock JAX."""
+    return widened(jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True)))
+
+
+def _softmax_pullback(y, ct, axis):
+    return y * (ct - jnp.sum(ct * y, axis=axis, keepdims=True))
+
+
+def _softmax(x, axis):
+    exponentials = jnp.exp(widened(x) - _largest(x, axis))
+    return exponentials / jnp.sum(exponentials, axis=axis, keepdims=True)
+
+
+def output_softmax_fwd(x, *, axis=-1):
+    y = _softmax(x, axis).astype(x.dtype)
+    return y, (y,)
+
+
+def output_softmax_bwd(res, ct, *, axis=-1):
+    (y,) = res
+    return (_softmax_pullback(widened(y), widened(ct), axis).astype(y.dtype),)
+
+
+def input_softmax_fwd(x, *, axis=-1):
+    return _softmax(x, axis).astype(x.dtype), (x,)
+
+
+def input_softmax_bwd(res, ct, *, axis=-1):
+    (x,) = res
+    return (_softmax_pullback(_softmax(x, axis), widened(ct), axis).astype(x.dtype),)
+
+
+def softmax_reference(x, *, axis=-1):
+    m, s = _numpy_sum(x, axis)
+    return np.exp(x - m) / s
+
+
+def softmax_reference_vjp(ct, x, *, axis=-1):
+    y = softmax_reference(x, axis=axis)
+    return (y * (ct - np.sum(ct * y, axis=axis, keepdims=True)),)
+
+
+softmax = Op(
+    name="softmax",
+    summary=f"Exponentials divided by their sum. x [..., n] -> y [..., n], floating. {_AXIS} Masks of -inf get 0; "
+    "where all is -inf the value is NaN, as stock JAX's.",
+    formula="y = exp(x) / sum_j exp(x_j); ct_x = y (ct - sum_j ct_j y_j)",
+    rules=(
+        Rule("output", output_softmax_fwd, output_softmax_bwd, "Keeps the output and takes no exponential again."),
+        Rule(
+            "input",
+            input_softmax_fwd,
+            input_softmax_bwd,
+            "Keeps x and computes the output again: no bytes where the output is not needed otherwise, and a gradient "
+            "that is rounded once in the narrow dtypes.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.softmax(x, axis=axis),
+    reference=softmax_reference,
+    reference_vjp=softmax_reference_vjp,
+    cases=_row_cases("gpt2-attention", 12, 512, 512),
+    flops=flops_per_entry(5, 4),
+    torch=lambda torch: lambda x, *, axis=-1: torch.softmax(x, axis),
+    source="dy_i/dx_j = y_i (1(i = j) - y_j).",
+    example=""">>> y, (ct_x,) = jaxbp.softmax.value_and_vjp((jnp.zeros(4),), jnp.array([1.0, 0.0, 0.0, 0.0]))
+>>> y.tolist(), ct_x.tolist()
+([0.25, 0.25, 0.25, 0.25], [0.1875, -0.0625, -0.0625, -0.0625])""",
+)
+
+
+def input_log_softmax_fwd(x, *, axis=-1):
+    m = _largest(x, axis)
+    shifted = widened(x) - m
+    s = jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True)
+    return (shifted - jnp.log(s)).astype(x.dtype), (x, m, s)
+
+
+def input_log_softmax_bwd(res, ct, *, axis=-1):
+    x, m, s = res
+    wide = widened(ct)
+    slopes = wide - jnp.exp(widened(x) - m) * (jnp.sum(wide, axis=axis, keepdims=True) / s)
+    return (slopes.astype(x.dtype),)
+
+
+def output_log_softmax_fwd(x, *, axis=-1):
+    y, _ = input_log_softmax_fwd(x, axis=axis)
+    return y, (y,)
+
+
+def output_log_softmax_bwd(res, ct, *, axis=-1):
+    (y,) = res
+    wide = widened(ct)
+    return ((wide - jnp.exp(widened(y)) * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
+
+
+def log_softmax_reference(x, *, axis=-1):
+    m, s = _numpy_sum(x, axis)
+    return (x - m) - np.log(s)
+
+
+def log_softmax_reference_vjp(ct, x, *, axis=-1):
+    return (ct - softmax_reference(x, axis=axis) * np.sum(ct, axis=axis, keepdims=True),)
+
+
+log_softmax = Op(
+    name="log_softmax",
+    summary=f"The logarithm of softmax, without its underflow. x [..., n] -> y [..., n], floating. {_AXIS} Masks of "
+    "-inf stay -inf; where all is -inf the value is NaN, as stock JAX's.",
+    formula="x - log sum_j exp(x_j); ct_x = ct - softmax(x) sum_j ct_j",
+    rules=(
+        Rule(
+            "input",
+            input_log_softmax_fwd,
+            input_log_softmax_bwd,
+            "Keeps x, and of each row the largest entry and the sum; one executable of both passes takes the "
+            "exponentials once.",
+        ),
+        Rule(
+            "output",
+            output_log_softmax_fwd,
+            output_log_softmax_bwd,
+            "Keeps the output, of which softmax is the exponential: faster where the passes are apart.",
+        ),
+    ),
+    stock=lambda x, *, axis=-1: jax.nn.log_softmax(x, axis=axis),
+    reference=log_softmax_reference,
+    reference_vjp=log_softmax_reference_vjp,
+    cases=_row_cases("gpt2-vocabulary", 64, 50257),
+    flops=flops_per_entry(5, 4),
+    torch=lambda torch: lambda x, *, axis=-1: torch.log_softmax(x, axis),
+    source="dy_i/dx_j = 1(i = j) - softmax(x)_j.",
+    example=""">>> y, (ct_x,) = jaxbp.log_softmax.value_and_vjp((jnp.array([0.0, 1000.0]),), jnp.array([1.0, 0.0]))
+>>> y.tolist(), ct_x.tolist()
+([-1000.0, 0.0], [1.0, -1.0])""",
+)
