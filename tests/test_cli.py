@@ -304,7 +304,7 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for",
+            "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for",
         ),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),
