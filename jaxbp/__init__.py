@@ -37,6 +37,8 @@ from jaxbp.ops.losses import l2_penalty as l2_penalty
 from jaxbp.ops.losses import multiclass_hinge as multiclass_hinge
 from jaxbp.ops.losses import softmax_cross_entropy as softmax_cross_entropy
 from jaxbp.ops.losses import squared_error as squared_error
+from jaxbp.ops.normalization import layer_norm as layer_norm
+from jaxbp.ops.normalization import rms_norm as rms_norm
 from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum

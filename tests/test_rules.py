@@ -26,6 +26,8 @@ SUMS = {
     "logsumexp",
     "softmax",
     "log_softmax",
+    "layer_norm",
+    "rms_norm",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}

@@ -25,8 +25,10 @@ Row = dict[str, Any]
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 OPS = ("add", "multiply", "divide", "sqrt", "exp", "log", "tanh", "sigmoid", "silu", "softplus")
 TIMES = 4
-#: Of planted work: the steps of the baseline, entries of the arrays, and how many runs each.
-STEPS, PLANTED_SIZES, RUNS = 200, (10**4, 10**5), 50
+#: Of planted work: the entries that all steps of the baseline together go through, entries of the arrays, and how many
+#: runs each. With fewer steps what a call costs by itself would be a share of the time, and twice the steps not twice
+#: the work.
+WORK, PLANTED_SIZES, RUNS = 4 * 10**7, (10**4, 10**5), 50
 #: What is planted, and how many times the baseline's steps that is.
 PLANTED = {"a tenth more": 1.1, "twice": 2.0}
 #: What is compared with a copy of itself.
@@ -100,7 +102,8 @@ def measure(comparison: Comparison, level: str) -> Row:
 
         return f
 
-    pair = (repeated(round(STEPS * factor)), repeated(STEPS)) if factor else (fwd_bwd, fwd_bwd)
+    steps = WORK // comparison.n
+    pair = (repeated(round(steps * factor)), repeated(steps)) if factor else (fwd_bwd, fwd_bwd)
     # Each is compiled for itself; a copy is a new function, or JAX would find the first in its cache.
     calls = {i: compile_function(lambda args, ct, f=f: f(args, ct), args, ct).call for i, f in enumerate(pair)}
     taken = interleave(calls, LEVELS[level].budget, rng, {0: 1})

@@ -24,7 +24,12 @@ Row = dict[str, Any]
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 #: Freed arrays go back to the system at once, so that the resident set holds only what is alive.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**17), "MALLOC_TRIM_THRESHOLD_": str(2**17), "MALLOC_TOP_PAD_": "0"}
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": str(2**16),
+    "MALLOC_MMAP_THRESHOLD_": str(2**17),
+    "MALLOC_TRIM_THRESHOLD_": str(2**17),
+    "MALLOC_TOP_PAD_": "0",
+}
 
 
 def main() -> None:

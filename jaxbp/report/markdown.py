@@ -145,7 +145,7 @@ def _header(run: Run) -> str:
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(run.summary)),
         "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
         or f"{resources.UNKNOWN}: not measured in this run",
-        "Allocator": "glibc keeps freed memory up to 32 MiB an allocation (MALLOC_* in each row's environment); "
+        "Allocator": "glibc keeps freed memory (MALLOC_* in each row's environment); "
         "with its defaults, calls that return large fresh arrays take several times longer",
     }
     if machine.get("unfinished"):

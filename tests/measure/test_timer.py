@@ -171,3 +171,7 @@ def test_what_the_ratio_says_is_no_reason_to_stop(clock):
         thunks = {"a": noisy(clock, cost, 0.02, 1), "b": noisy(clock, 1.0, 0.02, 2)}
         rounds.append(len(interleave(thunks, Budget(1e9, 9, 500, 0.5), rng(), {"a": "b"})["a"].seconds))
     assert rounds[0] == rounds[1]
+
+
+def test_a_sample_costs_less_than_a_microsecond_beside_what_it_measures():
+    assert 0 <= min(sample(lambda: None, 1)[0] for _ in range(2000)) < 1e-6

@@ -1,0 +1,155 @@
+"""Normalizations of rows: layer_norm, rms_norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.cases import Case, Normal, Uniform
+from jaxbp.declaration import Rule, flops_per_entry
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+
+def _cases(name, *shape, bias):
+    """Rows of activations at three sizes, and those of a model."""
+    shapes = {"small": (32, 16), "cache": (256, 256), "memory": (4096, 1024), name: shape}
+    draws = (Normal(), Uniform(0.5, 1.5), Normal())
+    return tuple(Case(case, (s, s[-1:], s[-1:])[: 2 + bias], draws[: 2 + bias]) for case, s in shapes.items())
+
+
+def _mean(x):
+    return jnp.mean(x, axis=-1, keepdims=True)
+
+
+def _sum_of_rows(x, like):
+    return jnp.sum(x, axis=tuple(range(x.ndim - 1))).astype(like.dtype)
+
+
+def layer_norm_fwd(x, scale, bias, *, epsilon=1e-5):
+    wide = widened(x)
+    mean = _mean(wide)
+    # Of the centred entries: the difference of mean square and squared mean has no digits beside a large mean.
+    inverse = jax.lax.rsqrt(_mean(jnp.square(wide - mean)) + epsilon)
+    y = (wide - mean) * inverse * widened(scale) + widened(bias)
+    return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def layer_norm_bwd(res, ct, *, epsilon=1e-5):
+    x, scale, mean, inverse = res
+    ct = widened(ct)
+    normal = (widened(x) - mean) * inverse
+    slopes = ct * widened(scale)
+    ct_x = inverse * (slopes - _mean(slopes) - normal * _mean(slopes * normal))
+    return ct_x.astype(x.dtype), _sum_of_rows(ct * normal, scale), _sum_of_rows(ct, scale)
+
+
+def layer_norm_stock(x, scale, bias, *, epsilon=1e-5):
+    return jax.nn.standardize(x, axis=-1, epsilon=epsilon) * scale + bias
+
+
+def _numpy_normal(x, epsilon):
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    inverse = 1 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + epsilon)
+    return centred * inverse, inverse
+
+
+def _numpy_mean(x):
+    return np.mean(x, axis=-1, keepdims=True)
+
+
+def _numpy_sum_of_rows(x):
+    return np.sum(x, axis=tuple(range(x.ndim - 1)))
+
+
+def layer_norm_reference_vjp(ct, x, scale, bias, *, epsilon=1e-5):
+    normal, inverse = _numpy_normal(x, epsilon)
+    slopes = ct * scale
+    ct_x = inverse * (slopes - _numpy_mean(slopes) - normal * _numpy_mean(slopes * normal))
+    return ct_x, _numpy_sum_of_rows(ct * normal), _numpy_sum_of_rows(ct)
+
+
+layer_norm = Op(
+    name="layer_norm",
+    summary="Rows with mean 0 and variance 1, scaled and shifted: x [..., n], scale [n], bias [n] -> y [..., n], "
+    "floating. `epsilon` is added to the variance, as in jax.nn.standardize. A row of equal entries gives the bias.",
+    formula="h = (x - mean(x)) / sqrt(var(x) + epsilon), y = h scale + bias; with g = ct scale: "
+    "ct_x = (g - mean(g) - h mean(g h)) / sqrt(var(x) + epsilon), ct_scale = sum_rows(ct h), ct_bias = sum_rows(ct)",
+    rules=(
+        Rule(
+            "statistics",
+            layer_norm_fwd,
+            layer_norm_bwd,
+            "Keeps the inputs, and of each row the mean and the inverse of the standard deviation; normalizes again.",
+        ),
+    ),
+    stock=layer_norm_stock,
+    reference=lambda x, scale, bias, *, epsilon=1e-5: _numpy_normal(x, epsilon)[0] * scale + bias,
+    reference_vjp=layer_norm_reference_vjp,
+    cases=_cases("gpt2", 1024, 768, bias=True),
+    flops=flops_per_entry(8, 14),
+    torch=lambda torch: (
+        lambda x, scale, bias, *, epsilon=1e-5: torch.nn.functional.layer_norm(x, x.shape[-1:], scale, bias, epsilon)
+    ),
+    source="Ba, Kiros and Hinton, Layer Normalization (2016).",
+    example=""">>> x, scale, bias = jnp.array([[1.0, 3.0]]), jnp.ones(2), jnp.zeros(2)
+>>> y, (ct_x, ct_scale, ct_bias) = jaxbp.layer_norm.value_and_vjp((x, scale, bias), jnp.array([[1.0, 0.0]]))
+>>> y.round(3).tolist(), ct_scale.round(3).tolist(), ct_bias.tolist()
+([[-1.0, 1.0]], [-1.0, 0.0], [1.0, 0.0])""",
+)
+
+
+def rms_norm_fwd(x, scale, *, epsilon=1e-6):
+    wide = widened(x)
+    inverse = jax.lax.rsqrt(_mean(jnp.square(wide)) + epsilon)
+    return (wide * inverse * widened(scale)).astype(x.dtype), (x, scale, inverse)
+
+
+def rms_norm_bwd(res, ct, *, epsilon=1e-6):
+    x, scale, inverse = res
+    ct = widened(ct)
+    normal = widened(x) * inverse
+    slopes = ct * widened(scale)
+    ct_x = inverse * (slopes - normal * _mean(slopes * normal))
+    return ct_x.astype(x.dtype), _sum_of_rows(ct * normal, scale)
+
+
+def rms_norm_stock(x, scale, *, epsilon=1e-6):
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon) * scale
+
+
+def _numpy_inverse(x, epsilon):
+    return 1 / np.sqrt(_numpy_mean(np.square(x)) + epsilon)
+
+
+def rms_norm_reference_vjp(ct, x, scale, *, epsilon=1e-6):
+    inverse = _numpy_inverse(x, epsilon)
+    normal, slopes = x * inverse, ct * scale
+    return inverse * (slopes - normal * _numpy_mean(slopes * normal)), _numpy_sum_of_rows(ct * normal)
+
+
+rms_norm = Op(
+    name="rms_norm",
+    summary="Rows divided by the root of their mean square, and scaled: x [..., n], scale [n] -> y [..., n], floating. "
+    "`epsilon` is added to the mean square; a row of zeros stays 0.",
+    formula="h = x / sqrt(mean(x^2) + epsilon), y = h scale; with g = ct scale: "
+    "ct_x = (g - h mean(g h)) / sqrt(mean(x^2) + epsilon), ct_scale = sum_rows(ct h)",
+    rules=(
+        Rule(
+            "statistics",
+            rms_norm_fwd,
+            rms_norm_bwd,
+            "Keeps the inputs, and of each row the inverse of its root mean square; normalizes again.",
+        ),
+    ),
+    stock=rms_norm_stock,
+    reference=lambda x, scale, *, epsilon=1e-6: x * _numpy_inverse(x, epsilon) * scale,
+    reference_vjp=rms_norm_reference_vjp,
+    cases=_cases("llama", 512, 4096, bias=False),
+    flops=flops_per_entry(5, 10),
+    torch=lambda torch: lambda x, scale, *, epsilon=1e-6: torch.nn.functional.rms_norm(x, x.shape[-1:], scale, epsilon),
+    source="Zhang and Sennrich, Root Mean Square Layer Normalization (2019).",
+    example=""">>> x, scale = jnp.array([[3.0, 4.0]]), jnp.ones(2)
+>>> y, (ct_x, ct_scale) = jaxbp.rms_norm.value_and_vjp((x, scale), jnp.ones((1, 2)))
+>>> print(f"{y[0, 0]:.3f} {y[0, 1]:.3f}; {ct_x[0, 0]:.3f} {ct_x[0, 1]:.3f}")
+0.849 1.131; 0.045 -0.034""",
+)
