@@ -67,7 +67,7 @@ LEVELS = {
             all_engines=True,
             cases=GROWTH,
         ),
-        Level("full", ALL_MODES, Budget(12.0, 15, 4000), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
+        Level("full", ALL_MODES, Budget(6.0, 15, 4000), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600),
     )
 }
 
