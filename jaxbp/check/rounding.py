@@ -68,6 +68,8 @@ WORST_UNITS = {
 }
 #: Likewise in float64, where it is far more: the truth itself is off by that.
 WORST_UNITS_64 = {"log1p": 260, "erfc": 820}
+#: Where their result is 0 it has vanished, even in float64, and another formula may still have a number.
+NEVER_ZERO = frozenset(("exp", "exp2", "logistic"))
 #: Those that are off by so many units of what is near 1 even where their own value is near 0.
 WORST_ABSOLUTE = {"lgamma": 120, "digamma": 40}
 #: Algorithms that are backward stable at best: right for a matrix that is a little off.
@@ -145,7 +147,8 @@ def error_size(eqn: Any, values: list[Any], out: Any, dtype: Any, apply: Callabl
     if terms is None:
         magnitude = jnp.abs(out)
         # What is below the smallest normal number may be flushed to 0.
-        lost = jnp.minimum(magnitude, float(jnp.finfo(dtype).tiny))
+        tiny = float(jnp.finfo(dtype).tiny)
+        lost = jnp.where((out == 0) & (name in NEVER_ZERO), tiny, jnp.minimum(magnitude, tiny))
         absolute = unit(dtype) * WORST_ABSOLUTE.get(name, 0)
         units = WORST_UNITS.get(name, 1)
         if dtype == jnp.float64:
