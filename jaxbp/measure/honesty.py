@@ -54,6 +54,27 @@ class Subject:
     fingerprint: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """The data of a problem with their entries moved by one place, and what the results for those should be."""
+
+    args: tuple[np.ndarray, ...]
+    ct: np.ndarray
+    truth: Sequence[Truth]
+
+
+def move(op: Op, args: Sequence[np.ndarray], ct: np.ndarray) -> Moved:
+    """Once for all engines of a problem: the reference takes its time."""
+    *moved, moved_ct = (np.roll(x.reshape(-1), 1).reshape(x.shape) for x in (*args, ct))
+    if op.elementwise and all(x.shape == ct.shape for x in args):
+        chosen = _some(ct.size)
+        y, cts = engines.reference(op, tuple(x.reshape(-1)[chosen] for x in moved), moved_ct.reshape(-1)[chosen])
+        truth = [None if x is None else (name, chosen, x) for name, x in zip(_names(op), (y, *cts), strict=True)]
+    else:
+        truth = _truth(op, *engines.reference(op, tuple(moved), moved_ct))
+    return Moved(tuple(moved), moved_ct, truth)
+
+
 def checksums(engine: Engine, args: tuple[Any, ...], ct: Any) -> tuple[int, ...]:
     """Of an engine's data, as it takes them."""
     try:
@@ -80,42 +101,34 @@ def require_right(subject: Subject, args: Sequence[np.ndarray], exact: Exact) ->
     A `DishonestError` says what is wrong.
     """
     _require_untouched(subject)
-    _compare(subject, subject.args, subject.ct, args, _truth(subject, *exact))
+    _compare(subject, subject.args, subject.ct, args, _truth(subject.op, *exact))
 
 
-def require_honest(subject: Subject, args: Sequence[np.ndarray], ct: np.ndarray) -> None:
+def require_honest(subject: Subject, moved: Moved) -> None:
     """After the timing: inputs are as they were, results are there when a call returns, and others for other inputs.
 
-    The other inputs are the given ones with their entries moved by one place. A result that was kept from an earlier
-    call, folded into the executable as a constant, or left out is wrong for those.
+    A result that was kept from an earlier call, folded into the executable as a constant, or left out is wrong for the
+    moved inputs.
     """
     _require_untouched(subject)
     for mode, executable in subject.executables.items():
         _require_settled(subject, mode, executable)
-    *moved, moved_ct = (np.roll(x.reshape(-1), 1).reshape(x.shape) for x in (*args, ct))
-    if subject.op.elementwise and all(x.shape == ct.shape for x in args):
-        chosen = _some(ct.size)
-        y, cts = engines.reference(
-            subject.op, tuple(x.reshape(-1)[chosen] for x in moved), moved_ct.reshape(-1)[chosen]
-        )
-        truth = [None if x is None else (name, chosen, x) for name, x in zip(_names(subject), (y, *cts), strict=True)]
-    else:
-        truth = _truth(subject, *engines.reference(subject.op, tuple(moved), moved_ct))
+    args, ct = subject.engine.prepare(moved.args), subject.engine.prepare(moved.ct)
     try:
-        _compare(subject, subject.engine.prepare(tuple(moved)), subject.engine.prepare(moved_ct), moved, truth)
+        _compare(subject, args, ct, moved.args, moved.truth)
     except DishonestError as error:
         raise DishonestError(f"For inputs other than those it was timed with: {error}") from error
 
 
-def _names(subject: Subject) -> tuple[str, ...]:
-    return ("value", *(f"cotangent of {name}" for name in subject.op.arguments))
+def _names(op: Op) -> tuple[str, ...]:
+    return ("value", *(f"cotangent of {name}" for name in op.arguments))
 
 
-def _truth(subject: Subject, y: np.ndarray, cts: Sequence[Any]) -> list[Truth]:
+def _truth(op: Op, y: np.ndarray, cts: Sequence[Any]) -> list[Truth]:
     """Of the value and of each cotangent some entries, with their name; None for what has no gradient."""
     return [
         None if x is None else (name, _some(x.size), x.reshape(-1)[_some(x.size)])
-        for name, x in zip(_names(subject), (y, *cts), strict=True)
+        for name, x in zip(_names(op), (y, *cts), strict=True)
     ]
 
 

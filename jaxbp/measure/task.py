@@ -17,7 +17,7 @@ from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
-from jaxbp.measure.honesty import Exact, Subject, checksums, require_honest, require_right
+from jaxbp.measure.honesty import Exact, Moved, Subject, checksums, move, require_honest, require_right
 from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import Samples, interleave
 from jaxbp.op import Op
@@ -76,6 +76,11 @@ class Problem:
     def bounds(self) -> tuple[np.ndarray | None, ...]:
         """A-priori bounds of the value's and each cotangent's error, None where the op has none."""
         return a_priori_bounds(self.op, self.args, self.ct)
+
+    @functools.cached_property
+    def moved(self) -> Moved:
+        """Other data of the same shapes, for the check after timing."""
+        return move(self.op, self.args, self.ct)
 
 
 def pose(task: Task) -> Problem:
@@ -147,7 +152,7 @@ def check_before(problem: Problem, prepared: Prepared) -> None:
 def check_after(problem: Problem, prepared: Prepared) -> None:
     """A `DishonestError` where an engine has not done the work that it was timed for."""
     if prepared.engine.difference is None:
-        require_honest(subject_of(problem, prepared), problem.args, problem.ct)
+        require_honest(subject_of(problem, prepared), problem.moved)
 
 
 def subject_of(problem: Problem, prepared: Prepared) -> Subject:
@@ -163,8 +168,8 @@ def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples,
         "engine": prepared.engine.name,
         "kind": "time",
         "mode": mode,
-        "samples_us": [1e6 * s * prepared.scale for s in samples.seconds],
-        "cores": samples.cores,
+        "samples_us": [_six_digits(1e6 * s * prepared.scale) for s in samples.seconds],
+        "cores": [round(cores, 3) for cores in samples.cores],
         "inner": samples.inner,
         "interleaved": interleaved,
         "lower_ms": executable.lower_ms,
@@ -178,6 +183,11 @@ def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples,
         "xla_bytes": executable.xla_bytes,
         "extrapolated": prepared.scale,
     }
+
+
+def _six_digits(x: float) -> float:
+    """What a clock tells; a journal of all digits would be twice as large."""
+    return float(f"{x:.6g}")
 
 
 def _described(residuals: tuple[Residual, ...] | None) -> str | None:

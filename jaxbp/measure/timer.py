@@ -30,14 +30,15 @@ class Budget:
         min_rounds: taken even where the budget is spent.
         max_rounds: never more.
         width: rounds end before the budget is spent once every ratio to a baseline is known to within this, up or down.
-        sample_seconds: a sample repeats its call until it takes at least this long, so that the clock and one
-            interruption do not matter.
+        sample_seconds: a sample repeats its call until it takes at least this long, so that the clock does not matter.
+            Short, so that an interruption strikes few samples, and the two sides of a round lie close together: ten
+            times as long, intervals are several times as wide.
     """
 
     seconds: float
     min_rounds: int
     max_rounds: int
-    sample_seconds: float = 0.002
+    sample_seconds: float = 0.0002
     width: float = 0.008
 
 

@@ -33,7 +33,7 @@ SUMMARY_COLUMNS = {
     "mode": "fwd, fwd_res, bwd, fwd_bwd, or split = fwd_res + bwd",
     "device": "what computed it",
     "time_us": "median time of a call, microseconds",
-    "time_us_low": "lower end of its 95 % bootstrap interval",
+    "time_us_low": "lower end of its 95 % interval",
     "time_us_high": "upper end of it",
     "rounds": "samples taken, one a round",
     "interrupted": "share of the rounds in which the process waited for a core: they are left out of time and ratio, "
@@ -42,7 +42,8 @@ SUMMARY_COLUMNS = {
     "its 95 % interval (Theil and Sen's slope) holds 0; empty for few rounds. Ratios do not drift with it",
     "outliers": f"share of these rounds beyond {FENCE:g} interquartile ranges from the quartiles",
     "inner": "calls that each sample averages over",
-    "ratio": "time over the time of autodiff in the same mode",
+    "ratio": "time over the time of autodiff in the same mode: the trimmed mean of the rounds' own ratios where they were "
+    "sampled in the same rounds, else the ratio of the medians",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
     "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",

@@ -26,7 +26,7 @@ COMPARISON_COLUMNS = {
     "n": "entries of each array",
     "run": "which repetition",
     "time_us": "median time of a call of the other side, microseconds",
-    "ratio": "time of the one over that of the other",
+    "ratio": "time of the one over that of the other, as in the sweep",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
     "verdict": "faster, same, slower or cannot say",

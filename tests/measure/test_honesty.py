@@ -141,7 +141,7 @@ def test_work_that_is_not_waited_for():
             honesty._require_settled(subject, "fwd", executable)
         else:
             with pytest.raises(DishonestError, match="returns before its results are there"):
-                honesty.require_honest(subject, problem.args, problem.ct)
+                honesty.require_honest(subject, problem.moved)
 
 
 def test_an_array_that_is_filled_after_the_call(monkeypatch):
