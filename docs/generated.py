@@ -22,7 +22,7 @@ from jaxbp.ops import OPS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
-from jaxbp.report.readme import readme_census
+from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
 
@@ -123,9 +123,14 @@ def op_index() -> str:
 
 def op_reference() -> str:
     """A section per family, and in it one per op."""
-    modules = (getattr(ops, module.name) for module in pkgutil.iter_modules(ops.__path__))
-    families = sorted(filter(members, modules), key=lambda family: OPS.index(members(family)[0]))
-    return "\n\n".join(part for family in families for part in family_sections(family))
+    return "\n\n".join(part for family in families().values() for part in family_sections(family))
+
+
+def families() -> dict[str, ModuleType]:
+    """The modules that ops are declared in, by name, in the order of the catalog."""
+    modules = {module.name: getattr(ops, module.name) for module in pkgutil.iter_modules(ops.__path__)}
+    held = {name: module for name, module in modules.items() if members(module)}
+    return dict(sorted(held.items(), key=lambda item: OPS.index(members(item[1])[0])))
 
 
 def members(family: ModuleType) -> list[Op]:
@@ -186,6 +191,11 @@ def arguments(op: Op, case: Any) -> str:
     return ", ".join(f"{name} {list(shape)} {draw}" for name, shape, draw in parts)
 
 
+def measured_family(family: ModuleType) -> str:
+    """What the newest run measured of a family."""
+    return f"{where(newest_run(RESULTS))}\n\n{measured(RESULTS, [op.name for op in members(family)])}"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
@@ -198,6 +208,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "proof-columns": lambda: columns(COMPARISON_COLUMNS),
     "levels": levels,
     "kinks": kinks,
+    **{f"measured-{name}": functools.partial(measured_family, family) for name, family in families().items()},
     "op-index": op_index,
     "op-reference": op_reference,
 }

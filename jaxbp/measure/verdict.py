@@ -20,8 +20,8 @@ UNDISTURBED = 0.95
 RESAMPLES = 2000
 #: Of the ratios of rounds so much is cut off at either end before the rest is averaged.
 TRIMMED = 0.2
-#: More rounds than so many are first gathered into that many blocks of consecutive ones, which are resampled whole: what
-#: lasts longer than a round is then no longer taken for independent, and the bootstrap of a long series stays cheap.
+#: More rounds than so many are first gathered into that many blocks of consecutive ones, which are resampled whole:
+#: what lasts longer than a round is then no longer taken for independent, and the bootstrap of a long series is cheap.
 BLOCKS = 200
 
 Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch", "moved"]
@@ -57,9 +57,9 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
     """How many times the baseline's time the samples take, with its percentile bootstrap interval.
 
     `paired` says that the samples were taken in the same rounds. The ratio is then the trimmed mean of the rounds' own
-    ratios, in logarithms, and whole rounds are resampled: what slows down a round slows both sides and cancels. The ratio
-    of the two medians would not do. Where a machine has two moods, a fast one and a slow one, each median lies in the
-    gap between them, and jumps. Without rounds in common it is the ratio of the medians.
+    ratios, in logarithms, and whole rounds are resampled: what slows down a round slows both sides and cancels. The
+    ratio of the two medians would not do. Where a machine has two moods, a fast one and a slow one, each median lies
+    in the gap between them, and jumps. Without rounds in common it is the ratio of the medians.
 
     >>> ratio_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], paired=True)
     Interval(value=2.0, low=2.0, high=2.0)
@@ -121,7 +121,7 @@ def compare_sides(side: Side, baseline: Side, *, paired: bool) -> tuple[Interval
 
 
 def approximate_width(samples: ArrayLike, baseline: ArrayLike) -> float:
-    """About half of what `ratio_interval` spans for samples of the same rounds; cheap enough to be asked again and again.
+    """About half of what `ratio_interval` spans for samples of the same rounds, cheap enough to be asked often.
 
     By the standard error of a trimmed mean, from the winsorized variance (Yuen).
 

@@ -42,8 +42,8 @@ SUMMARY_COLUMNS = {
     "its 95 % interval (Theil and Sen's slope) holds 0; empty for few rounds. Ratios do not drift with it",
     "outliers": f"share of these rounds beyond {FENCE:g} interquartile ranges from the quartiles",
     "inner": "calls that each sample averages over",
-    "ratio": "time over the time of autodiff in the same mode: the trimmed mean of the rounds' own ratios where they were "
-    "sampled in the same rounds, else the ratio of the medians",
+    "ratio": "time over the time of autodiff in the same mode: the trimmed mean of the rounds' own ratios where they "
+    "shared the rounds, else the ratio of the medians",
     "ratio_low": "lower end of its 95 % bootstrap interval",
     "ratio_high": "upper end of it",
     "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",

@@ -1,6 +1,7 @@
 """The README's tables: worst errors over all floats from the censuses, and the newest run of the standard level."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from jaxbp.errors import ResultsError
@@ -45,18 +46,29 @@ def readme_census(results: Path, dtype: str = DTYPE, *, whole: bool = False) -> 
 def readme_results(results: Path) -> str:
     """Picture, table and where they come from, as Markdown."""
     folder = newest_run(results)
-    run = read_run(folder)
-    machine = run.machine
-    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
     return "\n\n".join(
         (
             f"![Gradient error against time, one panel per op]({folder}/report-{DTYPE}-error-against-time.png)",
-            (
-                f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
-                f"commit {machine['commit']}; {DTYPE}, each op at its largest case (16 MiB an array). "
-                f"The [whole report]({folder}/report.md) has all engines and sizes."
-            ),
-            table(tables.overview(run.summary, run.accuracy, DTYPE)),
-            tables.STAR,
+            f"{where(folder)} The [whole report]({folder}/report.md) has all engines and sizes.",
+            measured(results),
         )
+    )
+
+
+def measured(results: Path, ops: Collection[str] = ()) -> str:
+    """The default rules of these ops, or of all, against autodiff in the newest run, as Markdown."""
+    run = read_run(newest_run(results))
+    summary, accuracy = (frame[frame["op"].isin(ops)] if ops else frame for frame in (run.summary, run.accuracy))
+    if summary.empty:
+        return "The newest run has none of these ops."
+    return f"{table(tables.overview(summary, accuracy, DTYPE))}\n\n{tables.STAR}"
+
+
+def where(folder: Path) -> str:
+    """Where the numbers of a run come from, in a sentence."""
+    machine = read_run(folder).machine
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
+    return (
+        f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
+        f"commit {machine['commit']}; {DTYPE}, each op at its largest case."
     )

@@ -28,8 +28,9 @@ from jaxbp.measure.plan import find_op
 from jaxbp.op import Op
 
 MODES = ("fwd", "fwd_res", "bwd", "fwd_bwd")
-#: One of each kind of what may cross between the passes: nothing, the input, the output, both, a mask of bits, integers,
-#: a shape, scalars, values that occur twice, constants. The sweep checks every mode of every op before it times it.
+#: One of each kind of what may cross between the passes: nothing, the input, the output, both, a mask of bits,
+#: integers, a shape, scalars, values that occur twice, constants. The sweep checks every mode of every op before it
+#: times it.
 CELLS = [
     pytest.param(find_op(op), name, id=f"{op}-{name}")
     for op, name in (

@@ -1,11 +1,12 @@
 """The README's tables come from the newest run, among records of other kinds."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from jaxbp.errors import ResultsError
-from jaxbp.report.readme import newest_run
+from jaxbp.report.readme import measured, newest_run
 
 
 def write(folder, **facts):
@@ -22,3 +23,11 @@ def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
     newest = write(tmp_path / "b" / "2-standard", started="2026-02-01", level="standard")
     write(tmp_path / "a" / "3-quick", started="2026-03-01", level="quick")
     assert newest_run(tmp_path) == newest
+
+
+def test_a_family_has_its_own_part_of_the_newest_run():
+    results = Path(__file__).parents[2] / "results"
+    header, _, *rows = measured(results, ["exp", "tanh"]).partition("\n\n")[0].splitlines()
+    assert header.split() == measured(results).splitlines()[0].split()
+    assert [row.split()[1] for row in rows] == ["exp", "tanh"]
+    assert measured(results, ["no such op"]) == "The newest run has none of these ops."
