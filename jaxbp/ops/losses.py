@@ -130,9 +130,9 @@ multiclass_hinge = Op(
     ),
     integers=("labels",),
     stock=multiclass_hinge_stock,
-    reference=lambda scores, labels, *, count_label=False: classes.numpy_hinge(
-        scores, labels, count_label=count_label
-    )[0],
+    reference=lambda scores, labels, *, count_label=False: classes.numpy_hinge(scores, labels, count_label=count_label)[
+        0
+    ],
     reference_vjp=multiclass_hinge_reference_vjp,
     kinks=(
         Kink(
