@@ -28,7 +28,7 @@ def _cases():
         return Case(name, shapes, draws)
 
     return (
-        case("small", 24, 12, 5, Normal()),
+        case("small", 20, 12, 5, Normal()),
         case("cache", 256, 256, 64, Normal()),
         case("memory", 16384, 256, 64, Normal()),
         case("digits", *Digits.SHAPE, 10, Digits()),

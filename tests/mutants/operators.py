@@ -325,7 +325,7 @@ OPERATORS: tuple[Operator, ...] = (
         "small_to_zero",
         ("zero",),
         of_first(lambda g, x: jnp.where(jnp.abs(g) < _middle(g), 0, g)),
-        lambda op: op.name not in ("relu", "maximum", "minimum", "multiclass_hinge", "embedding"),
+        lambda op: op.name not in ("relu", "maximum", "minimum", "multiclass_hinge"),
     ),
     by_change("every_other_twice", ("2 times",), of_first(_every_other_twice)),
     by_change("magnitude", ("sign",), of_first(lambda g, x: jnp.abs(g))),
