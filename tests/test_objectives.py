@@ -43,9 +43,9 @@ def test_any_leading_axes(op, rows, options):
         rng.normal(size=(*rows, 4)).astype(np.float32),
         rng.normal(size=(4, 3)).astype(np.float32),
         rng.integers(0, 3, rows),
-        np.float32(0.3),
+        np.asarray(0.3, np.float32),
     )
-    exact_y, exact = reference(op, args, np.float32(2), **options)
+    exact_y, exact = reference(op, args, np.asarray(2, np.float32), **options)
     for rule in op.rules.values():
         y, cts = rule.value_and_vjp(args, 2.0, **options)
         np.testing.assert_allclose(y, exact_y, rtol=1e-6)

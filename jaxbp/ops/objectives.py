@@ -131,7 +131,8 @@ def _reference(losses_and_slopes):
     def vjp(ct, x, w, labels, strength, *, average=True, **options):
         _, slopes = losses_and_slopes(np.matmul(x, w), labels, **options)
         slopes = ct * (slopes / labels.size if average else slopes)
-        ct_w = np.tensordot(x, slopes, (range(x.ndim - 1),) * 2) + 2 * ct * strength * w
+        rows = tuple(range(x.ndim - 1))
+        ct_w = np.tensordot(x, slopes, (rows, rows)) + 2 * ct * strength * w
         return np.matmul(slopes, w.T), ct_w, None, ct * np.sum(np.square(w))
 
     return {"reference": value, "reference_vjp": vjp}
