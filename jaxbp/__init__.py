@@ -31,6 +31,8 @@ from jaxbp.ops.expressions import rational as rational
 from jaxbp.ops.expressions import scaled_sum as scaled_sum
 from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import silu as silu
+from jaxbp.ops.layers import conv2d as conv2d
+from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.linear import linear as linear
 from jaxbp.ops.linear import matmul as matmul
 from jaxbp.ops.losses import l2_penalty as l2_penalty
@@ -39,6 +41,8 @@ from jaxbp.ops.losses import softmax_cross_entropy as softmax_cross_entropy
 from jaxbp.ops.losses import squared_error as squared_error
 from jaxbp.ops.normalization import layer_norm as layer_norm
 from jaxbp.ops.normalization import rms_norm as rms_norm
+from jaxbp.ops.objectives import hinge_objective as hinge_objective
+from jaxbp.ops.objectives import softmax_objective as softmax_objective
 from jaxbp.ops.piecewise import absolute as absolute
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum

@@ -60,7 +60,8 @@ def test_cases_are_drawn_alike_every_time(op):
 def test_every_op_has_three_sizes_and_real_data_where_it_is_due():
     for op in jaxbp.OPS:
         assert {"small", "cache", "memory"} <= {case.name for case in op.cases}
-    assert {op.name for op in jaxbp.OPS if "digits" in {c.name for c in op.cases}} == {"matmul", "linear", "neuron"}
+    linear = {"matmul", "linear", "neuron", "softmax_objective", "hinge_objective"}
+    assert {op.name for op in jaxbp.OPS if "digits" in {c.name for c in op.cases}} == linear
 
 
 def test_cotangents_stay_away_from_zero():

@@ -28,6 +28,10 @@ SUMS = {
     "log_softmax",
     "layer_norm",
     "rms_norm",
+    "embedding",
+    "conv2d",
+    "softmax_objective",
+    "hinge_objective",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}

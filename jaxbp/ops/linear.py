@@ -103,7 +103,10 @@ matmul = Op(
     stock=jnp.matmul,
     reference=lambda a, b, *, precision=None: np.matmul(a, b),
     reference_vjp=matmul_reference_vjp,
-    cases=_matrix_cases(bias=False),
+    cases=(
+        *_matrix_cases(bias=False),
+        Case("heads", ((8, 512, 64), (8, 64, 512)), (Normal(), Normal(1 / math.sqrt(64)))),
+    ),
     flops=matmul_flops,
     terms=matmul_terms,
     torch=lambda torch: lambda a, b, *, precision=None: torch.matmul(a, b),

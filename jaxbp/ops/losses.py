@@ -6,18 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp import classes
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes, flops_per_entry
-from jaxbp.numerics import exponent_shift, numpy_exponent_shift, numpy_sum_to
+from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
 NOTES = "PKU CV notes, Optimization and Back Propagation"
-_LABELS = (
-    "There is one label for each row of scores, which the last axis holds. As in optax and NumPy negative labels count "
-    "from the end; for one outside [-C, C) of C classes the loss is NaN."
-)
+_LABELS = f"There is one label for each row of scores, which the last axis holds. {classes.LABELS}"
 
 
 def _label_cases(name, *shape):
@@ -26,88 +24,25 @@ def _label_cases(name, *shape):
     return tuple(Case(case, (s, s[:-1]), (Normal(4), Labels(s[-1]))) for case, s in shapes.items())
 
 
-def _require_rows(scores, labels):
-    if labels.shape != scores.shape[:-1] or not scores.ndim:
-        raise ValueError(
-            f"labels must have one entry for each row of scores, the shape {list(scores.shape[:-1])}, "
-            f"got {list(labels.shape)}."
-        )
-
-
-def _of_label(scores, labels):
-    """The scores of the labels, [..., 1]; NaN for a label that is none."""
-    _require_rows(scores, labels)
-    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
-
-
-def _from_the_start(scores, labels):
-    """The labels, the negative ones counted from the start as well."""
-    if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
-        labels = labels.astype(jnp.int32)
-    return jnp.where(labels < 0, labels + scores.shape[-1], labels)
-
-
-def _is_label(scores, labels):
-    """Which of the scores are those of the labels."""
-    labels = _from_the_start(scores, labels)
-    return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
-
-
-def _numpy_of_label(scores, labels):
-    return np.take_along_axis(scores, labels[..., None], axis=-1)
-
-
-def _numpy_is_label(scores, labels):
-    classes = scores.shape[-1]
-    return np.arange(classes) == np.where(labels < 0, labels + classes, labels)[..., None]
-
-
-def _other_exponentials(x, labels, m):
-    """exp(x - m), and 0 for the label."""
-    return jnp.where(_is_label(x, labels), 0, jnp.exp(x - m))
-
-
 def softmax_cross_entropy_fwd(logits, labels):
-    x = widened(logits)
     m = widened(exponent_shift(logits, -1))
-    of_label = _of_label(x, labels)
-    # Without the label's own: its probability less 1, and the loss, are small because the others are.
-    others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)
-    own = jnp.exp(of_label - m)
-    y = (m - of_label) + jnp.log1p(others + (own - 1))
-    return y[..., 0].astype(logits.dtype), (logits, labels, m, others, others + own)
+    y, others, total = classes.cross_entropy(widened(logits), labels, m)
+    return y[..., 0].astype(logits.dtype), (logits, labels, m, others, total)
 
 
 def softmax_cross_entropy_bwd(res, ct):
     logits, labels, m, others, total = res
-    x = widened(logits)
-    # The same expression as in the forward pass, so that one executable of both computes it once.
-    slopes = jnp.where(_is_label(x, labels), -others, _other_exponentials(x, labels, m))
+    slopes = classes.cross_entropy_slopes(widened(logits), labels, m, others)
     return (slopes * (widened(ct)[..., None] / total)).astype(logits.dtype), None
 
 
 def softmax_cross_entropy_stock(logits, labels):
     # As optax.softmax_cross_entropy_with_integer_labels.
-    return jax.nn.logsumexp(logits, axis=-1) - _of_label(logits, labels)[..., 0]
-
-
-def _numpy_others(logits, labels):
-    m = numpy_exponent_shift(logits, -1)
-    exponentials = np.exp(logits - m)
-    is_label = _numpy_is_label(logits, labels)
-    return m, exponentials, is_label, np.sum(np.where(is_label, 0, exponentials), axis=-1, keepdims=True)
-
-
-def softmax_cross_entropy_reference(logits, labels):
-    m, _, _, others = _numpy_others(logits, labels)
-    of_label = _numpy_of_label(logits, labels)
-    return ((m - of_label) + np.log1p(others + np.expm1(of_label - m)))[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - classes.of_label(logits, labels)[..., 0]
 
 
 def softmax_cross_entropy_reference_vjp(ct, logits, labels):
-    _, exponentials, is_label, others = _numpy_others(logits, labels)
-    total = others + _numpy_of_label(exponentials, labels)
-    return np.where(is_label, -others, exponentials) * (ct[..., None] / total), None
+    return classes.numpy_cross_entropy(logits, labels)[1] * ct[..., None], None
 
 
 softmax_cross_entropy = Op(
@@ -127,7 +62,7 @@ softmax_cross_entropy = Op(
     ),
     integers=("labels",),
     stock=softmax_cross_entropy_stock,
-    reference=softmax_cross_entropy_reference,
+    reference=lambda logits, labels: classes.numpy_cross_entropy(logits, labels)[0],
     reference_vjp=softmax_cross_entropy_reference_vjp,
     cases=_label_cases("gpt2-vocabulary", 128, 50257),
     flops=flops_per_entry(5, 4),
@@ -148,39 +83,24 @@ softmax_cross_entropy = Op(
 
 def multiclass_hinge_fwd(scores, labels, *, count_label=False):
     x = widened(scores)
-    of_label = _of_label(x, labels)
-    margins = jnp.maximum(x - of_label + 1, 0)
-    y = jnp.sum(jnp.where(_is_label(x, labels), 0, margins), axis=-1)
+    of_label = classes.of_label(x, labels)
+    y = classes.hinge(x, labels, of_label)
     return (y + 1 if count_label else y).astype(scores.dtype), (scores, labels, of_label)
 
 
 def multiclass_hinge_bwd(res, ct, *, count_label=False):
     scores, labels, of_label = res
-    x = widened(scores)
-    violated = ~_is_label(x, labels) & (x - of_label + 1 > 0)
-    slopes = jnp.where(violated, widened(ct)[..., None], 0)
-    # Put at the label's place in what is there already: selected, all would be computed twice.
-    rows = tuple(jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis) for axis in range(labels.ndim))
-    place = slopes.at[(*rows, _from_the_start(x, labels))]
-    slopes = place.set(-jnp.sum(slopes, axis=-1), mode="drop", wrap_negative_indices=False, unique_indices=True)
-    return slopes.astype(scores.dtype), None
+    violated = classes.violated(widened(scores), labels, of_label)
+    return classes.hinge_slopes(violated, labels, widened(ct)).astype(scores.dtype), None
 
 
 def multiclass_hinge_stock(scores, labels, *, count_label=False):
-    margins = jax.nn.relu(scores - _of_label(scores, labels) + 1)
-    return jnp.sum(margins if count_label else jnp.where(_is_label(scores, labels), 0, margins), axis=-1)
-
-
-def multiclass_hinge_reference(scores, labels, *, count_label=False):
-    margins = np.maximum(scores - _numpy_of_label(scores, labels) + 1, 0)
-    return np.sum(margins if count_label else np.where(_numpy_is_label(scores, labels), 0, margins), axis=-1)
+    margins = jax.nn.relu(scores - classes.of_label(scores, labels) + 1)
+    return jnp.sum(margins if count_label else jnp.where(classes.is_label(scores, labels), 0, margins), axis=-1)
 
 
 def multiclass_hinge_reference_vjp(ct, scores, labels, *, count_label=False):
-    is_label = _numpy_is_label(scores, labels)
-    violated = ~is_label & (scores - _numpy_of_label(scores, labels) + 1 > 0)
-    number = np.sum(violated, axis=-1, keepdims=True)
-    return ct[..., None] * np.where(is_label, -number, violated), None
+    return classes.numpy_hinge(scores, labels)[1] * ct[..., None], None
 
 
 def _torch_hinge(torch):
@@ -210,7 +130,9 @@ multiclass_hinge = Op(
     ),
     integers=("labels",),
     stock=multiclass_hinge_stock,
-    reference=multiclass_hinge_reference,
+    reference=lambda scores, labels, *, count_label=False: classes.numpy_hinge(scores, labels, count_label=count_label)[
+        0
+    ],
     reference_vjp=multiclass_hinge_reference_vjp,
     kinks=(
         Kink(

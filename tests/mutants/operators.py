@@ -24,7 +24,9 @@ Change = Callable[[Grads, Any, Args], Grads]
 SIZE = 96
 #: Ops whose gradients do not depend on the arguments but through a sign, so that saved residuals cannot be imprecise
 #: and the second derivative is 0.
-FLAT = {"add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge"}
+FLAT = {
+    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge", "embedding",
+}  # fmt: skip
 #: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
 SYMMETRIC = {"add", "scaled_sum", "squared_error"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
@@ -372,7 +374,7 @@ OPERATORS: tuple[Operator, ...] = (
         "cotangent_averaged",
         ("averaged",),
         lambda ct: jnp.full_like(ct, jnp.mean(ct)),
-        lambda op: op.name != "l2_penalty",  # Its cotangent is one number.
+        lambda op: op.name not in ("l2_penalty", "softmax_objective", "hinge_objective"),  # It is one number there.
     ),
     by_cotangent("cotangent_squared", ("linear",), jnp.square),
     # The one random cotangent of the quick level may lie within.

@@ -1,0 +1,113 @@
+"""The losses of rows of class scores and their slopes, for ops that take the scores and ops that compute them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.numerics import numpy_exponent_shift
+
+#: What an op says of its labels.
+LABELS = (
+    "As in optax and NumPy negative labels count from the end; for one outside [-C, C) of C classes the loss is NaN."
+)
+
+
+def require_rows(scores: jax.Array, labels: jax.Array) -> None:
+    """Raise a `ValueError` where there is not one label for each row of scores."""
+    if labels.shape != scores.shape[:-1] or not scores.ndim:
+        raise ValueError(
+            f"labels must have one entry for each row of scores, the shape {list(scores.shape[:-1])}, "
+            f"got {list(labels.shape)}."
+        )
+
+
+def of_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """The scores of the labels, [..., 1]; NaN for a label that is none."""
+    require_rows(scores, labels)
+    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
+
+
+def is_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """Which of the scores are those of the labels."""
+    labels = _from_the_start(scores, labels)
+    return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
+
+
+def cross_entropy(x: jax.Array, labels: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(losses, others, total)`, [..., 1] each: with the sums of exp(x - m) over the other classes, and over all."""
+    chosen = of_label(x, labels)
+    # Without the label's own: its probability less 1, and the loss, are small because the others are.
+    others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)
+    own = jnp.exp(chosen - m)
+    return (m - chosen) + jnp.log1p(others + (own - 1)), others, others + own
+
+
+def cross_entropy_slopes(x: jax.Array, labels: jax.Array, m: jax.Array, others: jax.Array) -> jax.Array:
+    """softmax(x) - 1(label), times the sum of all exponentials.
+
+    The same expression as in `cross_entropy`, so that one executable of both computes it once.
+    """
+    return jnp.where(is_label(x, labels), -others, _other_exponentials(x, labels, m))
+
+
+def hinge(x: jax.Array, labels: jax.Array, chosen: jax.Array) -> jax.Array:
+    """The multiclass SVM losses, without the label itself."""
+    margins = jnp.maximum(x - chosen + 1, 0)
+    return jnp.sum(jnp.where(is_label(x, labels), 0, margins), axis=-1)
+
+
+def violated(x: jax.Array, labels: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Which margins are positive, the label's own aside."""
+    return ~is_label(x, labels) & (x - chosen + 1 > 0)
+
+
+def hinge_slopes(mask: jax.Array, labels: jax.Array, ct: jax.Array) -> jax.Array:
+    """ct where a margin is violated, and at the label minus their sum."""
+    slopes = jnp.where(mask, ct[..., None], 0)
+    # Put at the label's place in what is there already: selected, all would be computed twice.
+    rows = tuple(jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis) for axis in range(labels.ndim))
+    place = slopes.at[(*rows, _from_the_start(slopes, labels))]
+    return place.set(-jnp.sum(slopes, axis=-1), mode="drop", wrap_negative_indices=False, unique_indices=True)
+
+
+def numpy_of_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`of_label` in NumPy, for references."""
+    return np.take_along_axis(scores, labels[..., None], axis=-1)
+
+
+def numpy_is_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`is_label` in NumPy, for references."""
+    number = scores.shape[-1]
+    return np.arange(number) == np.where(labels < 0, labels + number, labels)[..., None]
+
+
+def numpy_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The losses and their slopes in NumPy, for references."""
+    m = numpy_exponent_shift(logits, -1)
+    exponentials = np.exp(logits - m)
+    where = numpy_is_label(logits, labels)
+    others = np.sum(np.where(where, 0, exponentials), axis=-1, keepdims=True)
+    chosen = numpy_of_label(logits, labels)
+    losses = (m - chosen) + np.log1p(others + np.expm1(chosen - m))
+    return losses[..., 0], np.where(where, -others, exponentials) / (others + np.exp(chosen - m))
+
+
+def numpy_hinge(scores: np.ndarray, labels: np.ndarray, *, count_label: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The losses and their slopes in NumPy, for references."""
+    where = numpy_is_label(scores, labels)
+    margins = np.maximum(scores - numpy_of_label(scores, labels) + 1, 0)
+    others = ~where & (margins > 0)
+    slopes = np.where(where, -np.sum(others, axis=-1, keepdims=True), others)
+    return np.sum(margins if count_label else np.where(where, 0, margins), axis=-1), slopes
+
+
+def _from_the_start(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """The labels, the negative ones counted from the start as well."""
+    if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
+        labels = labels.astype(jnp.int32)
+    return jnp.where(labels < 0, labels + scores.shape[-1], labels)
+
+
+def _other_exponentials(x: jax.Array, labels: jax.Array, m: jax.Array) -> jax.Array:
+    """exp(x - m), and 0 for the label."""
+    return jnp.where(is_label(x, labels), 0, jnp.exp(x - m))
