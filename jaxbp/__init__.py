@@ -55,6 +55,7 @@ from jaxbp.ops.powers import square as square
 from jaxbp.ops.reductions import log_softmax as log_softmax
 from jaxbp.ops.reductions import logsumexp as logsumexp
 from jaxbp.ops.reductions import softmax as softmax
+from jaxbp.ops.scans import cumlogsumexp as cumlogsumexp
 from jaxbp.ops.scans import cumsum as cumsum
 from jaxbp.ops.softplus import log_sigmoid as log_sigmoid
 from jaxbp.ops.softplus import softplus as softplus

@@ -30,6 +30,7 @@ SUMS = {
     "rms_norm",
     "var",
     "cumsum",
+    "cumlogsumexp",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}

@@ -64,6 +64,7 @@ OPS: tuple[Op, ...] = (
     extrema.max,
     extrema.min,
     scans.cumsum,
+    scans.cumlogsumexp,
     reductions.logsumexp,
     reductions.softmax,
     reductions.log_softmax,
