@@ -29,6 +29,8 @@ from jaxbp.ops.exponential import logit as logit
 from jaxbp.ops.expressions import neuron as neuron
 from jaxbp.ops.expressions import rational as rational
 from jaxbp.ops.expressions import scaled_sum as scaled_sum
+from jaxbp.ops.extrema import max as max
+from jaxbp.ops.extrema import min as min
 from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.layers import conv2d as conv2d
@@ -44,8 +46,10 @@ from jaxbp.ops.normalization import rms_norm as rms_norm
 from jaxbp.ops.objectives import hinge_objective as hinge_objective
 from jaxbp.ops.objectives import softmax_objective as softmax_objective
 from jaxbp.ops.piecewise import absolute as absolute
+from jaxbp.ops.piecewise import clip as clip
 from jaxbp.ops.piecewise import maximum as maximum
 from jaxbp.ops.piecewise import minimum as minimum
+from jaxbp.ops.piecewise import where as where
 from jaxbp.ops.powers import cbrt as cbrt
 from jaxbp.ops.powers import hypot as hypot
 from jaxbp.ops.powers import power as power
@@ -55,8 +59,14 @@ from jaxbp.ops.powers import square as square
 from jaxbp.ops.reductions import log_softmax as log_softmax
 from jaxbp.ops.reductions import logsumexp as logsumexp
 from jaxbp.ops.reductions import softmax as softmax
+from jaxbp.ops.scans import cumlogsumexp as cumlogsumexp
+from jaxbp.ops.scans import cumsum as cumsum
 from jaxbp.ops.softplus import log_sigmoid as log_sigmoid
 from jaxbp.ops.softplus import softplus as softplus
+from jaxbp.ops.sums import mean as mean
+from jaxbp.ops.sums import norm as norm
+from jaxbp.ops.sums import sum as sum
+from jaxbp.ops.sums import var as var
 from jaxbp.ops.trigonometric import arctan as arctan
 from jaxbp.ops.trigonometric import cos as cos
 from jaxbp.ops.trigonometric import sin as sin

@@ -1,10 +1,14 @@
-"""How a rule's cotangent gets back to the shape of an argument that was broadcast."""
+"""How a rule's cotangent gets back to the shape of an argument that was broadcast, or reduced."""
 
 import dataclasses
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+#: Which axes a reduction is over: one, several, or None for all.
+Axis = int | tuple[int, ...] | None
 
 
 class HasShape(Protocol):
@@ -46,3 +50,32 @@ def sum_to(ct: jax.Array, like: HasShape) -> jax.Array:
     new_axes = ct.ndim - len(like.shape)
     stretched = (i + new_axes for i, n in enumerate(like.shape) if n == 1 and ct.shape[i + new_axes] != 1)
     return jnp.sum(ct, axis=(*range(new_axes), *stretched)).reshape(like.shape)
+
+
+def reduced_axes(ndim: int, axis: Axis) -> tuple[int, ...]:
+    """The axes that `axis` means, counted from the start.
+
+    >>> reduced_axes(3, (0, -1)), reduced_axes(2, None)
+    ((0, 2), (0, 1))
+    """
+    return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
+
+
+def kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """`shape` with length 1 along the axes of a reduction: its result reshaped so broadcasts against its argument.
+
+    >>> kept_shape((4, 2, 3), (0, -1))
+    (1, 2, 1)
+    """
+    axes = reduced_axes(len(shape), axis)
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def spread(ct: jax.Array, like: HasShape, axis: Axis) -> jax.Array:
+    """The cotangent `ct` of a sum over `axis` given to every entry of `like` that was added: `sum_to` the other way.
+
+    >>> spread(jnp.array([1.0, 2.0]), Shape((2, 3)), axis=1)
+    Array([[1., 1., 1.],
+           [2., 2., 2.]], dtype=float32)
+    """
+    return jnp.broadcast_to(ct.reshape(kept_shape(like.shape, axis)), like.shape)

@@ -77,6 +77,19 @@ class Labels:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mask:
+    """Booleans, this share of them true."""
+
+    share: float = 0.5
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.random(shape) < self.share
+
+    def __str__(self) -> str:
+        return f"true with probability {self.share:g}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Digits:
     """The 1797 images of handwritten digits that scikit-learn carries, [1797, 64], pixels scaled to [0, 1]."""
 

@@ -103,8 +103,8 @@ class Op:
         flops: analytic operations, as `Flops` per entry of the output (elementwise ops) or a function of shapes.
         terms: for an op that is a sum of products of its arguments, given their shapes: how many roundings an entry of
             the value, and of each cotangent, goes through. Its error is judged by the a-priori bound that follows.
-        integers: the names of the arguments that are integers by what they mean, as labels: they are never converted
-            to a floating dtype and have no gradient; a rule's `bwd` returns None for them.
+        integers: the names of the arguments that are integers or booleans by what they mean, as labels and conditions:
+            they are never converted to a floating dtype and have no gradient; a rule's `bwd` returns None for them.
         elementwise: the output's shape is the broadcast shape, entries depend on their own inputs alone.
         domain: by argument name, where it may lie if not everywhere.
         kinks: the points without derivative, with the stated conventions.
@@ -299,10 +299,10 @@ class Op:
                 f"{self.name}: argument {name} must be an array or a number, got {type(value).__name__}; {how}."
             )
         dtype = jnp.result_type(value)
-        if name in self.integers and not jnp.issubdtype(dtype, jnp.integer):
+        if name in self.integers and jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{self.name}: argument {name} must be of an integer dtype, got {dtype}; "
-                f"convert it with {name}.astype('int32')."
+                f"{self.name}: argument {name} must be of an integer or boolean dtype, got {dtype}; "
+                f"convert it, as with {name}.astype('int32')."
             )
         if not (
             jnp.issubdtype(dtype, jnp.floating)

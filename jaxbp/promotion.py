@@ -23,19 +23,19 @@ def in_float32(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> tuple[Callab
         return x.astype(jnp.float32) if is_inexact(x) else x
 
     def fwd_wide(*args: Any) -> tuple[Any, Any]:
-        if jnp.result_type(args[0]) not in NARROW:
+        dtype = jnp.result_type(next(filter(is_inexact, args), args[0]))
+        if dtype not in NARROW:
             return fwd(*args)
         arrays = [jnp.asarray(x) for x in args]
         widened = [wide(x) for x in arrays]
         y, res = fwd(*widened)
         originals = {id(w): x for w, x in zip(widened, arrays, strict=True)}
-        dtype = arrays[0].dtype
         return y.astype(dtype), jax.tree.map(lambda x: narrow(x, dtype, originals), res)
 
     def bwd_wide(res: Any, ct: jax.Array) -> tuple[Any, ...]:
         if ct.dtype not in NARROW:
             return bwd(res, ct)
-        return tuple(x.astype(ct.dtype) for x in bwd(jax.tree.map(wide, res), wide(ct)))
+        return jax.tree.map(lambda x: x.astype(ct.dtype), bwd(jax.tree.map(wide, res), wide(ct)))
 
     return fwd_wide, bwd_wide
 

@@ -1,10 +1,10 @@
-"""Piecewise gates: maximum, minimum, absolute."""
+"""Piecewise gates: maximum, minimum, clip, where, absolute."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.broadcasting import sum_to
-from jaxbp.cases import Normal, elementwise_cases
+from jaxbp.broadcasting import shape_of, sum_to
+from jaxbp.cases import Mask, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Fault, Flops, Kink, Rule
 from jaxbp.floats import is_positive, order_key
 from jaxbp.numerics import numpy_sum_to
@@ -151,6 +151,120 @@ minimum = Op(
 >>> float(y), float(ct_x), float(ct_y)
 (2.0, 0.0, 1.0)""",
     version=2,
+)
+
+
+def clip_fwd(x, min, max):
+    raised, _ = maximum_fwd(min, x)
+    y, _ = minimum_fwd(max, raised)
+    return y, (x, min, max)
+
+
+def split_clip_bwd(res, ct):
+    x, min, max = res
+    raised, _ = maximum_fwd(min, x)
+    ct_max, ct_raised = split_minimum_bwd((max, raised), ct)
+    ct_min, ct_x = split_maximum_bwd((min, x), ct_raised)
+    return ct_x, ct_min, ct_max
+
+
+def inside_clip_bwd(res, ct):
+    x, min, max = res
+    _, low, _ = _order(x, min)
+    below_x, below_min = _order(x, max)[0], _order(min, max)[0]
+    ct = jnp.where((x == x) & (min == min) & (max == max), ct, 0)
+    high = below_x | below_min
+    return (
+        sum_to(jnp.where(high | low, 0, ct), x),
+        sum_to(jnp.where(low & ~high, ct, 0), min),
+        sum_to(jnp.where(high, ct, 0), max),
+    )
+
+
+def clip_reference_vjp(ct, x, min, max):
+    raised = np.maximum(min, x)
+    ct_max, ct_raised = _reference_vjp(ct, max, raised, max < raised, raised < max)
+    ct_min, ct_x = _reference_vjp(ct_raised, min, x, min > x, x > min)
+    return ct_x, ct_min, ct_max
+
+
+clip = Op(
+    name="clip",
+    summary="min(max, max(min, x)): x within bounds, which are arguments with gradients of their own; where min > max "
+    "it is max. Where an argument is NaN the value is NaN and all gradients are 0, as stock JAX. x [...], min [...], "
+    "max [...] -> y [...], floating, broadcast as NumPy does.",
+    formula="min(max, max(min, x)); ct_x = ct 1(min < x < max), ct_min = ct 1(x < min <= max), "
+    "ct_max = ct 1(max < max(min, x)), shared at ties",
+    rules=(
+        Rule(
+            "split",
+            clip_fwd,
+            split_clip_bwd,
+            "The max gate and then the min gate, whose inputs get half each where they tie.",
+            EXACT,
+        ),
+        Rule("inside", clip_fwd, inside_clip_bwd, "All to x where it is on a bound, and nothing to the bound.", EXACT),
+    ),
+    stock=jnp.clip,
+    reference=lambda x, min, max: np.minimum(max, np.maximum(min, x)),
+    reference_vjp=clip_reference_vjp,
+    elementwise=True,
+    kinks=tuple(
+        Kink(
+            at,
+            {"split": split, "inside": (1.0, 0.0, 0.0)},
+            "Halves are stock JAX's convention; that x on a bound counts as inside is torch.clamp's.",
+        )
+        for at, split in (
+            ((1.0, 1.0, 3.0), (0.5, 0.5, 0.0)),
+            ((3.0, 1.0, 3.0), (0.5, 0.0, 0.5)),
+            ((2.0, 2.0, 2.0), (0.25, 0.25, 0.5)),
+        )
+    ),
+    cases=elementwise_cases(Normal(), Uniform(-2, -0.75), Uniform(0.75, 2)),
+    flops=Flops(2, 6),
+    torch=lambda torch: torch.clamp,
+    source="The max gate of the CS231n notes, followed by its mirror image.",
+    example=""">>> x = jnp.array([-2.0, 0.5, 3.0])
+>>> y, (ct_x, ct_min, ct_max) = jaxbp.clip.value_and_vjp((x, -1.0, 1.0), jnp.ones(3))
+>>> y.tolist(), ct_x.tolist(), float(ct_min), float(ct_max)
+([-1.0, 0.5, 1.0], [0.0, 1.0, 0.0], 1.0, 1.0)""",
+)
+
+
+def where_fwd(condition, x, y):
+    return jnp.where(condition, x, y), (condition, shape_of(x), shape_of(y))
+
+
+def where_bwd(res, ct):
+    condition, x, y = res
+    # Selected, not multiplied with the condition: 0 times an infinite cotangent would be NaN.
+    return None, sum_to(jnp.where(condition, ct, 0), x), sum_to(jnp.where(condition, 0, ct), y)
+
+
+def where_reference_vjp(ct, condition, x, y):
+    return None, numpy_sum_to(np.where(condition, ct, 0), x), numpy_sum_to(np.where(condition, 0, ct), y)
+
+
+where = Op(
+    name="where",
+    summary="x where the condition holds, else y; what is not selected gets the gradient 0. condition [...], "
+    "boolean or integer (not 0 holds), x [...], y [...], floating -> [...], broadcast as NumPy does.",
+    formula="x if condition else y; ct_x = ct 1(condition), ct_y = ct 1(not condition)",
+    rules=(Rule("select", where_fwd, where_bwd, "Keeps the condition, which costs nothing extra.", EXACT),),
+    integers=("condition",),
+    stock=jnp.where,
+    reference=np.where,
+    reference_vjp=where_reference_vjp,
+    elementwise=True,
+    cases=elementwise_cases(Mask(), Normal(), Normal()),
+    flops=Flops(1, 2),
+    torch=lambda torch: lambda condition, x, y: torch.where(condition.bool(), x, y),
+    source="A gate that copies one of its inputs routes the cotangent to that one.",
+    example=""">>> condition = jnp.array([True, False])
+>>> y, (_, ct_x, ct_y) = jaxbp.where.value_and_vjp((condition, jnp.array([1.0, 2.0]), 0.0), jnp.array([3.0, 4.0]))
+>>> y.tolist(), ct_x.tolist(), float(ct_y)
+([1.0, 0.0], [3.0, 0.0], 4.0)""",
 )
 
 
