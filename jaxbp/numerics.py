@@ -70,6 +70,12 @@ def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return high, tail - (high - linear), power_of_two(k, x.dtype)
 
 
+def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(p, k)`: exp(x) = (1 + p) 2^k, with p = exp(x) - 1 to all its digits where k = 0; for |x| below 700."""
+    k, r, _ = _reduced(x)
+    return r + _exponential_remainder(r), k
+
+
 def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.Array) -> jax.Array:
     """(n + n_low) / (d + d_low), rounded hardly more than once; both must be far from overflow and underflow."""
     y = n / d

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
+    {"gating"},
     {"cases", "declaration"},
     {"op"},
     {"ops"},
