@@ -111,10 +111,16 @@ def rounded(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x, finfo.nexp, finfo.nmant)
 
 
+@jax.custom_jvp
 def upper_half(x: jax.Array) -> jax.Array:
-    """x rounded to half of its digits, so that its square is exact; x minus it is exact and has the other half."""
-    finfo = jnp.finfo(x.dtype)
-    return lax.reduce_precision(x, finfo.nexp, (finfo.nmant - 1) // 2)
+    """x cut to half of its digits, so that its square is exact; x minus it is exact and has the rest."""
+    # Far fewer instructions than `reduce_precision`. As many digits are cut as the others are, or one more.
+    return lax.bitcast_convert_type(_bits(x) & -(1 << (jnp.finfo(x.dtype).nmant + 2) // 2), x.dtype)
+
+
+@upper_half.defjvp
+def _upper_half_jvp(primals, tangents):
+    return upper_half(*primals), tangents[0]
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

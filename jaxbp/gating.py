@@ -19,12 +19,9 @@ Coefficients = Mapping[np.dtype, tuple[float, ...]]
 
 #: log2(e) / 2; what is taken in two parts is given to 40 digits.
 _HALF_LOG2_E = "0.7213475204444817036799623405009460687133"
-#: In gelu's tanh(u), 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a: here a and 3 b, of x d(2u)/dx, then
-#: a log2(e) and b log2(e).
+#: In gelu's tanh(u), 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 _SLOPE = "1.595769121605730711759784239737527473903"
-_TRIPLE_CUBE = "0.2140644488178007463290162568395906229868"
-_LOG2_SLOPE = "2.302208198144324889133894770436626800488"
-_LOG2_CUBE = "0.1029432395800234874176221046600737673838"
+_CUBE = "0.07135481627260024877633875227986354099557"
 _BELL = 0.3989422804014327  # 1 / sqrt(2 pi)
 
 
@@ -115,41 +112,35 @@ ERF_CROSSING = Crossing(
 
 
 class Scaled(NamedTuple):
-    """The number z times some powers of two, whose product may be subnormal or 0 where a result is not.
+    """The number z times some factors of at most 1, whose product may be subnormal or 0 where a result is not.
 
-    z times the first power is at most about 1 where x < 0, and the other powers are at most 1: whatever it is
-    multiplied with, `times` neither overflows nor vanishes on the way.
+    Where z belongs to a negative x it is itself at most about 1: `times` neither overflows nor vanishes on the way.
     """
 
     z: jax.Array
-    powers: tuple[jax.Array, ...]
+    factors: tuple[jax.Array, ...]
+
+    def times(self, y: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.multiply, self.factors, y * self.z)
 
     def value(self) -> jax.Array:
-        return functools.reduce(jnp.multiply, self.powers, self.z)
-
-    def times(self, factor: jax.Array) -> jax.Array:
-        return functools.reduce(jnp.multiply, self.powers[1:], factor * (self.z * self.powers[0]))
+        return functools.reduce(jnp.multiply, self.factors, self.z)
 
 
 class Gate(NamedTuple):
-    """What a gate is computed from, at v > 0 and at -v: e^-v = (1 + growth) times the powers.
+    """What silu is computed from.
 
-    `size` is |x|, and `complement` is 1 - |x| v'. z + z growth rounds less than z times 1 + growth.
+    Attributes:
+        x: the argument, but no further from 0 than where all has vanished.
+        decay: e^-x, but with `far` e^(-x - s) for a constant s, and beside it 1 is nothing.
+        far: where that is so; e^-2x would overflow there.
+        factors: what multiplies to e^-s there, and to 1 elsewhere.
     """
 
-    growth: jax.Array
-    powers: tuple[jax.Array, ...]
-    size: jax.Array
-    complement: jax.Array
-
-    @property
-    def decay(self) -> jax.Array:
-        """e^-v."""
-        return functools.reduce(jnp.multiply, self.powers[1:], (1 + self.growth) * self.powers[0])
-
-    def decaying(self, z: jax.Array) -> jax.Array:
-        """z e^-v without the powers."""
-        return z + z * self.growth
+    x: jax.Array
+    decay: jax.Array
+    far: jax.Array
+    factors: tuple[jax.Array, ...]
 
 
 def polynomial(x: jax.Array, coefficients: Coefficients) -> jax.Array:
@@ -176,38 +167,37 @@ def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return square, (high * high - square) + (x - high) * (x + high)
 
 
-def _powers(k: jax.Array, dtype: np.dtype, multiplied: bool) -> tuple[jax.Array, ...]:
-    """2^k as a product, for whole k <= 0. Three reach twice as far as two; the first of them is the least."""
-    if not multiplied:
-        return two_powers(k, dtype)
-    other = (5 * k + 15) >> 4
-    return power_of_two(k - 2 * other, dtype), *(power_of_two(other, dtype),) * 2
-
-
-def _exp2_of_two_parts(high: jax.Array, low: jax.Array, multiplied: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """`(g, powers)` with 2^(high + low) = (1 + g) times the powers of two.
+def _exp2_of_two_parts(high: jax.Array, low: jax.Array, multiplied: bool) -> Scaled:
+    """2^(high + low) for high + low < 0: 1 + g, as which g is returned, times powers of two.
 
     What the exponent is rounded by is an error of the result, relative to 1.
     """
     k = jnp.round(high)
     f = (high - k) + low
-    return f * polynomial(f, _EXP2), _powers(k.astype(jnp.int32), f.dtype, multiplied)
+    return Scaled(f * polynomial(f, _EXP2), _powers(k.astype(jnp.int32), f.dtype, multiplied))
 
 
-def _size(x: jax.Array, most: tuple[float, float]) -> jax.Array:
-    """|x|, but no more than where all has vanished, in float32 and float64; its derivative at 0 is 1."""
-    return jnp.minimum(jnp.where(x >= 0, x, -x), most[x.dtype == jnp.float64])
+def _powers(k: jax.Array, dtype: np.dtype, multiplied: bool) -> tuple[jax.Array, ...]:
+    """2^k as a product, for whole k <= 0. Three reach twice as far as two; the first of them is the least."""
+    if not multiplied:
+        return two_powers(k, dtype)
+    part = (5 * k + 15) >> 4
+    return power_of_two(k - 2 * part, dtype), *(power_of_two(part, dtype),) * 2
 
 
-def with_crossing(x: jax.Array, direct: Scaled, crossing: Crossing) -> Scaled:
-    """The derivative: `direct`, but close to its zero by the crossing."""
+def clipped(x: jax.Array, most: tuple[float, float]) -> jax.Array:
+    """x, but no further from 0 than where all has vanished, in float32 and float64."""
+    limit = most[x.dtype == jnp.float64]
+    return jnp.clip(x, -limit, limit)
+
+
+def slope_at_crossing(x: jax.Array, crossing: Crossing) -> tuple[jax.Array, jax.Array]:
+    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there."""
     high, low = two_parts(crossing.root, jnp.finfo(x.dtype).nmant + 1)
-    # Else XLA adds up the two constants.
-    distance = rounded(x - high)
-    near = (x > crossing.reach[0]) & (x < crossing.reach[1])
-    distance = jnp.where(near, distance - low, 0)
-    slope = distance * polynomial(distance, crossing.slope)
-    return Scaled(jnp.where(near, slope, direct.z), tuple(jnp.where(near, 1, p) for p in direct.powers))
+    # In t = x - high, which is exact; the rest of the root matters to the constant term alone.
+    first, *others = crossing.slope[x.dtype]
+    slope = polynomial(x - high, {x.dtype: (-low * first, first, *others)})
+    return (x > crossing.reach[0]) & (x < crossing.reach[1]), slope
 
 
 def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -217,94 +207,112 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
 
 
-def exponential_gate(x: jax.Array, multiplied: bool = False) -> Gate:
-    """The gate of silu and mish, v = |x|; `multiplied` where the result is, and so matters as long as x e^-v does."""
-    y = _size(x, (190.0, 1460.0) if multiplied else (128.0, 800.0))
-    growth, k = growth_and_exponent(-y)
-    return Gate(growth, _powers(k, x.dtype, multiplied), y, 1 - y)
+#: Below -first silu's exponent is taken with the second added, and what is multiplied below -third with the fourth.
+_FAR = {jnp.dtype("float32"): (44.0, 26.0, 113.0, 95.0), jnp.dtype("float64"): (350.0, 300.0, 950.0, 900.0)}
 
 
-def tanh_gate(x: jax.Array, multiplied: bool = False) -> Gate:
-    """The gate of gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-2u), v = |2u|."""
-    y = _size(x, (13.5, 27.5) if multiplied else (12.0, 24.0))
-    slope, slope_rest = _cubic(y, _SLOPE, _TRIPLE_CUBE)
-    exponent, exponent_rest = _cubic(y, _LOG2_SLOPE, _LOG2_CUBE)
-    return Gate(*_exp2_of_two_parts(-exponent, -exponent_rest, multiplied), y, (1 - slope) - slope_rest)
+def _logistic_gate(x: jax.Array, multiplied: bool) -> Gate:
+    x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
+    first, shift, second, larger = _FAR[x.dtype]
+    far, farther = x < -first, x < -second
+    shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(x.dtype),)
+    if multiplied:
+        shifts = jnp.where(farther, larger, shifts)
+        factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(x.dtype))
+    # XLA computes its own exponential once for both passes, where they are compiled together.
+    return Gate(x, jnp.exp(-x - shifts), far, factors)
 
 
-def _cubic(x, linear, cube):
-    """linear x + cube x^3 in two parts."""
-    (a, b), (c, d) = (_halves(number, x.dtype) for number in (linear, cube))
-    square, rest = _halves_of_square(x)
-    factor = upper_half(a + c * (x * x))
-    factor_rest = ((a - factor) + c * square) + (b + (c * rest + d * (x * x)))
-    high = upper_half(x)
-    return high * factor, x * factor_rest + (x - high) * factor
+def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
+    gate = _logistic_gate(x, multiplied)
+    return Scaled(jnp.maximum(x, gate.x) / (1 + gate.decay), gate.factors)
 
 
-def where_negative(x: jax.Array, z: jax.Array, powers: tuple[jax.Array, ...]) -> Scaled:
-    """z, times the powers where x < 0."""
-    # XLA's CPU backend computes a choice between z and z times powers in two passes over memory.
-    return Scaled(z, tuple(jnp.where(x >= 0, 1, p) for p in powers))
+def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """Its derivative (1 + e^-x (1 + x)) / (1 + e^-x)^2."""
+    x, e, far, factors = _logistic_gate(x, multiplied)
+    above = jnp.where(far, 1 + x, 1 + e * (1 + x))
+    below = jnp.where(far, e, 1 + e * (2 + e))  # The square multiplied out, since that rounds less.
+    near, slope = slope_at_crossing(x, SILU_CROSSING)
+    return Scaled(jnp.where(near, slope, above / below), factors)
 
 
-def gated(x: jax.Array, gate: Gate) -> Scaled:
-    """x / (1 + e^-v) for v of the sign of x."""
-    z = jnp.where(x >= 0, x, -gate.decaying(gate.size)) / (1 + gate.decay)
-    return where_negative(x, z, gate.powers)
+def _tanh_gate(x, multiplied):
+    """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v), v = 2u: y = |x|, and of that p and powers, whose product with
+    1 + p is e^-v; e^-v itself; and 1 - y v'."""
+    y = jnp.abs(clipped(x, (13.5, 27.5) if multiplied else (12.0, 24.0)))
+    (a, b), (c, d) = (_halves(number, x.dtype) for number in (_SLOPE, _CUBE))
+    square, rest = _halves_of_square(y)
+    # v = y (a + b + (c + d) y^2) and y v' = 3 v - 2 (a + b) y, both in two parts.
+    factor = upper_half(a + c * (y * y))
+    factor_rest = ((a - factor) + c * square) + (b + (c * rest + d * (y * y)))
+    high = upper_half(y)
+    product, others = high * factor, y * factor_rest + (y - high) * factor
+    v = rounded(product + others)
+    p, k = growth_and_exponent(-v, (v - product) - others)
+    triple, triple_rest = 3 * factor - 2 * a, 3 * factor_rest - 2 * b
+    first, *powers = _powers(k, x.dtype, multiplied)
+    e = functools.reduce(jnp.multiply, powers, (1 + p) * first)
+    return y, p, (first, *powers), e, (1 - high * triple) - (y * triple_rest + (y - high) * triple)
 
 
-def gated_slope(x: jax.Array, gate: Gate, crossing: Crossing) -> Scaled:
-    """Its derivative: 1 + e (1 + |x| v') over (1 + e)^2, and for x < 0 e (1 - |x| v' + e) over that, e = e^-|v|."""
-    e = gate.decay
-    tail = gate.decaying(gate.complement + e)
-    z = jnp.where(x >= 0, 1 + e * (2 - gate.complement), tail) / (1 + e * (2 + e))
-    return with_crossing(x, where_negative(x, z, gate.powers), crossing)
+def _unless(condition, z, factors):
+    """z, times the factors where the condition does not hold."""
+    # XLA's CPU backend computes a choice between z and z times factors in two passes over memory.
+    first, *others = (jnp.where(condition, 1, f) for f in factors)
+    return Scaled(z * first, tuple(others))
+
+
+def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """x (1 + tanh(u)) / 2."""
+    y, p, powers, e, _ = _tanh_gate(x, multiplied)
+    return _unless(x >= 0, jnp.where(x >= 0, x, -(y + y * p)) / (1 + e), powers)
+
+
+def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """Its derivative: 1 + e (1 + y v') over (1 + e)^2, and for x < 0 e (1 - y v' + e) over that, with e = e^-|v|."""
+    _, p, powers, e, complement = _tanh_gate(x, multiplied)
+    tail = complement + e
+    z = jnp.where(x >= 0, 1 + e * (2 - complement), tail + tail * p) / (1 + e * (2 + e))
+    near, slope = slope_at_crossing(clipped(x, (13.5, 27.5)), TANH_CROSSING)
+    return _unless((x >= 0) | near, jnp.where(near, slope, z), powers)
 
 
 def _normal_tail(x, multiplied):
-    """For |x| > 0.9: e^(-x^2/2) as from `_exp2`, |x|, its square in two parts, and q."""
-    y = jnp.maximum(_size(x, (19.5, 54.0) if multiplied else (16.0, 40.0)), 0.5)
+    """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
+    y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
     c, d = _halves(_HALF_LOG2_E, x.dtype)
     square, rest = _halves_of_square(y)
-    gate = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
-    return gate, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)
+    bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
+    return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)
 
 
 def normal_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x times the probability that a normal number is below x."""
-    (g, powers), y, _, q = _normal_tail(x, multiplied)
+    (g, (first, *others)), y, _, q = _normal_tail(x, multiplied)
     z = _BELL * q - _BELL
-    tail = Scaled(z + z * g, powers)
+    tail = Scaled((z + z * g) * first, tuple(others))
     centre = x * (0.5 + x * polynomial(jnp.minimum(x * x, 1), _CENTRE))
     z = jnp.where(y < 0.9, centre, jnp.where(x >= 0, x + tail.value(), tail.z))
-    return Scaled(z, tuple(jnp.where(x <= -0.9, p, 1) for p in powers))
+    return Scaled(z, tuple(jnp.where(x <= -0.9, p, 1) for p in others))
 
 
 def normal_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
-    (g, powers), y, (square, rest), q = _normal_tail(x, multiplied)
+    (g, (first, *others)), y, (square, rest), q = _normal_tail(x, multiplied)
     z = _BELL * ((1 - square) - (rest + q)) / y
-    below = with_crossing(-jnp.abs(x), Scaled(z + z * g, powers), ERF_CROSSING)
-    return where_negative(x, jnp.where(x >= 0, 1 - below.value(), below.z), below.powers)
-
-
-def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
-    return gated(x, exponential_gate(x, multiplied))
-
-
-def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
-    return gated_slope(x, exponential_gate(x, multiplied), SILU_CROSSING)
+    near, slope = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
+    below = Scaled(jnp.where(near, slope, (z + z * g) * first), tuple(jnp.where(near, 1, p) for p in others))
+    return Scaled(jnp.where(x >= 0, 1 - below.value(), below.z), tuple(jnp.where(x >= 0, 1, p) for p in below.factors))
 
 
 def gelu(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
-    return gated(x, tanh_gate(x, multiplied)) if approximate else normal_gated(x, multiplied)
+    return tanh_gated(x, multiplied) if approximate else normal_gated(x, multiplied)
 
 
 def gelu_slope(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
-    if approximate:
-        return gated_slope(x, tanh_gate(x, multiplied), TANH_CROSSING)
-    return normal_slope(x, multiplied)
+    return tanh_slope(x, multiplied) if approximate else normal_slope(x, multiplied)
 
 
 def meant_gelu(x: jax.Array, approximate: bool) -> jax.Array:
@@ -347,13 +355,14 @@ def numpy_gelu_slope(x: np.ndarray, approximate: bool) -> np.ndarray:
     root, rest = two_parts(TANH_CROSSING.root, 53)
     t = (-y - root) - rest
     squares = y * y - y * root + root * root
-    slope, cube = float(_SLOPE), float(_TRIPLE_CUBE)
-    tail = t * (slope + cube * squares) + math.exp(_numpy_cubic(root, 1)) * np.expm1(t * (slope + cube / 3 * squares))
+    slope, cube = float(_SLOPE), float(_CUBE)
+    risen = math.exp(_numpy_cubic(root, 1)) * np.expm1(t * (slope + cube * squares))
+    tail = t * (slope + 3 * cube * squares) + risen
     return np.where(x >= 0, 1 + e * (1 + _numpy_cubic(y, 3)), e * tail) / (1 + e * (2 + e))
 
 
 def _numpy_cubic(x, times):
-    return x * (float(_SLOPE) + float(_TRIPLE_CUBE) * times / 3 * (x * x))
+    return x * (float(_SLOPE) + float(_CUBE) * times * (x * x))
 
 
 def _numpy_normal(x):

@@ -70,9 +70,10 @@ def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return high, tail - (high - linear), power_of_two(k, x.dtype)
 
 
-def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`(p, k)`: exp(x) = (1 + p) 2^k, with p = exp(x) - 1 to all its digits where k = 0; for |x| below 700."""
+def growth_and_exponent(x: jax.Array, low: jax.Array | float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """`(p, k)`: exp(x + low) = (1 + p) 2^k; p = exp(x) - 1 to all its digits where k = 0. For |x| below 2000."""
     k, r, _ = _reduced(x)
+    r = r + low
     return r + _exponential_remainder(r), k
 
 
