@@ -32,9 +32,12 @@ from jaxbp.ops.expressions import scaled_sum as scaled_sum
 from jaxbp.ops.extrema import max as max
 from jaxbp.ops.extrema import min as min
 from jaxbp.ops.gated import gelu as gelu
+from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.layers import conv2d as conv2d
 from jaxbp.ops.layers import embedding as embedding
+from jaxbp.ops.gated_units import geglu as geglu
+from jaxbp.ops.gated_units import swiglu as swiglu
 from jaxbp.ops.linear import linear as linear
 from jaxbp.ops.linear import matmul as matmul
 from jaxbp.ops.losses import l2_penalty as l2_penalty
@@ -56,6 +59,8 @@ from jaxbp.ops.powers import power as power
 from jaxbp.ops.powers import rsqrt as rsqrt
 from jaxbp.ops.powers import sqrt as sqrt
 from jaxbp.ops.powers import square as square
+from jaxbp.ops.rectifiers import elu as elu
+from jaxbp.ops.rectifiers import leaky_relu as leaky_relu
 from jaxbp.ops.reductions import log_softmax as log_softmax
 from jaxbp.ops.reductions import logsumexp as logsumexp
 from jaxbp.ops.reductions import softmax as softmax

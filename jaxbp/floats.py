@@ -27,6 +27,17 @@ def lift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(tiny, jnp.where(sign_bit(x), -lifted, lifted), x), jnp.where(tiny, LIFT, 1).astype(x.dtype)
 
 
+def product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x y, subnormal factors included.
+
+    >>> print(f"{product(jnp.float32(1e-40), jnp.float32(1e5)):.4g}")
+    1e-35
+    """
+    (zx, fx), (zy, fy) = lift(x), lift(y)
+    # With two subnormal factors it is 0 after one division by 2^64 too.
+    return zx * zy * jnp.where((fx == 1) & (fy == 1), 1, 1 / LIFT)
+
+
 def is_positive(x: jax.Array) -> jax.Array:
     """Whether x > 0, subnormal numbers included; NaN is not."""
     bits, infinity = _bits(x), _bits(jnp.asarray(jnp.inf, x.dtype))
@@ -63,8 +74,8 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     ordinary = (biased > 0) & (biased < finfo.maxexp - finfo.minexp + 2)
     e = jnp.where(ordinary, biased - (finfo.maxexp - 1), 0)
     # 2^-e alone may overflow or be subnormal.
-    half = e >> 1
-    m = z * power_of_two(-half, x.dtype) * power_of_two(half - e, x.dtype)
+    a, b = two_powers(-e, x.dtype)
+    m = z * a * b
     return m, e - jnp.where(f == 1, 0, 64).astype(e.dtype)
 
 
@@ -77,8 +88,14 @@ def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:
     finfo = jnp.finfo(m.dtype)
     limit = 2 * finfo.maxexp - 4
     e = jnp.clip(e, -limit, limit)
+    a, b = two_powers(e, m.dtype)
+    return m * a * b
+
+
+def two_powers(e: jax.Array, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """2^e as the product of two, which are normal numbers where it need not be one."""
     half = e >> 1
-    return m * power_of_two(half, m.dtype) * power_of_two(e - half, m.dtype)
+    return power_of_two(half, dtype), power_of_two(e - half, dtype)
 
 
 def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -94,10 +111,16 @@ def rounded(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x, finfo.nexp, finfo.nmant)
 
 
+@jax.custom_jvp
 def upper_half(x: jax.Array) -> jax.Array:
-    """x rounded to half of its digits, so that its square is exact; x minus it is exact and has the other half."""
-    finfo = jnp.finfo(x.dtype)
-    return lax.reduce_precision(x, finfo.nexp, (finfo.nmant - 1) // 2)
+    """x cut to half of its digits, so that its square is exact; x minus it is exact and has the rest."""
+    # Far fewer instructions than `reduce_precision`. As many digits are cut as the others are, or one more.
+    return lax.bitcast_convert_type(_bits(x) & -(1 << (jnp.finfo(x.dtype).nmant + 2) // 2), x.dtype)
+
+
+@upper_half.defjvp
+def _upper_half_jvp(primals, tangents):
+    return upper_half(*primals), tangents[0]
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -70,6 +70,13 @@ def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return high, tail - (high - linear), power_of_two(k, x.dtype)
 
 
+def growth_and_exponent(x: jax.Array, low: jax.Array | float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """`(p, k)`: exp(x + low) = (1 + p) 2^k; p = exp(x) - 1 to all its digits where k = 0. For |x| below 2000."""
+    k, r, _ = _reduced(x)
+    r = r + low
+    return r + _exponential_remainder(r), k
+
+
 def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.Array) -> jax.Array:
     """(n + n_low) / (d + d_low), rounded hardly more than once; both must be far from overflow and underflow."""
     y = n / d

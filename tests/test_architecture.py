@@ -14,6 +14,7 @@ ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
     {"classes"},
+    {"gating"},
     {"cases", "declaration"},
     {"op"},
     {"ops"},

@@ -1,4 +1,4 @@
-"""silu and gelu where their derivatives are smallest: about the zero, in the tail, and at both infinities."""
+"""silu, gelu and mish where their derivatives are smallest: about the zero, in the tail, and at both infinities."""
 
 import functools
 

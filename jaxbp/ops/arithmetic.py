@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
-from jaxbp.floats import LIFT, lift, scale_exponent, split_exponent
+from jaxbp.floats import LIFT, lift, product, scale_exponent, split_exponent
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -26,12 +26,7 @@ def _sum(x, y):
 
 
 def _product(x, y):
-    """x y, subnormal factors included."""
-    if not is_inexact(x):
-        return x * y
-    (zx, fx), (zy, fy) = lift(x), lift(y)
-    # With two subnormal factors it is 0 after one division by 2^64 too.
-    return zx * zy * jnp.where((fx == 1) & (fy == 1), 1, 1 / LIFT)
+    return product(x, y) if is_inexact(x) else x * y
 
 
 def add_fwd(x, y):

@@ -26,11 +26,16 @@ SIZE = 96
 #: and the second derivative is 0.
 FLAT = {
     "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge", "embedding",
+    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge",
+    "leaky_relu",
 }  # fmt: skip
 #: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
 SYMMETRIC = {"add", "scaled_sum", "squared_error"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
-STEEP_AT_0 = {"exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "arctan", "softplus", "log_sigmoid", "silu", "gelu"}
+STEEP_AT_0 = {
+    "exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "arctan", "softplus", "log_sigmoid", "silu", "gelu",
+    "mish", "elu",
+}  # fmt: skip
 #: Whose gradient somebody could have taken for that of the first (one pair a line would fill the page).
 NEXT = {
     "sin": "cos", "cos": "sin", "tanh": "sigmoid", "sigmoid": "tanh", "silu": "gelu", "gelu": "silu",
@@ -38,7 +43,8 @@ NEXT = {
     "square": "cbrt", "cbrt": "square", "arctan": "tanh", "relu": "absolute", "absolute": "relu",
     "maximum": "minimum", "minimum": "maximum", "reciprocal": "negative", "negative": "square",
     "multiply": "divide", "divide": "multiply", "add": "subtract", "subtract": "add", "hypot": "multiply",
-    "exp": "square", "expm1": "square",
+    "exp": "square", "expm1": "square", "mish": "silu", "elu": "relu", "leaky_relu": "relu", "swiglu": "multiply",
+    "geglu": "swiglu",
 }  # fmt: skip
 
 

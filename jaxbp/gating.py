@@ -1,0 +1,381 @@
+"""Activations that gate their own input, and their slopes, right to a few ULP: what the gated ops share."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxbp.floats import order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
+from jaxbp.numerics import growth_and_exponent, numpy_logistic
+
+Coefficients = Mapping[np.dtype, tuple[float, ...]]
+
+#: log2(e) / 2; what is taken in two parts is given to 40 digits.
+_HALF_LOG2_E = "0.7213475204444817036799623405009460687133"
+#: In gelu's tanh(u), 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
+_SLOPE = "1.595769121605730711759784239737527473903"
+_CUBE = "0.07135481627260024877633875227986354099557"
+_BELL = 0.3989422804014327  # 1 / sqrt(2 pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """Where a derivative crosses zero: its terms cancel there, so within `reach` it is (x - root) p(x - root).
+
+    The root is given to 45 digits; `slope` are the coefficients of p.
+    """
+
+    root: str
+    reach: tuple[float, float]
+    slope: Coefficients
+
+
+# Formatted by hand: the formatter gives each coefficient a line.
+# fmt: off
+#: Of (2^f - 1) / f on |f| <= 0.501, the constant term first, as in all of these. They interpolate at Chebyshev nodes,
+#: computed in 60 digits and rounded to 9 and 17; relative errors before that 2^-26 and 2^-61.
+_EXP2: Coefficients = {
+    jnp.dtype("float32"): (0.693147188, 0.240226508, 0.0555035669, 0.00961808219, 0.00133910879, 0.000154533573),
+    jnp.dtype("float64"): (0.6931471805599453, 0.24022650695910072, 0.055504108664821625, 0.00961812910762848,
+        0.0013333558146406126, 0.0001540353039337056, 1.5252733841998576e-05, 1.3215486808924243e-06,
+        1.017805686096008e-07, 7.054897191908525e-09, 4.4558581456653997e-10, 2.5729523340946688e-11),
+}
+#: The numerator and the denominator of q(y), for 0.85 <= y <= 16 and 0.85 <= y <= 40, where e^(-y^2/2) (1 - q) /
+#: (y sqrt(2 pi)) is the probability that a normal number exceeds y; likewise, with nodes of (y - 1) / (y + 1) and
+#: (y - 2) / (y + 2); errors 2^-28 (1 - q) and 2^-60 (1 - q).
+_TAIL_ABOVE: Coefficients = {
+    jnp.dtype("float32"): (1.00016245, 0.594742105, 0.171655001, 0.0243829872),
+    jnp.dtype("float64"): (1.0000000000157931, 1.3082155595267086, 0.8684576042599172, 0.37397090583625003,
+        0.11374581400399839, 0.025206486696929434, 0.004067701949991361, 0.0004628885131868242, 3.405691914057461e-05,
+        1.2642978943954004e-06),
+}
+_TAIL_BELOW: Coefficients = {
+    jnp.dtype("float32"): (1.0, 1.84912764, 1.48593602, 0.670399207, 0.171534632, 0.0243854086),
+    jnp.dtype("float64"): (1.0, 2.561529697028816, 3.078858985651272, 2.297875774721424, 1.1867143709539902,
+        0.44686641024025087, 0.1257445661437497, 0.02658756686084937, 0.004169872697277114, 0.00046668140704025267,
+        3.405691913884344e-05, 1.2642978944033866e-06),
+}
+#: Of erf(y / sqrt 2) / (2 y) in y^2, for y^2 <= 0.82; relative errors 2^-32 and 2^-65.
+_CENTRE: Coefficients = {
+    jnp.dtype("float32"): (0.39894228, -0.0664903726, 0.00997345035, -0.00118676896, 0.000114100005, -7.9522007e-06),
+    jnp.dtype("float64"): (0.3989422804014327, -0.06649038006690544, 0.009973557010035678, -0.0011873282154778197,
+        0.00011543468759040041, -9.444656112513813e-06, 6.659688280035599e-07, -4.1225473899166563e-08,
+        2.271756555846255e-09, -1.1137401506833071e-10, 4.243421493067232e-12),
+}
+#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-28 and 2^-58, 2^-30 and 2^-59, 2^-29 and 2^-60.
+SILU_CROSSING = Crossing(
+    "-1.27846454276107379510935873902298015543947749",
+    (-1.578, -0.979),
+    {
+        jnp.dtype("float32"): (0.217811706, 0.146648811, 0.0188748109, -0.0152239409, -0.00660629627, 0.00015535357,
+            0.000792028644),
+        jnp.dtype("float64"): (0.2178117057198001, 0.1466487969969469, 0.01887481422378289, -0.015222655223187918,
+            -0.006606589138459801, 0.00012662741006079126, 0.000798521888716759, 0.00018570724496926025,
+            -4.090556087533797e-05, -2.973358541775607e-05, -2.939065684118467e-06, 2.3467370827814416e-06,
+            8.310599169031407e-07, -3.6285163343973574e-08),
+    },
+)
+TANH_CROSSING = Crossing(
+    "-0.752461422071016258487954443288916090605392178",
+    (-1.152, -0.353),
+    {
+        jnp.dtype("float32"): (0.430400091, 0.38751844, -0.0157828563, -0.113943999, -0.0166191001, 0.0196713667,
+            0.00525590179, -0.00233063781, -0.00088404819),
+        jnp.dtype("float64"): (0.4304000910248585, 0.3875184461357889, -0.015782853521848036, -0.11394448308095462,
+            -0.016619328343050303, 0.019682309459450948, 0.00526105925472406, -0.002422731830835693,
+            -0.0009274420152302726, 0.0002639273263482654, 0.0001242521151406037, -3.495244215208736e-05,
+            -1.594896050311977e-05, 5.893313638104327e-06, 2.420383804936924e-06, -8.980673769662941e-07,
+            -3.8299640394489464e-07),
+    },
+)
+ERF_CROSSING = Crossing(
+    "-0.751791524693564457457904946779524039664471153",
+    (-1.3, 0.06),
+    {
+        jnp.dtype("float32"): (0.431493993, 0.388284986, -0.0181997079, -0.114008346, -0.0147708056, 0.0194228937,
+            0.0045331801, -0.0022436103, -0.000722601803, 0.00018695162, 5.41676939e-05),
+        jnp.dtype("float64"): (0.4314939923140469, 0.388284982990552, -0.01819967639867103, -0.11400823329722246,
+            -0.014771522148248208, 0.019421679838218606, 0.004539228379222594, -0.0022395380686256864,
+            -0.00074482683983022, 0.0001863397519635649, 8.615948567570099e-05, -1.121441561844305e-05,
+            -7.74848215104115e-06, 4.329773163863857e-07, 5.702904347746665e-07, -1.8919388673777073e-09,
+            -3.538812748424012e-08, -1.0707323847805207e-09, 1.741594769489362e-09),
+    },
+)
+# fmt: on
+
+
+class Scaled(NamedTuple):
+    """The number z times some factors of at most 1, whose product may be subnormal or 0 where a result is not.
+
+    Where z belongs to a negative x it is itself at most about 1: `times` neither overflows nor vanishes on the way.
+    """
+
+    z: jax.Array
+    factors: tuple[jax.Array, ...]
+
+    def times(self, y: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.multiply, self.factors, y * self.z)
+
+    def value(self) -> jax.Array:
+        return functools.reduce(jnp.multiply, self.factors, self.z)
+
+
+class Gate(NamedTuple):
+    """What silu is computed from.
+
+    Attributes:
+        x: the argument, but no further from 0 than where all has vanished.
+        decay: e^-x, but with `far` e^(-x - s) for a constant s, and beside it 1 is nothing.
+        far: where that is so; e^-2x would overflow there.
+        factors: what multiplies to e^-s there, and to 1 elsewhere.
+    """
+
+    x: jax.Array
+    decay: jax.Array
+    far: jax.Array
+    factors: tuple[jax.Array, ...]
+
+
+def polynomial(x: jax.Array, coefficients: Coefficients) -> jax.Array:
+    *lower, last = coefficients[x.dtype]
+    return functools.reduce(lambda y, coefficient: y * x + coefficient, reversed(lower), jnp.full_like(x, last))
+
+
+def two_parts(number: str, digits: int) -> tuple[float, float]:
+    """A number as one of that many binary digits, and the rest."""
+    exact = Fraction(number)
+    mantissa, exponent = math.frexp(exact)
+    high = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
+    return high, float(exact - Fraction(high))
+
+
+def _halves(number: str, dtype: np.dtype) -> tuple[float, float]:
+    """A number in two parts, of which the first has as many digits as `upper_half` leaves."""
+    return two_parts(number, (jnp.finfo(dtype).nmant + 1) // 2)
+
+
+def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x^2 to half of its digits, and the rest."""
+    high, square = upper_half(x), upper_half(x * x)
+    return square, (high * high - square) + (x - high) * (x + high)
+
+
+def _exp2_of_two_parts(high: jax.Array, low: jax.Array, multiplied: bool) -> Scaled:
+    """2^(high + low) for high + low < 0: 1 + g, as which g is returned, times powers of two.
+
+    What the exponent is rounded by is an error of the result, relative to 1.
+    """
+    k = jnp.round(high)
+    f = (high - k) + low
+    return Scaled(f * polynomial(f, _EXP2), _powers(k.astype(jnp.int32), f.dtype, multiplied))
+
+
+def _powers(k: jax.Array, dtype: np.dtype, multiplied: bool) -> tuple[jax.Array, ...]:
+    """2^k as a product, for whole k <= 0. Three reach twice as far as two; the first of them is the least."""
+    if not multiplied:
+        return two_powers(k, dtype)
+    part = (5 * k + 15) >> 4
+    return power_of_two(k - 2 * part, dtype), *(power_of_two(part, dtype),) * 2
+
+
+def clipped(x: jax.Array, most: tuple[float, float]) -> jax.Array:
+    """x, but no further from 0 than where all has vanished, in float32 and float64."""
+    limit = most[x.dtype == jnp.float64]
+    return jnp.clip(x, -limit, limit)
+
+
+def slope_at_crossing(x: jax.Array, crossing: Crossing) -> tuple[jax.Array, jax.Array]:
+    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there."""
+    high, low = two_parts(crossing.root, jnp.finfo(x.dtype).nmant + 1)
+    # In t = x - high, which is exact; the rest of the root matters to the constant term alone.
+    first, *others = crossing.slope[x.dtype]
+    slope = polynomial(x - high, {x.dtype: (-low * first, first, *others)})
+    return (x > crossing.reach[0]) & (x < crossing.reach[1]), slope
+
+
+def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
+    """y, but x / 2 where x is so small that arithmetic would take that for 0; in bfloat16 it can round to a normal."""
+    magnitude = jnp.abs(order_key(x))
+    half = lax.bitcast_convert_type(magnitude >> 1, x.dtype)
+    return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
+
+
+#: Below -first silu's exponent is taken with the second added, and what is multiplied below -third with the fourth.
+_FAR = {jnp.dtype("float32"): (44.0, 26.0, 113.0, 95.0), jnp.dtype("float64"): (350.0, 300.0, 950.0, 900.0)}
+
+
+def _logistic_gate(x: jax.Array, multiplied: bool) -> Gate:
+    x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
+    first, shift, second, larger = _FAR[x.dtype]
+    far, farther = x < -first, x < -second
+    shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(x.dtype),)
+    if multiplied:
+        shifts = jnp.where(farther, larger, shifts)
+        factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(x.dtype))
+    # XLA computes its own exponential once for both passes, where they are compiled together.
+    return Gate(x, jnp.exp(-x - shifts), far, factors)
+
+
+def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
+    gate = _logistic_gate(x, multiplied)
+    return Scaled(jnp.maximum(x, gate.x) / (1 + gate.decay), gate.factors)
+
+
+def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """Its derivative (1 + e^-x (1 + x)) / (1 + e^-x)^2."""
+    x, e, far, factors = _logistic_gate(x, multiplied)
+    above = jnp.where(far, 1 + x, 1 + e * (1 + x))
+    below = jnp.where(far, e, 1 + e * (2 + e))  # The square multiplied out, since that rounds less.
+    near, slope = slope_at_crossing(x, SILU_CROSSING)
+    return Scaled(jnp.where(near, slope, above / below), factors)
+
+
+def _tanh_gate(x, multiplied):
+    """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v), v = 2u: y = |x|, and of that p and powers, whose product with
+    1 + p is e^-v; e^-v itself; and 1 - y v'."""
+    y = jnp.abs(clipped(x, (13.5, 27.5) if multiplied else (12.0, 24.0)))
+    (a, b), (c, d) = (_halves(number, x.dtype) for number in (_SLOPE, _CUBE))
+    square, rest = _halves_of_square(y)
+    # v = y (a + b + (c + d) y^2) and y v' = 3 v - 2 (a + b) y, both in two parts.
+    factor = upper_half(a + c * (y * y))
+    factor_rest = ((a - factor) + c * square) + (b + (c * rest + d * (y * y)))
+    high = upper_half(y)
+    product, others = high * factor, y * factor_rest + (y - high) * factor
+    v = rounded(product + others)
+    p, k = growth_and_exponent(-v, (v - product) - others)
+    triple, triple_rest = 3 * factor - 2 * a, 3 * factor_rest - 2 * b
+    first, *powers = _powers(k, x.dtype, multiplied)
+    e = functools.reduce(jnp.multiply, powers, (1 + p) * first)
+    return y, p, (first, *powers), e, (1 - high * triple) - (y * triple_rest + (y - high) * triple)
+
+
+def _unless(condition, z, factors):
+    """z, times the factors where the condition does not hold."""
+    # XLA's CPU backend computes a choice between z and z times factors in two passes over memory.
+    first, *others = (jnp.where(condition, 1, f) for f in factors)
+    return Scaled(z * first, tuple(others))
+
+
+def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """x (1 + tanh(u)) / 2."""
+    y, p, powers, e, _ = _tanh_gate(x, multiplied)
+    return _unless(x >= 0, jnp.where(x >= 0, x, -(y + y * p)) / (1 + e), powers)
+
+
+def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """Its derivative: 1 + e (1 + y v') over (1 + e)^2, and for x < 0 e (1 - y v' + e) over that, with e = e^-|v|."""
+    _, p, powers, e, complement = _tanh_gate(x, multiplied)
+    tail = complement + e
+    z = jnp.where(x >= 0, 1 + e * (2 - complement), tail + tail * p) / (1 + e * (2 + e))
+    near, slope = slope_at_crossing(clipped(x, (13.5, 27.5)), TANH_CROSSING)
+    return _unless((x >= 0) | near, jnp.where(near, slope, z), powers)
+
+
+def _normal_tail(x, multiplied):
+    """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
+    y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
+    c, d = _halves(_HALF_LOG2_E, x.dtype)
+    square, rest = _halves_of_square(y)
+    bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
+    return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)
+
+
+def normal_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """x times the probability that a normal number is below x."""
+    (g, (first, *others)), y, _, q = _normal_tail(x, multiplied)
+    z = _BELL * q - _BELL
+    tail = Scaled((z + z * g) * first, tuple(others))
+    centre = x * (0.5 + x * polynomial(jnp.minimum(x * x, 1), _CENTRE))
+    z = jnp.where(y < 0.9, centre, jnp.where(x >= 0, x + tail.value(), tail.z))
+    return Scaled(z, tuple(jnp.where(x <= -0.9, p, 1) for p in others))
+
+
+def normal_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+    """Its derivative."""
+    (g, (first, *others)), y, (square, rest), q = _normal_tail(x, multiplied)
+    z = _BELL * ((1 - square) - (rest + q)) / y
+    near, slope = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
+    below = Scaled(jnp.where(near, slope, (z + z * g) * first), tuple(jnp.where(near, 1, p) for p in others))
+    return Scaled(jnp.where(x >= 0, 1 - below.value(), below.z), tuple(jnp.where(x >= 0, 1, p) for p in below.factors))
+
+
+def gelu(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
+    return tanh_gated(x, multiplied) if approximate else normal_gated(x, multiplied)
+
+
+def gelu_slope(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
+    return tanh_slope(x, multiplied) if approximate else normal_slope(x, multiplied)
+
+
+def meant_gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    """What gelu means, for `exact_vjp`: `jax.nn.gelu` without constants that are rounded."""
+    if approximate:
+        # 0.044715 = 165/1000 (256 + 15)/1000: whole numbers that are exact in every dtype.
+        cube = 165 * (x * x * x) / 1000
+        return x * jax.nn.sigmoid(jnp.sqrt(2 / jnp.arctan(1.0)) * (x + (256 * cube + 15 * cube) / 1000))
+    return x * lax.erfc(-x / jnp.sqrt(2.0)) / 2
+
+
+def numpy_silu(x: np.ndarray) -> np.ndarray:
+    # -10^4 gates to -0, and so does -inf in the limit.
+    return np.maximum(x, -1e4) * numpy_logistic(x)
+
+
+def numpy_silu_slope(x: np.ndarray) -> np.ndarray:
+    y = np.minimum(np.abs(x), 1e4)
+    e = np.exp(-y)
+    # 1 - y + e is t + e^r (e^t - 1), with t from the root r: nothing cancels.
+    root, rest = two_parts(SILU_CROSSING.root, 53)
+    t = (-y - root) - rest
+    tail = t + math.exp(root) * np.expm1(t)
+    return np.where(x >= 0, 1 + e * (1 + y), e * tail) / (1 + e * (2 + e))
+
+
+def numpy_gelu(x: np.ndarray, approximate: bool) -> np.ndarray:
+    # -100 gates to -0, and so does -inf in the limit.
+    y = np.maximum(x, -100)
+    return y * (numpy_logistic(_numpy_cubic(y, 1)) if approximate else _numpy_normal(y))
+
+
+def numpy_gelu_slope(x: np.ndarray, approximate: bool) -> np.ndarray:
+    y = np.minimum(np.abs(x), 100)
+    if not approximate:
+        slope = _numpy_erf_slope(-y)
+        return np.where(x >= 0, 1 - slope, slope)
+    e = np.exp(-_numpy_cubic(y, 1))
+    # As in silu, with differences of the cubics divided by t.
+    root, rest = two_parts(TANH_CROSSING.root, 53)
+    t = (-y - root) - rest
+    squares = y * y - y * root + root * root
+    slope, cube = float(_SLOPE), float(_CUBE)
+    risen = math.exp(_numpy_cubic(root, 1)) * np.expm1(t * (slope + cube * squares))
+    tail = t * (slope + 3 * cube * squares) + risen
+    return np.where(x >= 0, 1 + e * (1 + _numpy_cubic(y, 3)), e * tail) / (1 + e * (2 + e))
+
+
+def _numpy_cubic(x, times):
+    return x * (float(_SLOPE) + float(_CUBE) * times * (x * x))
+
+
+def _numpy_normal(x):
+    from scipy import special
+
+    return special.ndtr(np.asarray(x, np.float64)).astype(x.dtype)
+
+
+def _numpy_erf_slope(x):
+    bell = _BELL * np.exp(x * x / -2)
+    # Close to the root its Taylor series there, for the terms cancel.
+    r, rest = two_parts(ERF_CROSSING.root, 53)
+    t = (x - r) - rest
+    higher = -(r**4) + 7 * r**2 - 4 + t / 4 * (r**5 - 11 * r**3 + 18 * r)
+    series = 2 - r**2 + t / 2 * (r**3 - 4 * r + t / 3 * higher)
+    return np.where(np.abs(t) < 1e-3, _BELL * math.exp(r * r / -2) * t * series, _numpy_normal(x) + x * bell)

@@ -1,0 +1,134 @@
+"""Gated linear units: one input times an activation of the other, swiglu and geglu."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxbp import gating
+from jaxbp.broadcasting import sum_to
+from jaxbp.cases import Case, Normal, elementwise_cases
+from jaxbp.declaration import BROADCAST, Accuracy, Flops, Rule
+from jaxbp.floats import LIFT, lift
+from jaxbp.numerics import numpy_sum_to
+from jaxbp.op import Op
+
+#: LLaMA 7B: 32 tokens, and its 11008 hidden units.
+LLAMA = Case("llama", ((32, 11008), (32, 11008)), (Normal(), Normal()))
+ORDER = (
+    "The gate comes second, as in jax.nn.glu, flax's GeGLU and diffusers; in LLaMA, `gate` is what gate_proj returns, "
+    "and x what up_proj does. "
+)
+
+
+#: Up to here an activation is half of its gate.
+_LINEAR = 1e-30
+
+
+def _vanishing(gate, activation):
+    """The activation, or its slope, with the limit 0 at -inf: infinity times that is NaN, as in stock."""
+    return activation._replace(z=jnp.where(gate == -jnp.inf, 0, activation.z))
+
+
+def _times(factor, gate, activation):
+    """factor times the activation of the gate, subnormal ones included."""
+    (z, f), (z_gate, f_gate) = lift(factor), lift(gate)
+    linear = jnp.abs(gate) < _LINEAR
+    # Half of the gate may be subnormal where the product is not: 2^64 times as large it is not.
+    half = z_gate * jnp.where(f_gate == 1, LIFT / 2, 0.5)
+    activation = _vanishing(gate, activation._replace(z=jnp.where(linear, half, activation.z)))
+    # With two lifted factors it is 0 after one division by 2^64 too.
+    return activation.times(z) * jnp.where(linear | (f != 1), 1 / LIFT, 1)
+
+
+def _cotangents(ct, x, gate, activation, slope):
+    z, f = lift(x)
+    ct_gate = ct * (_vanishing(gate, slope).times(z) * jnp.where(f == 1, 1, 1 / LIFT))
+    return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
+
+
+def swiglu_fwd(x, gate):
+    return _times(x, gate, gating.silu(gate, multiplied=True)), (x, gate)
+
+
+def swiglu_bwd(res, ct):
+    x, gate = res
+    return _cotangents(ct, x, gate, gating.silu(gate, multiplied=True), gating.silu_slope(gate, multiplied=True))
+
+
+swiglu = Op(
+    name="swiglu",
+    summary=f"x times silu of the gate. {ORDER}{BROADCAST.replace('y', 'gate', 1)}",
+    formula="x silu(gate) with silu(g) = g s(g), s(g) = 1 / (1 + e^-g); "
+    "ct_x = ct silu(gate), ct_gate = ct x s(gate) (1 + gate (1 - s(gate)))",
+    rules=(
+        Rule(
+            "stable",
+            swiglu_fwd,
+            swiglu_bwd,
+            "Keeps the inputs alone; one exponential in each pass, and the product right where silu alone vanishes.",
+            Accuracy((3.8, 4.2), (3.8, 4.2)),
+        ),
+    ),
+    stock=lambda x, gate: x * jax.nn.silu(gate),
+    reference=lambda x, gate: x * gating.numpy_silu(gate),
+    reference_vjp=lambda ct, x, gate: (
+        numpy_sum_to(ct * gating.numpy_silu(gate), x),
+        numpy_sum_to(ct * x * gating.numpy_silu_slope(gate), gate),
+    ),
+    elementwise=True,
+    hard=(-1.2784645427610738, *gating.SILU_CROSSING.reach, -87.33655, -91.886, -181.5, -708.396, -714.96, -1425.0),
+    cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
+    flops=Flops(42, 98),
+    torch=lambda torch: lambda x, gate: x * torch.nn.functional.silu(gate),
+    source="Shazeer 2020, GLU variants improve transformer.",
+    example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
+>>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
+(2.1932, 0.7311, 2.783)""",
+)
+
+
+def geglu_fwd(x, gate, *, approximate=True):
+    return _times(x, gate, gating.gelu(gate, approximate, multiplied=True)), (x, gate)
+
+
+def geglu_bwd(res, ct, *, approximate=True):
+    x, gate = res
+    activation = gating.gelu(gate, approximate, multiplied=True)
+    return _cotangents(ct, x, gate, activation, gating.gelu_slope(gate, approximate, multiplied=True))
+
+
+geglu = Op(
+    name="geglu",
+    summary="x times gelu of the gate, with `approximate`, as in jax.nn.gelu the default, by the formula with tanh. "
+    f"{ORDER}{BROADCAST.replace('y', 'gate', 1)}",
+    formula="x gelu(gate); ct_x = ct gelu(gate), ct_gate = ct x gelu'(gate)",
+    rules=(
+        Rule(
+            "stable",
+            geglu_fwd,
+            geglu_bwd,
+            "Keeps the inputs alone; one exponential in each pass, and the product right where gelu alone vanishes.",
+            Accuracy((3.8, 4.8), (3.8, 4.2)),
+        ),
+    ),
+    stock=lambda x, gate, *, approximate=True: x * jax.nn.gelu(gate, approximate=approximate),
+    reference=lambda x, gate, *, approximate=True: x * gating.numpy_gelu(gate, approximate),
+    reference_vjp=lambda ct, x, gate, *, approximate=True: (
+        numpy_sum_to(ct * gating.numpy_gelu(gate, approximate), x),
+        numpy_sum_to(ct * x * gating.numpy_gelu_slope(gate, approximate), gate),
+    ),
+    exact=lambda x, gate, *, approximate=True: x * gating.meant_gelu(gate, approximate),
+    variants=({}, {"approximate": False}),
+    elementwise=True,
+    hard=(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach, -0.9, 0.9, -9.7, -13.2),
+    cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
+    flops=Flops(75, 170),
+    torch=lambda torch: (
+        lambda x, gate, *, approximate=True: (
+            x * torch.nn.functional.gelu(gate, approximate=("none", "tanh")[approximate])
+        )
+    ),
+    source="Shazeer 2020, GLU variants improve transformer.",
+    example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
+>>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
+(2.5236, 0.8412, 3.2489)""",
+)
