@@ -77,6 +77,19 @@ class Labels:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Lengths of padded sequences: integers uniform on [1, longest]."""
+
+    longest: int
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(1, self.longest, shape, dtype=np.int32, endpoint=True)
+
+    def __str__(self) -> str:
+        return f"integers in [1, {self.longest}]"
+
+
+@dataclasses.dataclass(frozen=True)
 class Digits:
     """The 1797 images of handwritten digits that scikit-learn carries, [1797, 64], pixels scaled to [0, 1]."""
 
