@@ -21,6 +21,8 @@ from jaxbp.ops.arithmetic import reciprocal as reciprocal
 from jaxbp.ops.arithmetic import scale as scale
 from jaxbp.ops.arithmetic import shift as shift
 from jaxbp.ops.arithmetic import subtract as subtract
+from jaxbp.ops.attention import attention as attention
+from jaxbp.ops.attention import padded_attention as padded_attention
 from jaxbp.ops.exponential import exp as exp
 from jaxbp.ops.exponential import expm1 as expm1
 from jaxbp.ops.exponential import log as log

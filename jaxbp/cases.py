@@ -87,6 +87,16 @@ class Mask:
 
     def __str__(self) -> str:
         return f"true with probability {self.share:g}"
+class Lengths:
+    """Lengths of padded sequences: integers uniform on [1, longest]."""
+
+    longest: int
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(1, self.longest, shape, dtype=np.int32, endpoint=True)
+
+    def __str__(self) -> str:
+        return f"integers in [1, {self.longest}]"
 
 
 @dataclasses.dataclass(frozen=True)
