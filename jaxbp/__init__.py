@@ -36,10 +36,10 @@ from jaxbp.ops.extrema import min as min
 from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu
-from jaxbp.ops.layers import conv2d as conv2d
-from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.gated_units import geglu as geglu
 from jaxbp.ops.gated_units import swiglu as swiglu
+from jaxbp.ops.layers import conv2d as conv2d
+from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.linear import linear as linear
 from jaxbp.ops.linear import matmul as matmul
 from jaxbp.ops.losses import l2_penalty as l2_penalty

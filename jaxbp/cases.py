@@ -87,6 +87,9 @@ class Mask:
 
     def __str__(self) -> str:
         return f"true with probability {self.share:g}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Lengths:
     """Lengths of padded sequences: integers uniform on [1, longest]."""
 

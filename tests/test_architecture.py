@@ -13,8 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
-    {"classes"},
-    {"gating"},
+    {"classes", "gating"},
     {"cases", "declaration"},
     {"op"},
     {"ops"},

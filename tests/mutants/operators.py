@@ -26,7 +26,6 @@ SIZE = 96
 #: and the second derivative is 0.
 FLAT = {
     "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge", "embedding",
-    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge",
     "leaky_relu",
 }  # fmt: skip
 #: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
