@@ -76,12 +76,20 @@ class Executable:
         return None if self.residuals is None else sum(residual.bytes for residual in self.residuals)
 
 
-def compile_function(f: Callable[..., Any], *args: Any, residuals: tuple[Residual, ...] | None = None) -> Executable:
-    """Lower and compile `f` for these arguments; they stay arguments, so nothing folds into constants."""
+def compile_function(
+    f: Callable[..., Any],
+    *args: Any,
+    residuals: tuple[Residual, ...] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Executable:
+    """Lower and compile `f` for these arguments; they stay arguments, so nothing folds into constants.
+
+    `options` are those of the compiler.
+    """
     start = time.perf_counter()
     lowered = jax.jit(f).lower(*args)
     middle = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(options)
     end = time.perf_counter()
     return Executable(
         lambda: jax.block_until_ready(compiled(*args)),

@@ -32,6 +32,8 @@ class Level:
         all_engines: or the default rule, autodiff, central difference and NumPy alone.
         cases: what is measured where none are asked for; all if empty.
         skipped: but for these.
+        option_budget: for what options of the compiler gain, which is looked at in the case `OPTIONS_CASE`; None if it
+            is not.
         timeout_seconds: after this a worker is taken to hang in its task.
     """
 
@@ -43,9 +45,12 @@ class Level:
     all_engines: bool
     cases: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    option_budget: Budget | None = None
     timeout_seconds: float = 120.0
 
 
+#: Where speed matters, and no cache helps.
+OPTIONS_CASE = "memory"
 ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {
     level.name: level
@@ -61,7 +66,16 @@ LEVELS = {
             cases=("cache",),
         ),
         # So few entries cost what a call costs by itself, and get no verdict.
-        Level("standard", ALL_MODES, Budget(0.7, 9, 400), Budget(0.1, 3, 5), 0.1, all_engines=True, skipped=("small",)),
+        Level(
+            "standard",
+            ALL_MODES,
+            Budget(0.7, 9, 400),
+            Budget(0.1, 3, 5),
+            0.1,
+            all_engines=True,
+            skipped=("small",),
+            option_budget=Budget(0.3, 9, 400),
+        ),
         Level(
             "growth",
             ("fwd_bwd",),
@@ -72,7 +86,14 @@ LEVELS = {
             cases=GROWTH,
         ),
         Level(
-            "full", ALL_MODES, Budget(12.0, 15, 4000), Budget(1.0, 5, 10), 0.5, all_engines=True, timeout_seconds=600
+            "full",
+            ALL_MODES,
+            Budget(12.0, 15, 4000),
+            Budget(1.0, 5, 10),
+            0.5,
+            all_engines=True,
+            option_budget=Budget(3.0, 15, 4000),
+            timeout_seconds=600,
         ),
     )
 }

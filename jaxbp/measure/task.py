@@ -18,7 +18,8 @@ from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
 from jaxbp.measure.honesty import Exact, Moved, Subject, checksums, move, require_honest, require_right
-from jaxbp.measure.plan import LEVELS, Level, Task, find_op, numpy_dtype
+from jaxbp.measure.options import option_rows
+from jaxbp.measure.plan import LEVELS, OPTIONS_CASE, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import Samples, interleave
 from jaxbp.op import Op
 
@@ -110,6 +111,7 @@ def measure(task: Task) -> Iterator[Row]:
     """The rows of a task: accuracy and time of each engine, or a failure with its reason."""
     problem = pose(task)
     about, level = problem.about, problem.level
+    default = f"rule:{problem.op.default_rule.name}"
     groups: dict[bool, list[Prepared]] = {False: [], True: []}
     for name in task.engines:
         try:
@@ -141,6 +143,9 @@ def measure(task: Task) -> Iterator[Row]:
             for mode in p.executables:
                 taken = samples[p.engine.name, mode]
                 yield time_row(problem, p, mode, taken, interleaved=True)
+            if level.option_budget and task.case == OPTIONS_CASE and p.engine.name == default:
+                for row in option_rows(p.engine, p.args, p.ct, level.option_budget, problem.rng):
+                    yield {**about, **row}
 
 
 def check_before(problem: Problem, prepared: Prepared) -> None:

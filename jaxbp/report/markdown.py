@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from jaxbp.measure.limits import Limits
 from jaxbp.ops import OPS
 from jaxbp.report import growth, plots, resources, steadiness, tables
+from jaxbp.report.options import option_table
 from jaxbp.report.run import Run, naming
 
 REPORT = "report.md"
@@ -38,6 +39,12 @@ logarithms of the entries of the largest array and of the time beyond the dispat
 twice the floor are left out; n/a where fewer than three remain. **operations** is the same exponent of the declared
 operations. Where arrays leave a cache, times grow faster than operations for a while. Numerical gradients of sums
 (matmul, linear, neuron) evaluate the function once or twice for every entry."""
+
+
+OPTIONS = """\
+Time of value and gradient (fwd_bwd) of the default rule with the option over that without, sampled in the same rounds.
+All other times here are without. In a program of your own: `jax.jit(f, compiler_options={name: value})`, or for all of a
+process `XLA_FLAGS=--name=value`."""
 
 
 def write_report(run: Run, path: Path | None = None) -> Path:
@@ -79,6 +86,10 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         yield table(resources.memory(summary, dtype)) + "\n"
         yield f"### {dtype}: operations and bytes of fwd_bwd, by declaration and by XLA's count\n"
         yield table(resources.work(summary, dtype)) + "\n"
+        gained = option_table(run.options, dtype)
+        if len(gained):
+            yield f"### {dtype}: what options of the compiler gain\n\n{OPTIONS}\n"
+            yield table(gained) + "\n"
         picture = folder / f"{stem}-{dtype}-error-against-time.png"
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"

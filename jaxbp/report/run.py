@@ -22,6 +22,7 @@ from jaxbp.report.frames import (
     samples_frame,
     summary_frame,
 )
+from jaxbp.report.options import OPTION_COLUMNS, options_frame
 
 MACHINE = "machine.json"
 #: What the report and the tables cannot do without.
@@ -32,11 +33,25 @@ MACHINE_FACTS = {
 SUMMARY = "summary.csv"
 ACCURACY = "accuracy.csv"
 SAMPLES = "samples.parquet"
+#: Where a run looked at options of the compiler.
+OPTIONS = "options.csv"
 
 #: The columns that hold text. Pandas would read a commit of digits as a number, and an empty column as one of NaN.
 TEXT = (
     *("op", "case", "shapes", "dtype", "engine", "mode", "device", "verdict", "status", "reason", "environment"),
-    *("precision", "async_dispatch", "machine", "commit", "jax", "quantity", "worst_index", "residuals", "bound"),
+    *(
+        "precision",
+        "async_dispatch",
+        "machine",
+        "commit",
+        "jax",
+        "quantity",
+        "worst_index",
+        "residuals",
+        "bound",
+        "option",
+        "same_results",
+    ),
 )
 
 #: Of these, the columns whose empty cells are an empty text.
@@ -66,6 +81,7 @@ class Run:
     machine: dict[str, Any]
     summary: pd.DataFrame
     accuracy: pd.DataFrame
+    options: pd.DataFrame
 
 
 def write_machine(folder: Path, machine: dict[str, Any]) -> None:
@@ -100,18 +116,24 @@ def write_frames(folder: Path, rows: list[dict[str, Any]] | None = None) -> Run:
         summary.to_csv(folder / SUMMARY, index=False, float_format="%.6g")
     with naming(folder / ACCURACY, "written"):
         accuracy.to_csv(folder / ACCURACY, index=False, float_format="%.6g")
+    options = options_frame(rows, facts)
+    if len(options):
+        with naming(folder / OPTIONS, "written"):
+            options.to_csv(folder / OPTIONS, index=False, float_format="%.6g")
     with naming(folder / SAMPLES, "written"):
         samples_frame(rows).to_parquet(folder / SAMPLES)
     return read_run(folder)
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run back from `machine.json`, `summary.csv` and `accuracy.csv`."""
+    """Read a run back from `machine.json`, `summary.csv`, `accuracy.csv` and, if it is there, `options.csv`."""
+    options = folder / OPTIONS
     return Run(
         folder,
         read_machine(folder),
         _read_frame(folder / SUMMARY, list(SUMMARY_COLUMNS)),
         _read_frame(folder / ACCURACY, list(ACCURACY_COLUMNS)),
+        _read_frame(options, list(OPTION_COLUMNS)) if options.exists() else options_frame([], {}),
     )
 
 
