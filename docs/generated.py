@@ -21,6 +21,7 @@ from jaxbp.op import Op
 from jaxbp.ops import OPS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
+from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
@@ -200,6 +201,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
+    "option-columns": lambda: columns(OPTION_COLUMNS),
     "function-columns": lambda: columns(FUNCTION_COLUMNS),
     "selftest": lambda: readme_selftest(RESULTS),
     "selftest-outcome-columns": lambda: columns(OUTCOME_COLUMNS),

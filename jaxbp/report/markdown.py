@@ -43,8 +43,8 @@ operations. Where arrays leave a cache, times grow faster than operations for a 
 
 OPTIONS = """\
 Time of value and gradient (fwd_bwd) of the default rule with the option over that without, sampled in the same rounds.
-All other times here are without. In a program of your own: `jax.jit(f, compiler_options={name: value})`, or for all of a
-process `XLA_FLAGS=--name=value`."""
+All other times here are without. In a program of your own: `jax.jit(f, compiler_options={name: value})`, or for all
+of a process `XLA_FLAGS=--name=value`."""
 
 
 def write_report(run: Run, path: Path | None = None) -> Path:
