@@ -118,8 +118,8 @@ def _recurrence(decays, terms, axis):
 
 
 def _ratio(one, other):
-    """exp(one - other), and 1 where both are equal, even infinite."""
-    return jnp.exp(jnp.where(one == other, 0, one - other))
+    """exp(one - other), and 1 where both are the same infinity."""
+    return jnp.exp(jnp.where((one == other) & jnp.isinf(one), 0, one - other))
 
 
 def cumlogsumexp_fwd(x, *, axis=0, reverse=False):
@@ -212,6 +212,6 @@ cumlogsumexp = Op(
     ),
     source="d y_i / d x_j = exp(x_j - y_i) for j <= i.",
     example=""">>> y, (ct_x,) = jaxbp.cumlogsumexp.value_and_vjp((jnp.array([-jnp.inf, 0.0, 0.0]),), jnp.ones(3))
->>> y.round(3).tolist(), ct_x.tolist()
+>>> [round(v, 3) for v in y.tolist()], ct_x.tolist()
 ([-inf, 0.0, 0.693], [1.0, 1.5, 0.5])""",
 )
