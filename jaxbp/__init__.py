@@ -1,5 +1,6 @@
 """Hand-written gradients for JAX, each compared with autodiff, differences and NumPy in accuracy and speed."""
 
+import builtins
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,9 @@ if TYPE_CHECKING:
     from jaxbp.report.function import bench_vjp as bench_vjp
 
 __version__ = "0.1.0"
+
+#: `from jaxbp import *` leaves Python's own `sum`, `max` and `min` alone.
+__all__ = [name for name in globals() if not name.startswith("_") and not hasattr(builtins, name)]
 
 
 #: Where these live: they need python-flint or pandas, which `import jaxbp` does not bring in.

@@ -27,29 +27,34 @@ def _is_extreme(x, y, axis):
     return x == y.reshape(kept_shape(x.shape, axis))
 
 
+def _counter(x):
+    """What counts the entries of x exactly: float32 is faster than whole numbers, but loses count at 2^24."""
+    return jnp.float32 if x.size <= 2**24 else jnp.int32
+
+
 def split_bwd(res, ct, *, axis=None, keepdims=False):
     x, y = res
     extreme = _is_extreme(x, y, axis)
     wide = widened(ct)
-    # Counted in whole numbers, which is slower, only where float32 may lose count.
-    ones = jnp.where(extreme, *((1.0, 0.0) if x.size <= 2**24 else (1, 0)))
-    ties = jnp.sum(ones, axis=axis, keepdims=True).astype(wide.dtype)
+    one = _counter(x)(1)
+    ties = jnp.sum(jnp.where(extreme, one, 0 * one), axis=axis, keepdims=True).astype(wide.dtype)
     share = (wide.reshape(ties.shape) / ties).astype(ct.dtype)
     return (jnp.where(extreme, share, 0),)
 
 
-def _places(shape, axis):
+def _places(shape, axis, dtype):
     """The numbers of the entries along the axes that are reduced, in their order."""
-    places = jnp.int32(0)
+    places = jnp.asarray(0, dtype)
     for i in reduced_axes(len(shape), axis):
-        places = places * shape[i] + jax.lax.broadcasted_iota(jnp.int32, shape, i)
+        places = places * shape[i] + jax.lax.broadcasted_iota(dtype, shape, i)
     return jnp.broadcast_to(places, shape)
 
 
 def first_bwd(res, ct, *, axis=None, keepdims=False):
     x, y = res
-    places = _places(x.shape, axis)
-    nowhere = jnp.iinfo(jnp.int32).max
+    dtype = _counter(x)
+    places = _places(x.shape, axis, dtype)
+    nowhere = dtype(x.size)
     first = jnp.min(jnp.where(_is_extreme(x, y, axis), places, nowhere), axis=axis, keepdims=True, initial=nowhere)
     return (jnp.where(places == first, spread(ct, x, axis), 0),)
 

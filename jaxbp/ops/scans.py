@@ -117,13 +117,9 @@ def _recurrence(decays, terms, axis):
     return _scan(compose, (1.0, 0.0), (decays, terms), axis)[1]
 
 
-def _decay(one, other):
-    """exp(one - other), and 1 where both are equal, even infinite."""
-    return jnp.exp(jnp.where(one == other, 0, one - other))
-
-
-def _finite(m):
-    return jnp.where(jnp.isfinite(m), m, 0)
+def _ratio(one, other):
+    """exp(one - other), and 1 where both are the same infinity."""
+    return jnp.exp(jnp.where((one == other) & jnp.isinf(one), 0, one - other))
 
 
 def cumlogsumexp_fwd(x, *, axis=0, reverse=False):
@@ -131,8 +127,8 @@ def cumlogsumexp_fwd(x, *, axis=0, reverse=False):
     z = _split(widened(jnp.flip(x, i) if reverse else x), i, -jnp.inf)
     # The largest entry so far; what is computed does not depend on it, so that it counts as a constant.
     m = jax.lax.stop_gradient(_scan(jnp.maximum, -jnp.inf, z, i))
-    s = _recurrence(_decay(_previous(m, i, -jnp.inf), m), jnp.exp(z - _finite(m)), i)
-    y = _join(_finite(m) + jnp.log(s), i, x.shape[i]).astype(x.dtype)
+    s = _recurrence(_ratio(_previous(m, i, -jnp.inf), m), _ratio(z, m), i)
+    y = _join(m + jnp.log(s), i, x.shape[i]).astype(x.dtype)
     return jnp.flip(y, i) if reverse else y, (x, m, s)
 
 
@@ -140,11 +136,11 @@ def cumlogsumexp_bwd(res, ct, *, axis=0, reverse=False):
     x, m, s = res
     i = _along(x, axis)
     ordered, ct = (jnp.flip(v, i) if reverse else v for v in (x, ct))
-    z, terms = _split(widened(ordered), i, -jnp.inf), _split(widened(ct), i, 0) / jnp.where(s == 0, 1, s)
+    z, terms = _split(widened(ordered), i, -jnp.inf), _split(widened(ct), i, 0) / s
     # From the end, as the cotangents come.
     m_back, terms_back = jnp.flip(m, (0, i + 1)), jnp.flip(terms, (0, i + 1))
-    sums = _recurrence(_decay(m_back, _previous(m_back, i, jnp.inf)), terms_back, i)
-    ct_x = _join(jnp.exp(z - _finite(m)) * jnp.flip(sums, (0, i + 1)), i, x.shape[i]).astype(x.dtype)
+    sums = _recurrence(_ratio(m_back, _previous(m_back, i, jnp.inf)), terms_back, i)
+    ct_x = _join(_ratio(z, m) * jnp.flip(sums, (0, i + 1)), i, x.shape[i]).astype(x.dtype)
     return (jnp.flip(ct_x, i) if reverse else ct_x,)
 
 
@@ -162,27 +158,38 @@ def _numpy_restored(x, axis, reverse):
     return np.moveaxis(x[::-1] if reverse else x, 0, axis)
 
 
+def _numpy_ratio(one, other):
+    return np.exp(np.where(one == other, 0, one - other))
+
+
+def _numpy_sums(x):
+    m = np.maximum.accumulate(x)
+    s = _numpy_ratio(x, m)
+    for i in range(1, len(x)):
+        s[i] += _numpy_ratio(m[i - 1], m[i]) * s[i - 1]
+    return m, s
+
+
 def cumlogsumexp_reference(x, *, axis=0, reverse=False):
-    return _numpy_restored(np.logaddexp.accumulate(_numpy_ordered(x, axis, reverse)), axis, reverse)
+    m, s = _numpy_sums(_numpy_ordered(x, axis, reverse))
+    return _numpy_restored(m + np.log(s), axis, reverse)
 
 
 def cumlogsumexp_reference_vjp(ct, x, *, axis=0, reverse=False):
     x, ct = (_numpy_ordered(v, axis, reverse) for v in (x, ct))
-    y = np.logaddexp.accumulate(x)
-    sums = np.zeros_like(x)
-    for i in reversed(range(len(x))):
-        sums[i] = ct[i] + (
-            np.exp(np.where(y[i] == y[i + 1], 0, y[i] - y[i + 1])) * sums[i + 1] if i + 1 < len(x) else 0
-        )
-    return (_numpy_restored(np.exp(np.where(y == -np.inf, -np.inf, x - y)) * sums, axis, reverse),)
+    m, s = _numpy_sums(x)
+    sums = ct / s
+    for i in reversed(range(len(x) - 1)):
+        sums[i] += _numpy_ratio(m[i], m[i + 1]) * sums[i + 1]
+    return (_numpy_restored(_numpy_ratio(x, m) * sums, axis, reverse),)
 
 
 cumlogsumexp = Op(
     name="cumlogsumexp",
     summary="The logarithms of the sums of all exponentials up to each. x [..., n] -> y [..., n], floating. `axis` is "
-    "an int, the first by default as in jax.lax; with `reverse` the sums start at the end. Masks of -inf add nothing, "
-    "and where all so far is -inf the value is -inf and the gradient 0, where stock JAX's is NaN. float16 and bfloat16 "
-    "are computed in float32.",
+    "an int, the first by default as in jax.lax; with `reverse` the sums start at the end. Masks of -inf add nothing; "
+    "where all so far is -inf the value is -inf, and as equal numbers do they share its cotangent equally, where stock "
+    "JAX's gradient is NaN. float16 and bfloat16 are computed in float32.",
     formula="y_i = log sum_{j <= i} exp(x_j); ct_x_j = exp(x_j) sum_{i >= j} ct_i exp(-y_i)",
     rules=(
         Rule(
@@ -207,4 +214,5 @@ cumlogsumexp = Op(
     example=""">>> y, (ct_x,) = jaxbp.cumlogsumexp.value_and_vjp((jnp.array([-jnp.inf, 0.0, 0.0]),), jnp.ones(3))
 >>> [round(v, 3) for v in y.tolist()], ct_x.tolist()
 ([-inf, 0.0, 0.693], [0.0, 1.5, 0.5])""",
+([-inf, 0.0, 0.693], [1.0, 1.5, 0.5])""",
 )

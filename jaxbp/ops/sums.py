@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import kept_shape, reduced_axes, shape_of, spread
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Kink, Rule, Shapes, flops_per_entry
+from jaxbp.floats import power_of_two, split_exponent
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -69,8 +70,13 @@ def _number(shape, axis):
     return math.prod(shape[i] for i in reduced_axes(len(shape), axis))
 
 
+def mean_stock(x, *, axis=None, keepdims=False):
+    # jnp.mean does not say which axis is out of bounds.
+    return jnp.mean(x, axis=reduced_axes(jnp.ndim(x), axis), keepdims=keepdims)
+
+
 def mean_fwd(x, *, axis=None, keepdims=False):
-    return jnp.mean(x, axis=axis, keepdims=keepdims), (shape_of(x),)
+    return mean_stock(x, axis=axis, keepdims=keepdims), (shape_of(x),)
 
 
 def mean_bwd(res, ct, *, axis=None, keepdims=False):
@@ -89,7 +95,7 @@ mean = Op(
     "float32.",
     formula="sum_i x_i / n; ct_x_i = ct / n",
     rules=(Rule("share", mean_fwd, mean_bwd, "Keeps nothing but the shape; divides before the cotangent is copied."),),
-    stock=lambda x, *, axis=None, keepdims=False: jnp.mean(x, axis=axis, keepdims=keepdims),
+    stock=mean_stock,
     reference=lambda x, *, axis=None, keepdims=False: np.sum(x, axis=axis, keepdims=keepdims) / _number(x.shape, axis),
     reference_vjp=_numpy_mean_vjp,
     cases=_cases("gpt2-losses", 512, 1024),
@@ -109,9 +115,13 @@ def _freedom(shape, axis, ddof):
     return n if n > 0 else math.nan
 
 
+def var_stock(x, *, axis=None, ddof=0, keepdims=False):
+    return jnp.var(x, axis=reduced_axes(jnp.ndim(x), axis), ddof=ddof, keepdims=keepdims)
+
+
 def var_fwd(x, *, axis=None, ddof=0, keepdims=False):
     wide = widened(x)
-    mean = jnp.mean(wide, axis=axis, keepdims=True)
+    mean = mean_stock(wide, axis=axis, keepdims=True)
     # Of the centred entries: the difference of mean square and squared mean has no digits beside a large mean.
     squares = jnp.sum(jnp.square(wide - mean), axis=axis, keepdims=keepdims)
     return (squares / _freedom(x.shape, axis, ddof)).astype(x.dtype), (x, mean)
@@ -143,7 +153,7 @@ var = Op(
     "that is not positive. float16 and bfloat16 are computed in float32.",
     formula="sum_i (x_i - mean(x))^2 / (n - ddof); ct_x = 2 ct (x - mean(x)) / (n - ddof)",
     rules=(Rule("centred", var_fwd, var_bwd, "Keeps x and the mean, and subtracts again."),),
-    stock=lambda x, *, axis=None, ddof=0, keepdims=False: jnp.var(x, axis=axis, ddof=ddof, keepdims=keepdims),
+    stock=var_stock,
     reference=var_reference,
     reference_vjp=var_reference_vjp,
     cases=_cases("gpt2", 1024, 768),
@@ -165,11 +175,10 @@ def _squares(x, axis):
 def _scaled_norm(x, axis):
     """From entries divided by a power of 2 near the largest, so that no square overflows or vanishes."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
-    ordinary = (largest > 0) & jnp.isfinite(largest)
     limits = jnp.finfo(x.dtype)
-    scale = jnp.exp2(
-        jnp.clip(jnp.floor(jnp.log2(jnp.where(ordinary, largest, 1))), limits.minexp + 1, limits.maxexp - 2)
-    )
+    # Its inverse is a normal number, too: the compiler may multiply with that.
+    exponent = jnp.clip(split_exponent(largest)[1], limits.minexp, limits.maxexp - 2)
+    scale = power_of_two(exponent, x.dtype)
     return jnp.sqrt(_squares(x / scale, axis)) * scale
 
 
@@ -185,8 +194,10 @@ def norm_fwd(x, *, axis=None, keepdims=False):
 
 def norm_bwd(res, ct, *, axis=None, keepdims=False):
     x, y = res
-    # The quotient first: it is at most 1, where ct / y may overflow.
-    directions = widened(x) / jnp.where(y == 0, 1, y)
+    # The direction first: its entries are at most 1, where ct / y may overflow. The inverse of a y beyond 2^126 would
+    # be subnormal, and so taken for 0.
+    shrink = jnp.where(y > 1, 0.25, 1).astype(y.dtype)
+    directions = (widened(x) * shrink) * (1 / jnp.where(y == 0, 1, y * shrink))
     return ((directions * widened(ct).reshape(y.shape)).astype(x.dtype),)
 
 

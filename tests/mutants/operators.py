@@ -28,6 +28,15 @@ FLAT = {
     "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge", "embedding",
     "leaky_relu",
 }  # fmt: skip
+    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "clip", "where", "sum", "mean",
+    "max", "min", "cumsum", "multiclass_hinge",
+}  # fmt: skip
+#: Ops of one number, so that there is one cotangent.
+TOTALS = {"sum", "mean", "var", "norm", "max", "min", "l2_penalty"}
+#: Those whose gradient is the same for all entries, and those where it is 0 for all but one.
+EVEN, LONE = {"sum", "mean"}, {"max", "min"}
+#: Ops whose gradient is 0 for half of the entries.
+GATES = {"relu", "maximum", "minimum", "where", "multiclass_hinge"}
 #: Ops whose gradient is the same for two arguments, or but for a sign that is then said to be flipped.
 SYMMETRIC = {"add", "scaled_sum", "squared_error"}
 #: Smooth functions whose domain holds 0, where their derivative is not 0.
@@ -253,7 +262,7 @@ def _many(op: Op) -> Args:
 
 def _beyond() -> Operator:
     def make(op: Op) -> Mutant | None:
-        if not op.elementwise:
+        if not op.elementwise or op.integers:
             return None
         # Where the derivative has all but vanished autodiff is no better than such a rule: let it show before.
         args = arguments(op)
@@ -325,18 +334,25 @@ OPERATORS: tuple[Operator, ...] = (
     by_change("a_tenth_more", ("1.1 times",), of_all(lambda g: 1.1 * g)),
     by_change("a_thousandth_more", ("1.001 times",), of_all(lambda g: g * np.float32(1.001))),
     by_change("sixth_digit", ("1.00002 times", "precision"), of_all(lambda g: g * np.float32(1 + 2e-5))),
-    by_change("clipped", ("linear", "clip", "cut off"), of_first(lambda g, x: jnp.clip(g, -_middle(g), _middle(g)))),
+    by_change(
+        "clipped",
+        ("linear", "clip", "cut off"),
+        of_first(lambda g, x: jnp.clip(g, -_middle(g), _middle(g))),
+        lambda op: op.name not in EVEN,
+    ),
     by_change(
         "small_to_zero",
         ("zero",),
         of_first(lambda g, x: jnp.where(jnp.abs(g) < _middle(g), 0, g)),
-        lambda op: op.name not in ("relu", "maximum", "minimum", "multiclass_hinge"),
+        lambda op: op.name not in GATES | EVEN | LONE,
     ),
-    by_change("every_other_twice", ("2 times",), of_first(_every_other_twice)),
-    by_change("magnitude", ("sign",), of_first(lambda g, x: jnp.abs(g))),
+    by_change("every_other_twice", ("2 times",), of_first(_every_other_twice), lambda op: op.name not in LONE),
+    by_change("magnitude", ("sign",), of_first(lambda g, x: jnp.abs(g)), lambda op: op.name not in EVEN | LONE),
     by_change("one_added", ("added", "too large"), of_first(lambda g, x: g + 1)),
-    by_change("rolled", ("shifted",), of_first(lambda g, x: jnp.roll(g, 1, 0)), lambda op: op.name != "neuron"),
-    by_change("reversed", ("reversed",), of_first(lambda g, x: g[::-1])),
+    by_change(
+        "rolled", ("shifted",), of_first(lambda g, x: jnp.roll(g, 1, 0)), lambda op: op.name not in EVEN | {"neuron"}
+    ),
+    by_change("reversed", ("reversed",), of_first(lambda g, x: g[::-1]), lambda op: op.name not in EVEN),
     by_change("second_dropped", ("zero",), lambda gs, ct, args: (gs[0], jnp.zeros_like(gs[1]), *gs[2:]), _several),
     by_change(
         "swapped",
@@ -347,8 +363,10 @@ OPERATORS: tuple[Operator, ...] = (
     by_change("transposed", ("transposed",), of_first(lambda g, x: g.T), lambda op: op.name in ("matmul", "linear")),
     by_change("one_off", ("in 1 of",), of_first(_one_off)),
     by_change("one_of_many_off", ("in 1 of",), of_first(_one_off), _unary, _many),
-    by_change("last_zero", ("last block",), of_first(lambda g, x: _last_zero(g))),
-    by_change("last_too_large", ("last block",), of_first(lambda g, x: g - _last_zero(g) + g)),
+    by_change("last_zero", ("last block",), of_first(lambda g, x: _last_zero(g)), lambda op: op.name not in LONE),
+    by_change(
+        "last_too_large", ("last block",), of_first(lambda g, x: g - _last_zero(g) + g), lambda op: op.name not in LONE
+    ),
     by_change(
         "wrong_at_zero",
         ("x is 0",),
@@ -380,6 +398,7 @@ OPERATORS: tuple[Operator, ...] = (
         ("averaged",),
         lambda ct: jnp.full_like(ct, jnp.mean(ct)),
         lambda op: op.name not in ("l2_penalty", "softmax_objective", "hinge_objective"),  # It is one number there.
+        lambda op: op.name not in TOTALS,
     ),
     by_cotangent("cotangent_squared", ("linear",), jnp.square),
     # The one random cotangent of the quick level may lie within.
