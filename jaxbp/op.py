@@ -253,6 +253,12 @@ class Op:
         options = {name: bound.arguments.pop(name) for name in self.options}
         for name, value in bound.arguments.items():
             self._check_argument(name, value)
+        for name, value in options.items():
+            if isinstance(value, jax.Array | np.ndarray):
+                raise TypeError(
+                    f"{self.name}: the option {name} must be a Python value, which has no gradient and is compiled in, "
+                    f"got an array of type {type(value).__name__}; convert it with float({name})."
+                )
         return tuple(bound.arguments.values()), options
 
     def promote(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:

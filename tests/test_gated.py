@@ -9,7 +9,8 @@ import pytest
 
 import jaxbp
 from jaxbp.accuracy.exact import exact_vjp
-from jaxbp.ops.gated import ERF_CROSSING, SILU_CROSSING, TANH_CROSSING
+from jaxbp.gating import ERF_CROSSING, SILU_CROSSING, TANH_CROSSING
+from jaxbp.ops.gated import MISH_CROSSING
 
 GATED = {
     "silu": (jaxbp.silu, jax.nn.silu, SILU_CROSSING),
@@ -19,6 +20,13 @@ GATED = {
         functools.partial(jax.nn.gelu, approximate=False),
         ERF_CROSSING,
     ),
+    "mish": (jaxbp.mish, jax.nn.mish, MISH_CROSSING),
+}
+MEANT = {
+    "silu": jax.nn.silu,
+    "tanh": jaxbp.gelu.exact,
+    "erf": functools.partial(jaxbp.gelu.exact, approximate=False),
+    "mish": jax.nn.mish,
 }
 FORMS = pytest.mark.parametrize("form", GATED)
 
@@ -27,8 +35,7 @@ FORMS = pytest.mark.parametrize("form", GATED)
 def test_the_derivative_has_its_digits_where_that_of_stock_has_none(form):
     ours, stock, crossing = GATED[form]
     x = np.float32(float(crossing.root))
-    meant = jax.nn.silu if form == "silu" else functools.partial(jaxbp.gelu.exact, approximate=form == "tanh")
-    _, (truth,) = exact_vjp(meant, (x,), np.float32(1))
+    _, (truth,) = exact_vjp(MEANT[form], (x,), np.float32(1))
     assert float(jax.grad(ours)(x)) == pytest.approx(float(truth), rel=5e-7)
     assert abs(float(jax.grad(stock)(x)) / float(truth) - 1) > 0.01
 
@@ -41,7 +48,7 @@ def test_infinities_have_their_limits(form):
     assert jax.vmap(jax.grad(ours))(x).tolist() == [0, 1]
 
 
-@FORMS
+@pytest.mark.parametrize("form", ["silu", "tanh", "erf"])
 def test_subnormal_arguments_are_halved_and_not_flushed(form):
     ours, _, _ = GATED[form]
     x = np.array([1e-40, -1e-40, 2e-38], np.float32)

@@ -125,17 +125,19 @@ gelu = Op(
 
 
 # fmt: off
-#: As those of `gating`: relative errors 2^-30 and 2^-61.
+#: As those of `gating`: relative errors 2^-27 and 2^-59. It reaches as far as direct sums round more than it does.
 MISH_CROSSING = Crossing(
     "-1.19243121451549521213758834042073940560068641",
-    (-1.5, -0.9),
+    (-1.45, -0.15),
     {
-        jnp.dtype("float32"): (0.266947914, 0.204731265, 0.0419078651, -0.0202719056, -0.015823584, -0.00335824461,
-            0.00113663691, 0.000967164222),
-        jnp.dtype("float64"): (0.26694791404953451, 0.20473126408010587, 0.041907821043609859, -0.020271822716684571,
-            -0.015821126561729252, -0.0033606849269876918, 0.001092405540528175, 0.00098981810039389922,
-            0.00025412938371697113, -4.1961451454086269e-5, -5.5829418120724809e-5, -1.7299921481960856e-5,
-            9.4967588488480251e-7, 2.9143622315988856e-6, 1.0222928808714458e-6),
+        jnp.dtype("float32"): (0.266947913, 0.204731261, 0.0419080259, -0.0202719816, -0.0158271275,
+            -0.00334429338, 0.00112094976, 0.000801862469, 0.000580276956, -0.000287506298),
+        jnp.dtype("float64"): (0.26694791404953451, 0.20473126408010587, 0.041907821043610056,
+            -0.02027182271668606, -0.015821126561754725, -0.0033606849268296988, 0.0010924055416350079,
+            0.00098981809325455902, 0.00025412936679783918, -4.1961320507229012e-5, -5.5829408805075977e-5,
+            -1.7300186240865431e-5, 9.499744913414937e-7, 2.8970323354869875e-6, 1.0574895267346031e-6,
+            1.2309443303198528e-7, -3.4137102326225148e-7, 1.7865264074951646e-7, -1.8537403270622399e-7,
+            8.6384020067705143e-8, -1.3133080380726525e-8),
     },
 )
 # fmt: on
@@ -152,8 +154,9 @@ def _exponential(x):
 def mish_fwd(x):
     y, e, p, powers = _exponential(x)
     positive = x >= 0
-    above = jnp.where(positive, x, -(y + y * p)) * jnp.where(positive, 1 + 2 * e, 1 + e / 2)
-    z = above / (1 + e * jnp.where(positive, 2 + 2 * e, 1 + e / 2))
+    # tanh(softplus) is, over e^-y left of 0, 1 less what vanishes with e: so it rounds least where e is small.
+    missing = e * jnp.where(positive, 2 * e, 0.5 + e / 2) / (1 + e * jnp.where(positive, 2 + 2 * e, 1 + e / 2))
+    z = jnp.where(positive, x, -(y + y * p)) * (1 - missing)
     return _times_where(~positive, z, powers), (x,)
 
 
@@ -206,7 +209,7 @@ mish = Op(
             mish_fwd,
             mish_bwd,
             "One exponential of -|x|, no logarithm: right in the tail, and where the derivative is 0.",
-            Accuracy(float32=(3.5, 4), float64=(3.5, 4)),
+            Accuracy(float32=(3.4, 4), float64=(3.4, 4)),
         ),
     ),
     stock=jax.nn.mish,
@@ -215,7 +218,7 @@ mish = Op(
     elementwise=True,
     hard=(-1.1924312145154952, *MISH_CROSSING.reach, -87.33655, -91.886, -708.396, -714.96),
     cases=elementwise_cases(Normal()),
-    flops=Flops(41, 67),
+    flops=Flops(43, 75),
     torch=lambda torch: torch.nn.functional.mish,
     source="Misra 2019, Mish: a self regularized non-monotonic activation function; tanh(log v) = (v^2 - 1)/(v^2 + 1).",
     example=""">>> round(float(jaxbp.mish(1.0)), 4), round(float(jax.grad(jaxbp.mish)(1.0)), 4)

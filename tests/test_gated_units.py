@@ -1,0 +1,91 @@
+"""swiglu and geglu: what they keep, which input gates, and products that are normal numbers where the gate is not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.accuracy.exact import exact_vjp
+from jaxbp.accuracy.ulp import ulp_error
+
+UNITS = {
+    "swiglu": (jaxbp.swiglu, {}),
+    "tanh": (jaxbp.geglu, {}),
+    "erf": (jaxbp.geglu, {"approximate": False}),
+}
+EACH = pytest.mark.parametrize("unit", UNITS)
+#: Pairs whose product is far from 0 and infinity where the activation alone, or its slope, is below all numbers.
+VANISHED = {"swiglu": (-100.0, -150.0, -179.0), "tanh": (-10.5, -12.0, -13.0), "erf": (-14.0, -16.0, -18.5)}
+
+
+def stated_and_exact(op, options, x, gate):
+    """Value and both cotangents for the cotangent 1, each with its error in ULP and what is stated."""
+    y, cts = op.value_and_vjp((x, gate), np.ones_like(x), **options)
+    truth = exact_vjp(functools.partial(op.exact, **options), (x, gate), np.ones_like(x))
+    for name, actual, exact in zip(("value", "ct_x", "ct_gate"), (y, *cts), (truth[0], *truth[1]), strict=True):
+        normal = np.abs(exact) >= np.finfo(np.float32).tiny
+        error = ulp_error(np.asarray(actual)[normal], np.asarray(exact)[normal])
+        yield name, error, op.default_rule.rule.accuracy.bound("float32", name)
+
+
+@EACH
+def test_a_product_is_right_where_the_gate_alone_vanishes(unit):
+    op, options = UNITS[unit]
+    gate = np.float32(VANISHED[unit])
+    x = np.float32([3e38, -3e38, 2e38])
+    for name, error, bound in stated_and_exact(op, options, x, gate):
+        assert error.max(initial=0) <= bound
+        assert error.size == (0 if name == "ct_x" else 3)
+
+
+@EACH
+def test_subnormal_inputs_count(unit):
+    op, options = UNITS[unit]
+    gate = np.float32([1e-40, -1e-40, 1.5e-38, 1e30, -1.0])
+    x = np.float32([1e30, 1e38, 1e20, 1e-40, 1e-38])
+    for _, error, bound in stated_and_exact(op, options, x, gate):
+        assert error.max() <= bound
+
+
+@EACH
+def test_infinities_are_as_in_stock(unit):
+    op, options = UNITS[unit]
+    inf = np.float32(np.inf)
+    x, gate = np.float32([2, 2, inf, -inf, inf]), np.float32([inf, -inf, 2, 2, -inf])
+    y, (ct_x, ct_gate) = op.value_and_vjp((x, gate), np.ones_like(x), **options)
+    np.testing.assert_array_equal(y, [inf, 0, inf, -inf, np.nan])
+    np.testing.assert_array_equal(ct_x[:2], [inf, 0])
+    np.testing.assert_array_equal(ct_gate, [2, 0, inf, -inf, np.nan])
+
+
+def test_the_gate_comes_second_and_has_a_name():
+    x, gate = jnp.float32(3), jnp.float32(-0.7)
+    assert jaxbp.swiglu(x, gate) == jaxbp.swiglu(gate=gate, x=x) == pytest.approx(3 * float(jax.nn.silu(gate)))
+    assert jaxbp.geglu(x, gate) == pytest.approx(3 * float(jax.nn.gelu(gate)))
+
+
+@EACH
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_is_kept_but_the_inputs(unit, dtype):
+    op, options = UNITS[unit]
+    f = functools.partial(op, **options)
+    x = jnp.ones((4, 8), dtype)
+    traced = jax.make_jaxpr(lambda x, gate: jax.tree.leaves(jax.vjp(f, x, gate)))(x, x)
+    assert set(traced.jaxpr.outvars[1:]) == set(traced.jaxpr.invars)
+
+
+@EACH
+def test_second_derivatives_agree_with_those_of_stock_in_float64(unit):
+    op, options = UNITS[unit]
+
+    def of_both(f):
+        return jax.vmap(jax.hessian(lambda p: f(*p, **options)))
+
+    gates = np.append(np.linspace(-6, 6, 41), [0.0, -1e3, 1e3])
+    pairs = np.stack([np.full_like(gates, 1.5), gates], axis=1).astype(np.float32)
+    with jax.enable_x64(True):
+        expected = of_both(op.stock)(pairs.astype(np.float64))
+    np.testing.assert_allclose(of_both(op)(pairs), expected, rtol=1e-4, atol=2e-6)
