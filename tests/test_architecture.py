@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
-    {"cases", "declaration"},
+    {"blocks", "cases", "declaration"},
     {"op"},
     {"ops"},
     {"differences"},
