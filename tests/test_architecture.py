@@ -15,6 +15,7 @@ ORDER = [
     {"numerics"},
     {"classes", "gating"},
     {"cases", "declaration"},
+    {"blocks", "cases", "declaration"},
     {"op"},
     {"ops"},
     {"differences"},

@@ -57,8 +57,14 @@ def test_the_reference_agrees_with_arbitrary_precision(name):
                 assert float(ct[i]) == pytest.approx(float(truth), rel=1e-13)
 
 
+def in_float64(op):
+    """With the function that is meant for stock, where that computes a float32 softmax of float64 scores."""
+    return op.replace(stock=op.exact) if op.name in ("attention", "padded_attention") else op
+
+
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 def test_the_reference_agrees_with_autodiff_in_float64(op):
+    op = in_float64(op)
     with jax.enable_x64(True):
         args = op.case("small").arguments(np.dtype("float64"))
         args = op.convert(args, lambda x: np.clip(x, -8, 8))
@@ -73,6 +79,7 @@ def test_the_reference_agrees_with_autodiff_in_float64(op):
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 @pytest.mark.parametrize(("kind", "tolerance"), [("forward_difference", 1e-6), ("central_difference", 1e-8)])
 def test_differences_agree_with_the_reference_in_float64(op, kind, tolerance):
+    op = in_float64(op)
     with jax.enable_x64(True):
         args = op.case("small").arguments(np.dtype("float32"))
         args = op.convert(args, lambda x: np.sign(x) * np.clip(np.abs(x.astype(np.float64)), 0.6, 3))

@@ -36,6 +36,8 @@ SUMS = {
     "var",
     "cumsum",
     "cumlogsumexp",
+    "attention",
+    "padded_attention",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}
