@@ -28,6 +28,7 @@ SUMS = {
     "log_softmax",
     "layer_norm",
     "rms_norm",
+    "linear_cross_entropy",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}
