@@ -30,6 +30,7 @@ from jaxbp.ops.expressions import neuron as neuron
 from jaxbp.ops.expressions import rational as rational
 from jaxbp.ops.expressions import scaled_sum as scaled_sum
 from jaxbp.ops.fused import linear_cross_entropy as linear_cross_entropy
+from jaxbp.ops.fused import linear_relu as linear_relu
 from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.linear import linear as linear

@@ -160,3 +160,31 @@ def test_three_numbers_a_token_are_kept_and_no_pass_holds_the_logits():
     # The logits of a block and their slopes are a sixteenth of all logits each.
     for mode, executable in passes.items():
         assert executable.temp_bytes < 4 * tokens * classes / 6, mode
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 3), (0, 3)], ids=str)
+@pytest.mark.parametrize("units", [1, 8, 13])
+def test_bits_of_any_number_of_outputs(shape, units):
+    rng = np.random.default_rng(0)
+    args = tuple(rng.normal(size=s).astype(np.float32) for s in (shape, (3, units), (units,)))
+    ct = rng.normal(size=(*shape[:-1], units)).astype(np.float32)
+    y, cts = jaxbp.linear_relu.value_and_vjp(args, ct)
+    exact_y, exact = reference(jaxbp.linear_relu, args, ct)
+    for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+        np.testing.assert_allclose(actual, truth, rtol=1e-5, atol=1e-6)
+
+
+def test_relu_of_0_and_of_nan_passes_no_gradient_on():
+    x, w, b = np.array([[1.0], [2.0], [np.nan]], np.float32), np.ones((1, 1), np.float32), np.float32(-1)
+    y, (ct_x, _, ct_b) = jaxbp.linear_relu.value_and_vjp((x, w, b), np.full((3, 1), 5, np.float32))
+    assert y[:2].tolist() == [[0], [1]]
+    assert np.isnan(y[2, 0])
+    assert ct_x.tolist() == [[0], [5], [0]]
+    assert ct_b == 5
+
+
+def test_one_bit_an_output_is_kept():
+    case = jaxbp.linear_relu.case("small")
+    args, ct = case.arguments(np.dtype(np.float32)), case.cotangent((16, 16), np.dtype(np.float32))
+    passes = compile_modes(make_engine(jaxbp.linear_relu, "rule:bits"), args, ct, ("fwd_res", "bwd"))
+    assert passes["fwd_res"].residual_bytes == 16 * 16 / 8

@@ -63,6 +63,7 @@ OPS: tuple[Op, ...] = (
     losses.squared_error,
     losses.l2_penalty,
     fused.linear_cross_entropy,
+    fused.linear_relu,
     expressions.scaled_sum,
     expressions.neuron,
     expressions.rational,

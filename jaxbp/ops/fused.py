@@ -1,4 +1,4 @@
-"""Linear layers fused with what follows them: linear_cross_entropy."""
+"""Linear layers fused with what follows them: linear_cross_entropy, linear_relu."""
 
 import math
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Labels, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
-from jaxbp.numerics import numpy_exponent_shift
+from jaxbp.numerics import numpy_exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -166,7 +167,7 @@ def _cross_entropy_cases():
         "small": (32, 16, 64),
         "cache": (256, 64, 1024),
         "memory": (2048, 256, 8192),
-        "t5-small": (256, 512, 32128),
+        "t5-small": (128, 512, 32128),
     }
     return tuple(
         Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
@@ -208,4 +209,77 @@ linear_cross_entropy = Op(
 >>> y, (ct_x, ct_w, _) = jaxbp.linear_cross_entropy.value_and_vjp((x, w, labels), jnp.ones(1), chunk=2)
 >>> print(f"{y[0]:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
 4.122e-09; -4.122e-08 -2.061e-08""",
+)
+
+
+def linear_relu_fwd(x, w, b, *, precision=None):
+    z = jnp.matmul(x, w, precision=precision) + b
+    return jnp.maximum(z, 0), (x, w, shape_of(b), jnp.packbits(z > 0, axis=-1))
+
+
+def linear_relu_bwd(res, ct, *, precision=None):
+    x, w, b, bits = res
+    # jnp.unpackbits divides by the number of rows.
+    slopes = jnp.where(jnp.unpackbits(bits, axis=-1, count=w.shape[1]) == 1, ct, 0) if ct.size else ct
+    rows = slopes.reshape(math.prod(slopes.shape[:-1]), w.shape[1])
+    # As (slopes^T x)^T, which is faster on CPU where the slopes are narrower than x.
+    ct_w = jnp.matmul(rows.T, x.reshape(rows.shape[0], x.shape[-1]), precision=precision).T
+    return jnp.matmul(slopes, w.T, precision=precision), ct_w, sum_to(slopes, b)
+
+
+def linear_relu_stock(x, w, b, *, precision=None):
+    return jax.nn.relu(jnp.matmul(x, w, precision=precision) + b)
+
+
+def linear_relu_reference(x, w, b, *, precision=None):
+    return np.maximum(np.matmul(x, w) + b, 0)
+
+
+def linear_relu_reference_vjp(ct, x, w, b, *, precision=None):
+    slopes = np.where(np.matmul(x, w) + b > 0, ct, 0)
+    ct_w = np.matmul(x.reshape(-1, x.shape[-1]).T, slopes.reshape(-1, w.shape[1]))
+    return np.matmul(slopes, w.T), ct_w, numpy_sum_to(slopes, b)
+
+
+def linear_relu_flops(shapes: Shapes) -> Flops:
+    x, w, _ = shapes
+    outputs = math.prod(x[:-1]) * w[1]
+    return Flops(outputs * (2 * w[0] + 2), outputs * (4 * w[0] + 2))
+
+
+def _relu_cases():
+    """Tokens, their size and units at three sizes, and the first layer of a transformer's feed-forward block."""
+    sizes = {"small": (16, 16, 16), "cache": (256, 256, 256), "memory": (4096, 256, 1024), "t5-small": (512, 512, 2048)}
+    return tuple(
+        Case(name, ((n, d), (d, units), (units,)), (Normal(), Normal(1 / math.sqrt(d)), Normal()))
+        for name, (n, d, units) in sizes.items()
+    )
+
+
+linear_relu = Op(
+    name="linear_relu",
+    summary="A linear layer and the positive part of its output: x [..., k], w [k, n], b [n] or [] -> y [..., n], "
+    "floating. `precision` is jnp.matmul's. Where x w + b is 0 the gradient is 0, as jax.nn.relu's.",
+    formula="max(0, x w + b); with s = ct 1(x w + b > 0): ct_x = s w^T, ct_w = x^T s, ct_b = sum of s over all rows",
+    rules=(
+        Rule(
+            "bits",
+            linear_relu_fwd,
+            linear_relu_bwd,
+            "Keeps the inputs, and one bit an output: whether it is positive.",
+        ),
+    ),
+    stock=linear_relu_stock,
+    reference=linear_relu_reference,
+    reference_vjp=linear_relu_reference_vjp,
+    cases=_relu_cases(),
+    flops=linear_relu_flops,
+    torch=lambda torch: (
+        lambda x, w, b, *, precision=None: torch.relu(torch.nn.functional.linear(x, w.T, b.expand(w.shape[1])))
+    ),
+    source="CS231n, Backpropagation, Intuitions: the Jacobian of the ReLU is a mask, never formed.",
+    example=""">>> x, w, b = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, -1.0], [1.0, -1.0]]), jnp.zeros(2)
+>>> y, (ct_x, ct_w, ct_b) = jaxbp.linear_relu.value_and_vjp((x, w, b), jnp.ones((1, 2)))
+>>> y.tolist(), ct_x.tolist(), ct_b.tolist()
+([[3.0, 0.0]], [[1.0, 1.0]], [1.0, 0.0])""",
 )
