@@ -34,6 +34,8 @@ from jaxbp.ops.expressions import rational as rational
 from jaxbp.ops.expressions import scaled_sum as scaled_sum
 from jaxbp.ops.extrema import max as max
 from jaxbp.ops.extrema import min as min
+from jaxbp.ops.fused import linear_cross_entropy as linear_cross_entropy
+from jaxbp.ops.fused import linear_relu as linear_relu
 from jaxbp.ops.gated import gelu as gelu
 from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu

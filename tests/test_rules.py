@@ -38,6 +38,8 @@ SUMS = {
     "cumlogsumexp",
     "attention",
     "padded_attention",
+    "linear_cross_entropy",
+    "linear_relu",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}

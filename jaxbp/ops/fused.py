@@ -1,0 +1,285 @@
+"""Linear layers fused with what follows them: linear_cross_entropy, linear_relu."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.broadcasting import shape_of, sum_to
+from jaxbp.cases import Case, Labels, Normal
+from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.numerics import numpy_exponent_shift, numpy_sum_to
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+#: So many logits are alive at a time by default, 8 MiB of float32, which the last cache of a CPU holds.
+BLOCK = 2**21
+#: Fewer classes than these make narrow matrices, whose products are slow.
+FEWEST_CLASSES = 256
+
+
+def _require_labels(x, labels):
+    if not x.ndim or labels.shape != x.shape[:-1]:
+        raise ValueError(
+            f"labels must have one entry for each token of x, the shape {list(x.shape[:-1])}, got {list(labels.shape)}."
+        )
+
+
+def _tokens(x):
+    """All tokens as rows of one matrix."""
+    return widened(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _places(labels, classes):
+    """One row of labels, the negative ones counted from the start as well; -1 for a label that is none."""
+    if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
+        labels = labels.astype(jnp.int32)
+    labels = jnp.where(labels < 0, labels + classes, labels).reshape(-1)
+    return jnp.where((labels >= 0) & (labels < classes), labels, -1).astype(jnp.int32)
+
+
+def _over_blocks(step, state, classes, tokens, chunk):
+    """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
+    if chunk is None:
+        number = math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
+        chunk = math.ceil(classes / max(1, number))
+    elif chunk < 1:
+        raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
+    whole, rest = divmod(classes, max(1, chunk))
+    if whole == 1:  # Without a loop, so that an executable of both passes computes the logits once.
+        state = step(state, 0, chunk)
+    elif whole:
+        starts = chunk * jnp.arange(whole, dtype=jnp.int32)
+        state, _ = jax.lax.scan(lambda state, first: (step(state, first, chunk), None), state, starts)
+    return step(state, whole * chunk, rest) if rest else state
+
+
+def _weights(w, first, size):
+    return widened(jax.lax.dynamic_slice_in_dim(w, first, size, axis=1))
+
+
+def _other_exponentials(logits, is_label, shift):
+    """exp(logits - shift), and 0 for the label."""
+    return jnp.where(is_label, 0, jnp.exp(logits - shift[None]))
+
+
+def _is_label(logits, places):
+    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 0) == places[None]
+
+
+def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None):
+    _require_labels(x, labels)
+    # Classes by tokens: of the four products of both passes each then reads its matrices as they lie in memory. The
+    # transposed tokens are computed outside of the loop, or XLA would transpose each block of logits instead.
+    columns, places = _tokens(x).T, _places(labels, w.shape[1])
+
+    def step(state, first, size):
+        top, others, own = state
+        logits = jnp.matmul(_weights(w, first, size).T, columns, precision=precision)
+        largest = jax.lax.stop_gradient(jnp.maximum(top, jnp.max(logits, axis=0)))
+        shift = _shift(largest)
+        within = places - first
+        is_label = _is_label(logits, within)
+        added = jnp.sum(_other_exponentials(logits, is_label, shift), axis=0)
+        score = jnp.take_along_axis(logits, jnp.clip(within, 0, size - 1)[None], axis=0)[0]
+        own = jnp.where((within >= 0) & (within < size), score, own)
+        return largest, others * jnp.exp(top - shift) + added, own
+
+    # The loss of a label that is none stays NaN.
+    state = tuple(jnp.full_like(places, fill, dtype=columns.dtype) for fill in (-jnp.inf, 0, jnp.nan))
+    largest, others, own = _over_blocks(step, state, w.shape[1], places.size, chunk)
+    shift = _shift(largest)
+    exponential = jnp.exp(own - shift)
+    y = (shift - own) + jnp.log1p(others + (exponential - 1))
+    return y.reshape(labels.shape).astype(x.dtype), (x, w, labels, shift, others, others + exponential)
+
+
+def _shift(largest):
+    """What to subtract from the logits before their exponentials: the largest, or 0 where that is infinite."""
+    return jnp.where(jnp.isfinite(largest), largest, 0)
+
+
+def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
+    x, w, labels, shift, others, total = res
+    tokens, places = _tokens(x), _places(labels, w.shape[1])
+    columns = tokens.T
+    scale = widened(ct).reshape(-1) / total
+
+    def step(state, first, size):
+        ct_columns, ct_w = state
+        block = _weights(w, first, size)
+        logits = jnp.matmul(block.T, columns, precision=precision)
+        is_label = _is_label(logits, places - first)
+        # What is computed again may be rounded otherwise: huge logits by more than 1, and no exponential is above 1.
+        logits = jnp.where(logits > shift[None], shift[None], logits)
+        slopes = jnp.where(is_label, -others[None], _other_exponentials(logits, is_label, shift)) * scale[None]
+        # Behind a barrier: a product that is written transposed takes twice as long on a CPU.
+        ct_block = jax.lax.optimization_barrier(jnp.matmul(slopes, tokens, precision=precision)).T
+        return (
+            ct_columns + jnp.matmul(block, slopes, precision=precision),
+            jax.lax.dynamic_update_slice_in_dim(ct_w, ct_block.astype(w.dtype), first, axis=1),
+        )
+
+    state = jnp.zeros_like(columns), jnp.zeros_like(w)
+    ct_columns, ct_w = _over_blocks(step, state, w.shape[1], places.size, chunk)
+    return ct_columns.T.reshape(x.shape).astype(x.dtype), ct_w, None
+
+
+def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None):
+    _require_labels(x, labels)
+    logits = jnp.matmul(x, w, precision=precision)
+    # As optax.softmax_cross_entropy_with_integer_labels.
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def _numpy_parts(x, w, labels):
+    logits = np.matmul(x, w)
+    shift = numpy_exponent_shift(logits, -1)
+    exponentials = np.exp(logits - shift)
+    is_label = np.arange(w.shape[1]) == np.where(labels < 0, labels + w.shape[1], labels)[..., None]
+    others = np.sum(np.where(is_label, 0, exponentials), axis=-1)
+    own = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0] - shift[..., 0]
+    return exponentials, is_label, others, own
+
+
+def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None):
+    _, _, others, own = _numpy_parts(x, w, labels)
+    return np.log1p(others + np.expm1(own)) - own
+
+
+def linear_cross_entropy_reference_vjp(ct, x, w, labels, *, chunk=None, precision=None):
+    exponentials, is_label, others, own = _numpy_parts(x, w, labels)
+    slopes = np.where(is_label, -others[..., None], exponentials) * (ct / (others + np.exp(own)))[..., None]
+    rows = (-1, x.shape[-1]), (-1, w.shape[1])
+    return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
+
+
+def linear_cross_entropy_flops(shapes: Shapes) -> Flops:
+    x, w, _ = shapes
+    logits = math.prod(x[:-1]) * w[1]
+    return Flops(logits * (2 * w[0] + 5), logits * (4 * w[0] + 4))
+
+
+def _cross_entropy_cases():
+    """Tokens, their size and classes at three sizes, and those of a model."""
+    sizes = {
+        "small": (32, 16, 64),
+        "cache": (256, 64, 1024),
+        "memory": (2048, 256, 8192),
+        "t5-small": (128, 512, 32128),
+    }
+    return tuple(
+        Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
+        for name, (n, d, classes) in sizes.items()
+    )
+
+
+linear_cross_entropy = Op(
+    name="linear_cross_entropy",
+    summary="The softmax cross entropy of the logits x w, one loss a token, without ever holding all of the logits. "
+    "x [..., d], w [d, C], floating, labels [...], integers -> y [...]. `chunk` is the number of classes that are "
+    "taken at a time, by default as many as make about 2 million logits; `precision` is jnp.matmul's. Negative "
+    "labels count from the end; for one outside [-C, C) the loss is NaN, and so is the gradient.",
+    formula="z = x w, log sum_j exp(z_j) - z_label; with s = ct (softmax(z) - 1(j = label)): ct_x = s w^T, "
+    "ct_w = x^T s summed over all tokens",
+    rules=(
+        Rule(
+            "chunked",
+            linear_cross_entropy_fwd,
+            linear_cross_entropy_bwd,
+            "Keeps the inputs and three numbers a token; the backward pass computes the logits again, block by block. "
+            "Sums the exponentials of the other classes alone, as softmax_cross_entropy.",
+        ),
+    ),
+    integers=("labels",),
+    stock=linear_cross_entropy_stock,
+    reference=linear_cross_entropy_reference,
+    reference_vjp=linear_cross_entropy_reference_vjp,
+    cases=_cross_entropy_cases(),
+    flops=linear_cross_entropy_flops,
+    torch=lambda torch: (
+        lambda x, w, labels, *, chunk=None, precision=None: torch.nn.functional.cross_entropy(
+            (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1), reduction="none"
+        ).reshape(labels.shape)
+    ),
+    source="Milakov and Gimelshein, Online normalizer calculation for softmax (2018); Wijmans et al., Cut Your Losses "
+    "in Large-Vocabulary Language Models (2024).",
+    example=""">>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 0, 0], [5.0, 0, 0]]), jnp.array([0])
+>>> y, (ct_x, ct_w, _) = jaxbp.linear_cross_entropy.value_and_vjp((x, w, labels), jnp.ones(1), chunk=2)
+>>> print(f"{y[0]:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
+4.122e-09; -4.122e-08 -2.061e-08""",
+)
+
+
+def linear_relu_fwd(x, w, b, *, precision=None):
+    z = jnp.matmul(x, w, precision=precision) + b
+    return jnp.maximum(z, 0), (x, w, shape_of(b), jnp.packbits(z > 0, axis=-1))
+
+
+def linear_relu_bwd(res, ct, *, precision=None):
+    x, w, b, bits = res
+    # jnp.unpackbits divides by the number of rows.
+    slopes = jnp.where(jnp.unpackbits(bits, axis=-1, count=w.shape[1]) == 1, ct, 0) if ct.size else ct
+    rows = slopes.reshape(math.prod(slopes.shape[:-1]), w.shape[1])
+    # As (slopes^T x)^T, which is faster on CPU where the slopes are narrower than x.
+    ct_w = jnp.matmul(rows.T, x.reshape(rows.shape[0], x.shape[-1]), precision=precision).T
+    return jnp.matmul(slopes, w.T, precision=precision), ct_w, sum_to(slopes, b)
+
+
+def linear_relu_stock(x, w, b, *, precision=None):
+    return jax.nn.relu(jnp.matmul(x, w, precision=precision) + b)
+
+
+def linear_relu_reference(x, w, b, *, precision=None):
+    return np.maximum(np.matmul(x, w) + b, 0)
+
+
+def linear_relu_reference_vjp(ct, x, w, b, *, precision=None):
+    slopes = np.where(np.matmul(x, w) + b > 0, ct, 0)
+    ct_w = np.matmul(x.reshape(-1, x.shape[-1]).T, slopes.reshape(-1, w.shape[1]))
+    return np.matmul(slopes, w.T), ct_w, numpy_sum_to(slopes, b)
+
+
+def linear_relu_flops(shapes: Shapes) -> Flops:
+    x, w, _ = shapes
+    outputs = math.prod(x[:-1]) * w[1]
+    return Flops(outputs * (2 * w[0] + 2), outputs * (4 * w[0] + 2))
+
+
+def _relu_cases():
+    """Tokens, their size and units at three sizes, and the first layer of a transformer's feed-forward block."""
+    sizes = {"small": (16, 16, 16), "cache": (256, 256, 256), "memory": (4096, 256, 1024), "t5-small": (512, 512, 2048)}
+    return tuple(
+        Case(name, ((n, d), (d, units), (units,)), (Normal(), Normal(1 / math.sqrt(d)), Normal()))
+        for name, (n, d, units) in sizes.items()
+    )
+
+
+linear_relu = Op(
+    name="linear_relu",
+    summary="A linear layer and the positive part of its output: x [..., k], w [k, n], b [n] or [] -> y [..., n], "
+    "floating. `precision` is jnp.matmul's. Where x w + b is 0 the gradient is 0, as jax.nn.relu's.",
+    formula="max(0, x w + b); with s = ct 1(x w + b > 0): ct_x = s w^T, ct_w = x^T s, ct_b = sum of s over all rows",
+    rules=(
+        Rule(
+            "bits",
+            linear_relu_fwd,
+            linear_relu_bwd,
+            "Keeps the inputs, and one bit an output: whether it is positive.",
+        ),
+    ),
+    stock=linear_relu_stock,
+    reference=linear_relu_reference,
+    reference_vjp=linear_relu_reference_vjp,
+    cases=_relu_cases(),
+    flops=linear_relu_flops,
+    torch=lambda torch: (
+        lambda x, w, b, *, precision=None: torch.relu(torch.nn.functional.linear(x, w.T, b.expand(w.shape[1])))
+    ),
+    source="CS231n, Backpropagation, Intuitions: the Jacobian of the ReLU is a mask, never formed.",
+    example=""">>> x, w, b = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, -1.0], [1.0, -1.0]]), jnp.zeros(2)
+>>> y, (ct_x, ct_w, ct_b) = jaxbp.linear_relu.value_and_vjp((x, w, b), jnp.ones((1, 2)))
+>>> y.tolist(), ct_x.tolist(), ct_b.tolist()
+([[3.0, 0.0]], [[1.0, 1.0]], [1.0, 0.0])""",
+)
