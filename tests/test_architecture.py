@@ -14,7 +14,6 @@ ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
     {"classes", "gating"},
-    {"cases", "declaration"},
     {"blocks", "cases", "declaration"},
     {"op"},
     {"ops"},

@@ -25,14 +25,11 @@ SIZE = 96
 #: Ops whose gradients do not depend on the arguments but through a sign, so that saved residuals cannot be imprecise
 #: and the second derivative is 0.
 FLAT = {
-    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "multiclass_hinge", "embedding",
-    "leaky_relu",
-}  # fmt: skip
-    "add", "subtract", "negative", "shift", "relu", "absolute", "maximum", "minimum", "clip", "where", "sum", "mean",
-    "max", "min", "cumsum", "multiclass_hinge",
+    "add", "subtract", "negative", "shift", "relu", "leaky_relu", "absolute", "maximum", "minimum", "clip", "where",
+    "sum", "mean", "max", "min", "cumsum", "multiclass_hinge", "embedding",
 }  # fmt: skip
 #: Ops of one number, so that there is one cotangent.
-TOTALS = {"sum", "mean", "var", "norm", "max", "min", "l2_penalty"}
+TOTALS = {"sum", "mean", "var", "norm", "max", "min", "l2_penalty", "softmax_objective", "hinge_objective"}
 #: Those whose gradient is the same for all entries, and those where it is 0 for all but one.
 EVEN, LONE = {"sum", "mean"}, {"max", "min"}
 #: Ops whose gradient is 0 for half of the entries.
@@ -397,7 +394,6 @@ OPERATORS: tuple[Operator, ...] = (
         "cotangent_averaged",
         ("averaged",),
         lambda ct: jnp.full_like(ct, jnp.mean(ct)),
-        lambda op: op.name not in ("l2_penalty", "softmax_objective", "hinge_objective"),  # It is one number there.
         lambda op: op.name not in TOTALS,
     ),
     by_cotangent("cotangent_squared", ("linear",), jnp.square),
