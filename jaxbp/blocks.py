@@ -17,7 +17,7 @@ from jaxbp.promotion import vary_alike, widened
 #: Queries of a block, those of all heads that share keys counted together: its scores against 4,096 keys fill 2 MiB.
 _ROWS = 128
 #: Scores that are alive at a time, where more heads than one fit beside each other.
-_SCORES = 2**20
+_SCORES = 2**18
 #: Lengths of keys that causal blocks look at: the program grows with them, what is computed in vain shrinks.
 _GROUPS = 4
 
