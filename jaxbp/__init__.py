@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 #: `from jaxbp import *` leaves Python's own `sum`, `max` and `min` alone.
-__all__ = [name for name in globals() if not name.startswith("_") and not hasattr(builtins, name)]
+__all__ = [name for name in globals() if not name.startswith("_") and not hasattr(builtins, name)]  # pyright: ignore
 
 
 #: Where these live: they need python-flint or pandas, which `import jaxbp` does not bring in.

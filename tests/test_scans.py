@@ -46,7 +46,7 @@ def test_masks_at_the_start_share_equally_where_stock_says_nan():
 
 @pytest.mark.parametrize("x", [[-1e4, 0.0, 1e4, 0.0], [300.0, -300.0, 299.0, 301.0], [1e8, 1e8, 1e8, 1e8]], ids=str)
 def test_scores_far_apart_and_far_from_zero(x):
-    compare(jaxbp.cumlogsumexp, np.float32(x), 1e-6, 1e-7)
+    compare(jaxbp.cumlogsumexp, np.array(x, np.float32), 1e-6, 1e-7)
 
 
 def test_an_infinite_score_takes_all_that_comes_after_it():

@@ -194,11 +194,10 @@ def norm_fwd(x, *, axis=None, keepdims=False):
 
 def norm_bwd(res, ct, *, axis=None, keepdims=False):
     x, y = res
-    # The direction first: its entries are at most 1, where ct / y may overflow. The inverse of a y beyond 2^126 would
-    # be subnormal, and so taken for 0.
+    # The direction first: ct / y may overflow. It is taken four times for a large y, whose inverse may be subnormal.
     shrink = jnp.where(y > 1, 0.25, 1).astype(y.dtype)
-    directions = (widened(x) * shrink) * (1 / jnp.where(y == 0, 1, y * shrink))
-    return ((directions * widened(ct).reshape(y.shape)).astype(x.dtype),)
+    directions = widened(x) * (1 / jnp.where(y == 0, 1, y * shrink))
+    return ((directions * (widened(ct).reshape(y.shape) * shrink)).astype(x.dtype),)
 
 
 def norm_reference(x, *, axis=None, keepdims=False):
