@@ -8,7 +8,7 @@ import pytest
 import jaxbp
 
 #: Below 0, 0 twice, and above it, subnormal ones among them.
-AROUND_0 = np.float32([-1e-40, -0.0, 0.0, 1e-40])
+AROUND_0 = np.array([-1e-40, -0.0, 0.0, 1e-40], np.float32)
 
 
 def slopes(f, x):
@@ -34,13 +34,13 @@ def test_a_subnormal_argument_times_a_large_number_is_not_0(f):
 
 
 def test_elu_has_its_slope_where_the_exponential_alone_vanishes():
-    x = np.float32([-20, -95, -110])
+    x = np.array([-20, -95, -110], np.float32)
     actual = jax.vmap(jax.grad(lambda x: jaxbp.elu(x, alpha=1e12)))(x)
     np.testing.assert_allclose(actual, 1e12 * np.exp(x.astype(np.float64)), rtol=3e-7)
 
 
 def test_infinities_and_nan():
-    x = np.float32([-np.inf, np.inf, np.nan])
+    x = np.array([-np.inf, np.inf, np.nan], np.float32)
     np.testing.assert_array_equal(jaxbp.elu(x), [-1, np.inf, np.nan])
     np.testing.assert_array_equal(slopes(jaxbp.elu, x), [0, 1, np.nan])
     np.testing.assert_array_equal(jaxbp.leaky_relu(x), [-np.inf, np.inf, np.nan])
@@ -48,7 +48,7 @@ def test_infinities_and_nan():
 
 
 def test_the_second_derivative_of_elu_is_that_of_stock():
-    x = np.float32([-30, -2, -1e-3, 0.0, 1e-3, 2])
+    x = np.array([-30, -2, -1e-3, 0.0, 1e-3, 2], np.float32)
     second, expected = (jax.vmap(jax.grad(jax.grad(f)))(x) for f in (jaxbp.elu, jax.nn.elu))
     np.testing.assert_allclose(second, expected, rtol=1e-5, atol=1e-12)
 
