@@ -166,8 +166,8 @@ def _cross_entropy_cases():
     sizes = {
         "small": (32, 16, 64),
         "cache": (256, 64, 1024),
-        "memory": (2048, 256, 8192),
-        "t5-small": (128, 512, 32128),
+        "memory": (1024, 256, 8192),
+        "t5": (128, 512, 32128),
     }
     return tuple(
         Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
@@ -249,7 +249,7 @@ def linear_relu_flops(shapes: Shapes) -> Flops:
 
 def _relu_cases():
     """Tokens, their size and units at three sizes, and the first layer of a transformer's feed-forward block."""
-    sizes = {"small": (16, 16, 16), "cache": (256, 256, 256), "memory": (4096, 256, 1024), "t5-small": (512, 512, 2048)}
+    sizes = {"small": (16, 16, 16), "cache": (256, 256, 256), "memory": (4096, 256, 1024), "t5": (512, 512, 2048)}
     return tuple(
         Case(name, ((n, d), (d, units), (units,)), (Normal(), Normal(1 / math.sqrt(d)), Normal()))
         for name, (n, d, units) in sizes.items()
