@@ -160,7 +160,6 @@ def test_three_numbers_a_token_are_kept_and_no_pass_holds_the_logits():
     # The logits of a block and their slopes are a sixteenth of all logits each.
     for mode, executable in passes.items():
         assert executable.temp_bytes is not None
-        assert executable.temp_bytes is not None
         assert executable.temp_bytes < 4 * tokens * classes / 6, mode
 
 
