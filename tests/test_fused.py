@@ -159,6 +159,7 @@ def test_three_numbers_a_token_are_kept_and_no_pass_holds_the_logits():
     assert passes["fwd_res"].residual_bytes == 3 * 4 * tokens
     # The logits of a block and their slopes are a sixteenth of all logits each.
     for mode, executable in passes.items():
+        assert executable.temp_bytes is not None
         assert executable.temp_bytes < 4 * tokens * classes / 6, mode
 
 
