@@ -64,7 +64,7 @@ def levels() -> str:
     rows = (
         (
             code(level.name),
-            "all" if level.all_engines else "default rule, autodiff, central difference, NumPy",
+            "all" if level.all_engines else "default rule, autodiff, NumPy",
             ", ".join(map(code, level.cases)) or "all",
             ", ".join(map(code, level.modes)),
             f"{level.budget.min_rounds} to {level.budget.max_rounds} in {level.budget.seconds:g} s",

@@ -29,7 +29,7 @@ class Level:
         budget: for rules and autodiff, interleaved; NumPy and torch.
         slow_budget: for the numerical engines, which are interleaved among themselves.
         difference_seconds: above this a full numerical gradient is sampled and extrapolated.
-        all_engines: or the default rule, autodiff, central difference and NumPy alone.
+        all_engines: or the default rule, autodiff and NumPy alone.
         cases: what is measured where none are asked for; all if empty.
         skipped: but for these.
         option_budget: for what options of the compiler gain, which is looked at in the case `OPTIONS_CASE`; None if it
@@ -165,7 +165,7 @@ def plan(
 def _by_owner(op: Op, level: Level) -> Iterator[tuple[Owner, tuple[str, ...]]]:
     names = engine_names(op)
     if not level.all_engines:
-        keep = {f"rule:{op.default_rule.name}", "autodiff", "central_difference", "numpy"}
+        keep = {f"rule:{op.default_rule.name}", "autodiff", "numpy"}
         names = tuple(name for name in names if name in keep)
     owners: dict[Owner, list[str]] = {}
     for name in names:
