@@ -107,9 +107,9 @@ def test_huge_logits_and_masks_as_stock():
 
 def test_logits_that_round_otherwise_in_the_backward_pass_make_no_huge_gradient():
     labels, ct = np.array([4, 0, 2, 1], np.int32), np.ones(4, np.float32)
-    _, (x, w, labels, shift, others, total) = OP.default_rule.fwd(X, W, labels)
+    _, (x, w, labels, shift, others, total) = OP.default_rule.fwd(X, W, labels, chunk=2)
     # As if the largest logits had been smaller by 5, as rounding may have it where they are about 1e8.
-    ct_x, _, _ = OP.default_rule.bwd((x, w, labels, shift - 5, others, total), ct)
+    ct_x, _, _ = OP.default_rule.bwd((x, w, labels, shift - 5, others, total), ct, chunk=2)
     assert np.abs(ct_x).max() <= 2 * np.abs(W).max() * W.shape[1]
 
 
@@ -147,6 +147,17 @@ def test_under_shard_map():
     expected = value_and_grads(OP, X, W, labels, chunk=2)[1:]
     for actual, truth in zip(jax.grad(sharded, (0, 1))(X, W, labels), expected, strict=True):
         np.testing.assert_allclose(actual, truth, rtol=1e-6)
+
+
+def test_logits_of_one_block_are_not_computed_again():
+    labels, ct = np.array([4, 0, -1, -4], np.int32), np.array([1.0, -2.0, 0.5, 3.0], np.float32)
+    passes = compile_modes(make_engine(OP, "rule:chunked"), (X, W, labels), ct, ("fwd_res", "bwd"))
+    assert passes["fwd_res"].residual_bytes == 4 * len(X) * W.shape[1]
+    blocks = OP.value_and_vjp((X, W, labels), ct, chunk=2)
+    for actual, expected in zip(
+        jax.tree.leaves(OP.value_and_vjp((X, W, labels), ct)), jax.tree.leaves(blocks), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_three_numbers_a_token_are_kept_and_no_pass_holds_the_logits():

@@ -63,6 +63,20 @@ def test_gradients_far_out(op, args, expected):
     np.testing.assert_allclose(gradients(op, *args)[1], expected, rtol=1e-6, atol=TINY)
 
 
+@pytest.mark.parametrize(
+    ("op", "args", "ct", "expected"),
+    [
+        (jaxbp.divide, (1e10, 1e-15), 1e-10, (1e5, -1e30)),
+        (jaxbp.divide, (1e10, 1e-15), 0.0, (0.0, 0.0)),
+        (jaxbp.divide, (1e-30, 1e10), 1e20, (1e10, -1e-30)),
+        (jaxbp.arctan, (1e19,), 1e20, (1e-18,)),
+    ],
+    ids=str,
+)
+def test_a_cotangent_brings_a_slope_that_is_out_of_range_back(op, args, ct, expected):
+    np.testing.assert_allclose(gradients(op, *args, ct=ct)[1], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("op", [jaxbp.maximum, jaxbp.minimum], ids=repr)
 def test_the_winner_takes_an_infinite_cotangent_and_the_loser_nothing(op):
     _, cts = gradients(op, 1.0, 2.0, ct=np.inf)

@@ -169,6 +169,15 @@ def test_linear_and_neuron_take_any_batch_axes(rows):
         assert_right(jaxbp.neuron, f"rule:{rule}", args, ct)
 
 
+@pytest.mark.parametrize("rule", list(jaxbp.neuron.rules))
+def test_a_neuron_without_features_has_its_bias_alone(rule):
+    w, x = np.float32([2.0]), np.zeros((3, 0), np.float32)
+    y, (ct_w, ct_x) = jaxbp.neuron.value_and_vjp((w, x), np.ones(3, np.float32), engine=f"rule:{rule}")
+    np.testing.assert_allclose(y, np.full(3, 1 / (1 + np.exp(-2.0))), rtol=1e-6)
+    assert float(ct_w[0]) == pytest.approx(3 * float(y[0] * (1 - y[0])), rel=1e-5)
+    assert ct_x.shape == (3, 0)
+
+
 @pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
 def test_rules_agree_with_autodiff_of_stock_at_case_sizes(op):
     args, ct = draw(op, "float32")

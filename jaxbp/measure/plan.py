@@ -12,6 +12,7 @@ from jaxbp.engines import Owner, engine_names
 from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import Mode
 from jaxbp.measure.timer import Budget
+from jaxbp.measure.verdict import LEAST_ROUNDS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
 
@@ -26,7 +27,7 @@ class Level:
     Attributes:
         name: `quick`, `standard`, `full`, or `growth`: how an op's cost grows with its size.
         modes: what is timed of engines that have separate passes.
-        budget: for rules and autodiff, interleaved; NumPy and torch.
+        budget: for rules and autodiff, interleaved; NumPy and torch, which need fewer rounds, as they get no verdict.
         slow_budget: for the numerical engines, which are interleaved among themselves.
         difference_seconds: above this a full numerical gradient is sampled and extrapolated.
         all_engines: or the default rule, autodiff and NumPy alone.
@@ -69,12 +70,12 @@ LEVELS = {
         Level(
             "standard",
             ALL_MODES,
-            Budget(0.7, 9, 400),
-            Budget(0.1, 3, 5),
+            Budget(0.5, LEAST_ROUNDS, 400),
+            Budget(0.1, 1, 5),
             0.1,
             all_engines=True,
             skipped=("small",),
-            option_budget=Budget(0.3, 9, 400),
+            option_budget=Budget(0.3, LEAST_ROUNDS, 400),
         ),
         Level(
             "growth",

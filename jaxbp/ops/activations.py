@@ -146,7 +146,7 @@ tanh = Op(
             "textbook",
             textbook_tanh_fwd,
             textbook_tanh_bwd,
-            "1 - y^2: cancels to 0 from |x| = 9 on.",
+            "1 - y^2: cancels to 0 from |x| = 8 on, where y rounds to 1.",
             faults=(Fault("precision", lambda x: np.abs(x) > 3, "for |x| > 3"),),
         ),
     ),

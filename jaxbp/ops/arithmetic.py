@@ -123,10 +123,10 @@ def divide_fwd(x, y):
 
 def divide_bwd(res, ct):
     x, y = res
-    # By mantissas and exponents: y^2, and even 1 / y, would overflow or vanish before the results do.
-    (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
-    slope_x, slope_y = scale_exponent(1 / my, -ey), -scale_exponent(mx / (my * my), ex - 2 * ey)
-    return sum_to(ct * slope_x, x), sum_to(ct * slope_y, y)
+    # By mantissas and exponents: y^2, 1 / y and x / y^2 may all overflow or vanish where the results do not.
+    (mx, ex), (my, ey), (mc, ec) = split_exponent(x), split_exponent(y), split_exponent(ct)
+    ct_x, ct_y = scale_exponent(mc / my, ec - ey), -scale_exponent(mc * mx / (my * my), ec + ex - 2 * ey)
+    return sum_to(ct_x, x), sum_to(ct_y, y)
 
 
 divide = Op(
@@ -154,7 +154,7 @@ divide = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((6.0, 2.0), 1.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, 0.5, -1.5)""",
-    version=2,
+    version=3,
 )
 
 

@@ -62,7 +62,7 @@ def _neuron_dot(w, x):
 
 
 def _neuron_cotangents(w, x, ct_dot):
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(ct_dot.size, x.shape[-1])  # -1 would be undecided for no features.
     flat = ct_dot.reshape(-1)
     ct_x = ct_dot[..., None] * w[:-1]
     ct_w = jnp.append(jnp.matmul(flat, rows), jnp.sum(flat))
@@ -198,7 +198,8 @@ def rational_reference_vjp(ct, x, y):
 rational = Op(
     name="rational",
     summary="The notes' exercise in staged backpropagation. x [...], y [...] -> [...], floating, broadcast as "
-    "NumPy does. Infinite or NaN once (x + y)^2 overflows.",
+    "NumPy does. Once (x + y)^2 overflows value and gradients are 0; where 1 / (s(x) + (x + y)^2)^2 does, gradients "
+    "are infinite or NaN.",
     formula="(x + s(y)) / (s(x) + (x + y)^2), s the sigmoid; eight stages backwards, += where x and y branch",
     rules=(Rule("staged", rational_fwd, rational_bwd, "Keeps the inputs and stages the forward pass again."),),
     stock=rational_stock,

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp import classes as rows_of_classes
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Labels, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
-from jaxbp.numerics import numpy_exponent_shift, numpy_sum_to
+from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -39,17 +40,23 @@ def _places(labels, classes):
     return jnp.where((labels >= 0) & (labels < classes), labels, -1).astype(jnp.int32)
 
 
+def _number_of_blocks(classes, tokens):
+    return math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
+
+
+def _in_one_block(w, labels, chunk):
+    """Whether all logits are as few as a block may have, and nobody asked for fewer."""
+    return chunk is None and _number_of_blocks(w.shape[1], labels.size) <= 1
+
+
 def _over_blocks(step, state, classes, tokens, chunk):
     """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
     if chunk is None:
-        number = math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
-        chunk = math.ceil(classes / max(1, number))
+        chunk = math.ceil(classes / _number_of_blocks(classes, tokens))
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
-    whole, rest = divmod(classes, max(1, chunk))
-    if whole == 1:  # A loop would only hide the sizes from the compiler.
-        state = step(state, 0, chunk)
-    elif whole:
+    whole, rest = divmod(classes, chunk)
+    if whole:
         starts = chunk * jnp.arange(whole, dtype=jnp.int32)
         state, _ = jax.lax.scan(lambda state, first: (step(state, first, chunk), None), state, starts)
     return step(state, whole * chunk, rest) if rest else state
@@ -68,8 +75,26 @@ def _is_label(logits, places):
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 0) == places[None]
 
 
+def _one_block_fwd(x, w, labels, precision):
+    labels_of_rows = labels.reshape(-1)
+    logits = jnp.matmul(_tokens(x), widened(w), precision=precision)
+    m = exponent_shift(logits, -1)
+    losses, others, total = rows_of_classes.cross_entropy(logits, labels_of_rows, m)
+    slopes = rows_of_classes.cross_entropy_slopes(logits, labels_of_rows, m, others) / total
+    return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, slopes)
+
+
+def _one_block_bwd(x, w, slopes, ct, precision):
+    scaled = slopes * widened(ct).reshape(-1, 1)
+    ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)
+    ct_w = jnp.matmul(_tokens(x).T, scaled, precision=precision)
+    return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
+
+
 def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None):
     _require_labels(x, labels)
+    if _in_one_block(w, labels, chunk):
+        return _one_block_fwd(x, w, labels, precision)
     # Classes by tokens: of the four products of both passes each then reads its matrices as they lie in memory. The
     # transposed tokens are computed outside of the loop, or XLA would transpose each block of logits instead. Behind a
     # barrier, since it does so as well where there is no loop.
@@ -102,7 +127,10 @@ def _shift(largest):
 
 
 def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
-    x, w, labels, shift, others, total = res
+    x, w, labels, *kept = res
+    if _in_one_block(w, labels, chunk):
+        return _one_block_bwd(x, w, *kept, ct, precision)
+    shift, others, total = kept
     tokens, places = _tokens(x), _places(labels, w.shape[1])
     columns = tokens.T
     scale = widened(ct).reshape(-1) / total
@@ -134,24 +162,14 @@ def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None):
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
 
 
-def _numpy_parts(x, w, labels):
-    logits = np.matmul(x, w)
-    shift = numpy_exponent_shift(logits, -1)
-    exponentials = np.exp(logits - shift)
-    is_label = np.arange(w.shape[1]) == np.where(labels < 0, labels + w.shape[1], labels)[..., None]
-    others = np.sum(np.where(is_label, 0, exponentials), axis=-1)
-    own = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0] - shift[..., 0]
-    return exponentials, is_label, others, own
-
-
 def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None):
-    _, _, others, own = _numpy_parts(x, w, labels)
-    return np.log1p(others + np.expm1(own)) - own
+    losses, _ = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
+    return losses
 
 
 def linear_cross_entropy_reference_vjp(ct, x, w, labels, *, chunk=None, precision=None):
-    exponentials, is_label, others, own = _numpy_parts(x, w, labels)
-    slopes = np.where(is_label, -others[..., None], exponentials) * (ct / (others + np.exp(own)))[..., None]
+    _, slopes = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
+    slopes = slopes * ct[..., None]
     rows = (-1, x.shape[-1]), (-1, w.shape[1])
     return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
 
@@ -178,7 +196,8 @@ def _cross_entropy_cases():
 
 linear_cross_entropy = Op(
     name="linear_cross_entropy",
-    summary="The softmax cross entropy of the logits x w, one loss a token, without ever holding all of the logits. "
+    summary="The softmax cross entropy of the logits x w, one loss a token, with never more than a block of the logits "
+    "in memory. "
     "x [..., d], w [d, C], floating, labels [...], integers -> y [...]. `chunk` is the number of classes that are "
     "taken at a time, by default as many as make about 2 million logits; `precision` is jnp.matmul's. Negative "
     "labels count from the end; for one outside [-C, C) the loss is NaN, and so is the gradient.",
@@ -190,7 +209,8 @@ linear_cross_entropy = Op(
             linear_cross_entropy_fwd,
             linear_cross_entropy_bwd,
             "Keeps the inputs and three numbers a token; the backward pass computes the logits again, block by block. "
-            "Sums the exponentials of the other classes alone, as softmax_cross_entropy.",
+            "Where all logits fit into one block it keeps their slopes. Sums the exponentials of the other classes "
+            "alone, as softmax_cross_entropy.",
         ),
     ),
     integers=("labels",),

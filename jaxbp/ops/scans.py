@@ -204,7 +204,7 @@ cumlogsumexp = Op(
     reference=cumlogsumexp_reference,
     reference_vjp=cumlogsumexp_reference_vjp,
     # Smaller than elsewhere: stock JAX takes seconds for the value of 16 MiB.
-    cases=_cases(Normal(4), (1024, 1024), "cox-cohort", 100_000),
+    cases=_cases(Normal(4), (512, 512), "cox-cohort", 20_000),
     flops=flops_per_entry(8, 7),
     torch=lambda torch: (
         lambda x, *, axis=0, reverse=False: (

@@ -13,7 +13,7 @@ from jaxbp.measure.plan import ALL_MODES, DTYPES, LEVELS, find_dtype, find_op, n
 @pytest.mark.parametrize(
     ("request_", "offer"),
     [
-        ({"ops": ["sigmod"]}, "There is no op called 'sigmod'; did you mean 'sigmoid' or 'log_sigmoid'?"),
+        ({"ops": ["sigmod"]}, "There is no op called 'sigmod'; did you mean 'sigmoid' or 'log_sigmoid'"),
         ({"dtypes": ["bf61"]}, "There is no dtype called 'bf61'; did you mean 'bf16'"),
         ({"dtypes": ["float23"]}, "There is no dtype called 'float23'; did you mean 'float32'"),
         ({"cases": ["smal"]}, "There is no case called 'smal'; did you mean 'small'?"),
