@@ -122,10 +122,6 @@ BAD_CALLS = {
     "labels that are no integers": (
         lambda: jaxbp.softmax_cross_entropy(jnp.ones((3, 2)), V),
         TypeError,
-        (
-            r"softmax_cross_entropy: argument labels must be of an integer or boolean dtype, got float32; .*"
-            r" labels.astype\('int32'\)"
-        ),
         r"softmax_cross_entropy: argument labels must be of an integer or boolean dtype, .* labels.astype\('int32'\)",
     ),
     "labels of another shape": (

@@ -70,9 +70,10 @@ def draw(op: Op, dtype: str, shapes: tuple[tuple[int, ...], ...] | None = None, 
     case = op.case("small")
     drawn = case.drawn(rng, np.dtype(np.float64), shapes)
     args = op.convert(drawn, lambda x: (np.sign(x) * np.clip(np.abs(x), *limit)).astype(jnp.dtype(dtype)))
-    if op.name in ("maximum", "minimum"):
+    if op.name in ("maximum", "minimum", "clip"):
         # Ties are a matter of convention, and have tests of their own.
-        args = (args[0], np.where(args[0] == args[1], args[1] + 1, args[1]).astype(args[1].dtype))
+        first, *others = args
+        args = (first, *(np.where(first == x, x + 1, x).astype(x.dtype) for x in others))
     y = jax.eval_shape(op.stock, *args)
     return args, case.cotangent(y.shape, np.dtype(y.dtype))
 
@@ -129,7 +130,7 @@ def limit(op: Op, engine: str, dtype: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.elementwise and len(op.arguments) > 1], ids=repr)
-@pytest.mark.parametrize("shapes", [((3, 1), (1, 4)), ((), (5,)), ((2, 3), (3,)), ((4, 1, 2), (3, 1)), ((1,), (6,))])
+@pytest.mark.parametrize("shapes", [((3, 1), (1, 4)), ((), (5,)), ((4, 1, 2), (3, 1))])
 def test_cotangents_are_summed_over_broadcast_axes(op, shapes):
     shapes = (*shapes, shapes[0])[: len(op.arguments)]
     args, ct = draw(op, "float32", shapes)
