@@ -89,7 +89,7 @@ LEVELS = {
         Level(
             "full",
             ALL_MODES,
-            Budget(12.0, 15, 4000),
+            Budget(20.0, 15, 4000),
             Budget(1.0, 5, 10),
             0.5,
             all_engines=True,
