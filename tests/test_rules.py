@@ -172,7 +172,7 @@ def test_linear_and_neuron_take_any_batch_axes(rows):
 
 @pytest.mark.parametrize("rule", list(jaxbp.neuron.rules))
 def test_a_neuron_without_features_has_its_bias_alone(rule):
-    w, x = np.float32([2.0]), np.zeros((3, 0), np.float32)
+    w, x = np.array([2.0], np.float32), np.zeros((3, 0), np.float32)
     y, (ct_w, ct_x) = jaxbp.neuron.value_and_vjp((w, x), np.ones(3, np.float32), engine=f"rule:{rule}")
     np.testing.assert_allclose(y, np.full(3, 1 / (1 + np.exp(-2.0))), rtol=1e-6)
     assert float(ct_w[0]) == pytest.approx(3 * float(y[0] * (1 - y[0])), rel=1e-5)

@@ -129,7 +129,8 @@ def _shift(largest):
 def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
     x, w, labels, *kept = res
     if _in_one_block(w, labels, chunk):
-        return _one_block_bwd(x, w, *kept, ct, precision)
+        (slopes,) = kept
+        return _one_block_bwd(x, w, slopes, ct, precision)
     shift, others, total = kept
     tokens, places = _tokens(x), _places(labels, w.shape[1])
     columns = tokens.T
