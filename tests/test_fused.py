@@ -149,7 +149,7 @@ def test_under_shard_map():
         np.testing.assert_allclose(actual, truth, rtol=1e-6)
 
 
-def test_logits_of_one_block_are_not_computed_again():
+def test_few_logits_are_kept_and_not_computed_again():
     labels, ct = np.array([4, 0, -1, -4], np.int32), np.array([1.0, -2.0, 0.5, 3.0], np.float32)
     passes = compile_modes(make_engine(OP, "rule:chunked"), (X, W, labels), ct, ("fwd_res", "bwd"))
     assert passes["fwd_res"].residual_bytes == 4 * len(X) * W.shape[1]

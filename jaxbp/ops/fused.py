@@ -16,6 +16,8 @@ from jaxbp.promotion import widened
 
 #: So many logits are alive at a time by default, 8 MiB of float32, which the last cache of a CPU holds.
 BLOCK = 2**21
+#: No more logits than these, 32 MiB of float32, are kept: to compute them again would cost more than they take.
+KEPT = 2**23
 #: Fewer classes than these make narrow matrices, whose products are slow.
 FEWEST_CLASSES = 256
 
@@ -40,22 +42,19 @@ def _places(labels, classes):
     return jnp.where((labels >= 0) & (labels < classes), labels, -1).astype(jnp.int32)
 
 
-def _number_of_blocks(classes, tokens):
-    return math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
-
-
-def _in_one_block(w, labels, chunk):
-    """Whether all logits are as few as a block may have, and nobody asked for fewer."""
-    return chunk is None and _number_of_blocks(w.shape[1], labels.size) <= 1
+def _are_kept(w, labels, chunk):
+    """Whether all logits are so few that they are kept, and nobody asked for blocks."""
+    return chunk is None and w.shape[1] * labels.size <= KEPT
 
 
 def _over_blocks(step, state, classes, tokens, chunk):
     """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
     if chunk is None:
-        chunk = math.ceil(classes / _number_of_blocks(classes, tokens))
+        number = math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
+        chunk = math.ceil(classes / max(1, number))
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
-    whole, rest = divmod(classes, chunk)
+    whole, rest = divmod(classes, max(1, chunk))
     if whole:
         starts = chunk * jnp.arange(whole, dtype=jnp.int32)
         state, _ = jax.lax.scan(lambda state, first: (step(state, first, chunk), None), state, starts)
@@ -75,7 +74,7 @@ def _is_label(logits, places):
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 0) == places[None]
 
 
-def _one_block_fwd(x, w, labels, precision):
+def _kept_fwd(x, w, labels, precision):
     labels_of_rows = labels.reshape(-1)
     logits = jnp.matmul(_tokens(x), widened(w), precision=precision)
     m = exponent_shift(logits, -1)
@@ -84,7 +83,7 @@ def _one_block_fwd(x, w, labels, precision):
     return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, slopes)
 
 
-def _one_block_bwd(x, w, slopes, ct, precision):
+def _kept_bwd(x, w, slopes, ct, precision):
     scaled = slopes * widened(ct).reshape(-1, 1)
     ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)
     ct_w = jnp.matmul(_tokens(x).T, scaled, precision=precision)
@@ -93,8 +92,8 @@ def _one_block_bwd(x, w, slopes, ct, precision):
 
 def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None):
     _require_labels(x, labels)
-    if _in_one_block(w, labels, chunk):
-        return _one_block_fwd(x, w, labels, precision)
+    if _are_kept(w, labels, chunk):
+        return _kept_fwd(x, w, labels, precision)
     # Classes by tokens: of the four products of both passes each then reads its matrices as they lie in memory. The
     # transposed tokens are computed outside of the loop, or XLA would transpose each block of logits instead. Behind a
     # barrier, since it does so as well where there is no loop.
@@ -128,9 +127,9 @@ def _shift(largest):
 
 def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
     x, w, labels, *kept = res
-    if _in_one_block(w, labels, chunk):
+    if _are_kept(w, labels, chunk):
         (slopes,) = kept
-        return _one_block_bwd(x, w, slopes, ct, precision)
+        return _kept_bwd(x, w, slopes, ct, precision)
     shift, others, total = kept
     tokens, places = _tokens(x), _places(labels, w.shape[1])
     columns = tokens.T
@@ -197,8 +196,8 @@ def _cross_entropy_cases():
 
 linear_cross_entropy = Op(
     name="linear_cross_entropy",
-    summary="The softmax cross entropy of the logits x w, one loss a token, with never more than a block of the logits "
-    "in memory. "
+    summary="The softmax cross entropy of the logits x w, one loss a token, with no more than a block of the logits "
+    "in memory where there are over 8 million. "
     "x [..., d], w [d, C], floating, labels [...], integers -> y [...]. `chunk` is the number of classes that are "
     "taken at a time, by default as many as make about 2 million logits; `precision` is jnp.matmul's. Negative "
     "labels count from the end; for one outside [-C, C) the loss is NaN, and so is the gradient.",
@@ -210,7 +209,7 @@ linear_cross_entropy = Op(
             linear_cross_entropy_fwd,
             linear_cross_entropy_bwd,
             "Keeps the inputs and three numbers a token; the backward pass computes the logits again, block by block. "
-            "Where all logits fit into one block it keeps their slopes. Sums the exponentials of the other classes "
+            "Where there are few logits it keeps their slopes. Sums the exponentials of the other classes "
             "alone, as softmax_cross_entropy.",
         ),
     ),
