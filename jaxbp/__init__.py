@@ -89,8 +89,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: `from jaxbp import *` leaves Python's own `sum`, `max` and `min` alone. Computed, which pyright does not follow: a list
-#: would name every op once more.
+#: `from jaxbp import *` leaves Python's own `sum`, `max` and `min` alone. Computed, which pyright does not
+#: follow: a list would name every op once more.
 __all__ = [name for name in globals() if not name.startswith("_") and not hasattr(builtins, name)]  # pyright: ignore
 
 
