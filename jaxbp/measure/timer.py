@@ -17,8 +17,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 #: What takes longer is slow by itself, and was not merely interrupted.
 INTERRUPTION_SECONDS = 0.1
-#: Intervals are looked at again after this fraction of the rounds so far.
-LOOKS = 4
+#: How well a ratio is known is looked at after so many rounds (fewer would not tell), and again after this fraction of
+#: the rounds so far.
+FIRST_LOOK, LOOKS = 100, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def interleave(
     taken = {name: Samples([], [], inner[name]) for name in thunks}
     names = list(thunks)
     start = time.perf_counter()
-    look = budget.min_rounds
+    look = max(FIRST_LOOK, budget.min_rounds)
     for done in range(budget.max_rounds):
         if done >= budget.min_rounds and time.perf_counter() - start > budget.seconds:
             break

@@ -157,10 +157,10 @@ def noisy(clock: Clock, seconds: float, noise: float, seed: int) -> Thunk:
     return call
 
 
-@pytest.mark.parametrize(("noise", "least", "most"), [(0.001, 9, 9), (0.02, 15, 90), (0.3, 500, 500)])
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.001, 100, 100), (0.04, 125, 450), (0.3, 900, 900)])
 def test_rounds_go_on_until_the_ratio_is_known(clock, noise, least, most):
     thunks = {"a": noisy(clock, 1.0, noise, 1), "b": noisy(clock, 1.0, noise, 2)}
-    samples = interleave(thunks, Budget(1e9, 9, 500, 1.0), rng(), {"a": "b"})
+    samples = interleave(thunks, Budget(1e9, 9, 900, 1.0), rng(), {"a": "b"})
     assert least <= len(samples["a"].seconds) <= most
 
 
