@@ -64,8 +64,8 @@ def levels() -> str:
     rows = (
         (
             code(level.name),
-            "all" if level.all_engines else "default rule, autodiff, NumPy",
-            ", ".join(map(code, level.cases)) or "all",
+            _all_but(level.without),
+            ", ".join(map(code, level.cases)) or _all_but(level.skipped),
             ", ".join(map(code, level.modes)),
             f"{level.budget.min_rounds} to {level.budget.max_rounds} in {level.budget.seconds:g} s",
             f"{1e3 * level.budget.sample_seconds:g} ms",
@@ -73,6 +73,10 @@ def levels() -> str:
         for level in LEVELS.values()
     )
     return table(("level", "engines", "cases", "modes", "rounds per group of engines", "shortest sample"), rows)
+
+
+def _all_but(left_out: Iterable[str]) -> str:
+    return " but ".join(filter(None, ("all", ", ".join(map(code, left_out)))))
 
 
 def kinks() -> str:

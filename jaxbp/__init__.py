@@ -41,6 +41,7 @@ from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.gated_units import geglu as geglu
 from jaxbp.ops.gated_units import swiglu as swiglu
+from jaxbp.ops.implicit import equilibrium as equilibrium
 from jaxbp.ops.layers import conv2d as conv2d
 from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.linear import linear as linear
@@ -49,6 +50,7 @@ from jaxbp.ops.losses import l2_penalty as l2_penalty
 from jaxbp.ops.losses import multiclass_hinge as multiclass_hinge
 from jaxbp.ops.losses import softmax_cross_entropy as softmax_cross_entropy
 from jaxbp.ops.losses import squared_error as squared_error
+from jaxbp.ops.mean_losses import mean_linear_cross_entropy as mean_linear_cross_entropy
 from jaxbp.ops.normalization import layer_norm as layer_norm
 from jaxbp.ops.normalization import rms_norm as rms_norm
 from jaxbp.ops.objectives import hinge_objective as hinge_objective

@@ -40,6 +40,8 @@ SUMS = {
     "padded_attention",
     "linear_cross_entropy",
     "linear_relu",
+    "equilibrium",
+    "mean_linear_cross_entropy",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
 TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}
@@ -78,12 +80,6 @@ def draw(op: Op, dtype: str, shapes: tuple[tuple[int, ...], ...] | None = None, 
     return args, case.cotangent(y.shape, np.dtype(y.dtype))
 
 
-def of_floats(actual, expected):
-    """Pairs of results and of what they should be, without the cotangents of integers, which are None."""
-    assert [a is None for a in actual] == [b is None for b in expected]
-    return [(a, b) for a, b in zip(actual, expected, strict=True) if b is not None]
-
-
 def assert_right(op: Op, engine: str, args, ct, sizes=None) -> None:
     """Value and every cotangent: shape, dtype, and error against the reference.
 
@@ -107,7 +103,9 @@ def assert_right(op: Op, engine: str, args, ct, sizes=None) -> None:
         assert np.abs(actual.astype(np.float64) - exact).max() <= 16 * eps * largest
         if op.name not in SUMS and (not sizes or like.shape == ct.shape):
             assert error.wrong_zeros == 0
-            assert error.max_ulp <= 16
+            # Narrow dtypes compute in float32 and round once, but for sums over entries.
+            once = op.elementwise and engine == f"rule:{op.default_rule.name}" and ct.dtype.itemsize == 2
+            assert error.max_ulp <= (0.51 if once else 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -177,15 +175,6 @@ def test_a_neuron_without_features_has_its_bias_alone(rule):
     np.testing.assert_allclose(y, np.full(3, 1 / (1 + np.exp(-2.0))), rtol=1e-6)
     assert float(ct_w[0]) == pytest.approx(3 * float(y[0] * (1 - y[0])), rel=1e-5)
     assert ct_x.shape == (3, 0)
-
-
-@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
-def test_rules_agree_with_autodiff_of_stock_at_case_sizes(op):
-    args, ct = draw(op, "float32")
-    y, cts = op.value_and_vjp(args, ct, engine="autodiff")
-    ours_y, ours = op.value_and_vjp(args, ct)
-    for actual, expected in of_floats((ours_y, *ours), (y, *cts)):
-        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=3e-6)
 
 
 KINKS = [(op, kink, name) for op in jaxbp.OPS for kink in op.kinks for name in kink.gradient]
@@ -285,20 +274,6 @@ def test_a_forward_pass_that_is_off_is_caught():
 
 def add_bwd(res, ct):
     return jaxbp.add.default_rule.bwd(res, ct)
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.elementwise], ids=repr)
-def test_narrow_dtypes_compute_in_float32_and_round_once(op, dtype):
-    args, ct = draw(op, dtype, limit=(0.5, 4))
-    ct = np.ones_like(ct)
-    y, cts = op.value_and_vjp(args, ct)
-    exact_y, exact = reference(op, args, ct)
-    assert summarize(np.asarray(y), exact_y).max_ulp <= 0.51
-    if op.name in SUMS:
-        return  # Sums over entries round more than once.
-    for actual, truth in of_floats(cts, exact):
-        assert summarize(np.asarray(actual), truth).max_ulp <= 0.51
 
 
 def test_an_argument_that_is_kept_in_a_narrow_dtype_costs_nothing():

@@ -27,10 +27,11 @@ class Level:
     Attributes:
         name: `quick`, `standard`, `full`, or `growth`: how an op's cost grows with its size.
         modes: what is timed of engines that have separate passes.
-        budget: for rules and autodiff, interleaved; NumPy and torch, which need fewer rounds, as they get no verdict.
-        slow_budget: for the numerical engines, which are interleaved among themselves.
+        budget: for rules and autodiff, interleaved.
+        slow_budget: for the numerical engines, which are interleaved among themselves, and for NumPy and torch, which
+            get no verdict.
         difference_seconds: above this a full numerical gradient is sampled and extrapolated.
-        all_engines: or the default rule, autodiff and NumPy alone.
+        without: engines that are left out; `rule` stands for all rules but the default one.
         cases: what is measured where none are asked for; all if empty.
         skipped: but for these.
         option_budget: for what options of the compiler gain, which is looked at in the case `OPTIONS_CASE`; None if it
@@ -43,7 +44,7 @@ class Level:
     budget: Budget
     slow_budget: Budget
     difference_seconds: float
-    all_engines: bool
+    without: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     option_budget: Budget | None = None
@@ -63,18 +64,19 @@ LEVELS = {
             Budget(0.05, 5, 100),
             Budget(0.02, 2, 3),
             0.02,
-            all_engines=False,
+            without=("rule", "forward_difference", "central_difference", "torch"),
             cases=("cache",),
         ),
-        # So few entries cost what a call costs by itself, and get no verdict.
+        # Small arrays cost what a call costs by itself, and get no verdict; those that fit a cache are for `quick`. A
+        # one-sided difference costs half of a central one, whatever the op.
         Level(
             "standard",
             ALL_MODES,
             Budget(0.5, LEAST_ROUNDS, 400),
             Budget(0.1, 1, 5),
             0.1,
-            all_engines=True,
-            skipped=("small",),
+            without=("forward_difference",),
+            skipped=("small", "cache"),
             option_budget=Budget(0.3, LEAST_ROUNDS, 400),
         ),
         Level(
@@ -83,7 +85,6 @@ LEVELS = {
             Budget(0.15, 5, 200),
             Budget(0.05, 3, 5),
             0.05,
-            all_engines=True,
             cases=GROWTH,
         ),
         Level(
@@ -92,7 +93,6 @@ LEVELS = {
             Budget(20.0, 15, 4000),
             Budget(1.0, 5, 10),
             0.5,
-            all_engines=True,
             option_budget=Budget(3.0, 15, 4000),
             timeout_seconds=600,
         ),
@@ -164,12 +164,11 @@ def plan(
 
 
 def _by_owner(op: Op, level: Level) -> Iterator[tuple[Owner, tuple[str, ...]]]:
-    names = engine_names(op)
-    if not level.all_engines:
-        keep = {f"rule:{op.default_rule.name}", "autodiff", "numpy"}
-        names = tuple(name for name in names if name in keep)
+    default = f"rule:{op.default_rule.name}"
     owners: dict[Owner, list[str]] = {}
-    for name in names:
+    for name in engine_names(op):
+        if name != default and name.partition(":")[0] in level.without:
+            continue
         owner: Owner = name if name in ("numpy", "torch") else "jax"
         owners.setdefault(owner, []).append(name)
     for owner, engines in owners.items():

@@ -28,7 +28,7 @@ TIMES = 4
 #: Of planted work: the entries that all steps of the baseline together go through, entries of the arrays, and how many
 #: runs each. With fewer steps what a call costs by itself would be a share of the time, and twice the steps not twice
 #: the work; with more there would be few rounds.
-WORK, PLANTED_SIZES, RUNS = 10**7, (10**4, 10**5), 50
+WORK, PLANTED_SIZES, RUNS = 3 * 10**7, (10**4, 10**5), 50
 #: The share of a level's time that planted work is given, which is far from what it has to be told from.
 PLANTED_SHARE = 0.25
 #: What is planted, and how many times the baseline's steps that is.

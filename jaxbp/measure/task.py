@@ -124,7 +124,7 @@ def measure(task: Task) -> Iterator[Row]:
     for slow, group in groups.items():
         budget = level.slow_budget if slow else level.budget
         if task.owner != "jax":
-            budget = dataclasses.replace(budget, min_rounds=level.slow_budget.min_rounds)
+            budget = dataclasses.replace(level.slow_budget, max_rounds=level.budget.max_rounds)
         thunks = {(p.engine.name, mode): e.call for p in group for mode, e in p.executables.items()}
         baselines = {
             (engine, mode): ("autodiff", mode)

@@ -1,0 +1,178 @@
+"""The mean loss of a linear layer, whose gradient the forward pass computes: mean_linear_cross_entropy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp import classes as rows_of_classes
+from jaxbp.cases import Case, Labels, Normal
+from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.numerics import exponent_shift
+from jaxbp.op import Op
+from jaxbp.promotion import widened
+
+#: So many logits are alive at a time by default: each block of tokens goes once over the whole gradient of the weights.
+BLOCK = 6 * 2**20
+#: Classes of which that gradient is updated at a time, so that a block of it stays in a cache.
+CLASSES = 2048
+
+
+def _block_of_tokens(tokens, classes, block):
+    """How many tokens are taken at a time: so many that their logits make a block, in blocks about equally large."""
+    if block is None:
+        number = math.ceil(tokens * classes / BLOCK)
+        return math.ceil(tokens / max(1, number))
+    if block < 1:
+        raise ValueError(f"mean_linear_cross_entropy: block must be a positive number of tokens, got {block}.")
+    return block
+
+
+def _over_blocks(step, start, arrays, size):
+    """`scan` of step over blocks of so many rows of the arrays; the rows that are left over come last."""
+    rows = arrays[0].shape[0]
+    whole = rows // max(1, size) * max(1, size)
+    blocks = [x[:whole].reshape(-1, size, *x.shape[1:]) for x in arrays]
+    state, out = jax.lax.scan(step, start, blocks) if whole else (start, None)
+    outs = [] if out is None else [out.reshape(whole, *out.shape[2:])]
+    if whole < rows or not rows:
+        state, out = step(state, [x[whole:] for x in arrays])
+        outs.append(out)
+    return state, jnp.concatenate(outs)
+
+
+def _added_product(ct_w, tokens, slopes, precision):
+    """ct_w + tokens^T slopes, by blocks of classes."""
+    classes = ct_w.shape[1]
+
+    def add(first, size, ct_w):
+        part = jnp.matmul(tokens.T, jax.lax.dynamic_slice_in_dim(slopes, first, size, 1), precision=precision)
+        part = jax.lax.dynamic_slice_in_dim(ct_w, first, size, 1) + part
+        return jax.lax.dynamic_update_slice_in_dim(ct_w, part, first, 1)
+
+    whole, rest = divmod(classes, CLASSES)
+    if whole:
+        ct_w = jax.lax.fori_loop(0, whole, lambda i, ct_w: add(i * CLASSES, CLASSES, ct_w), ct_w)
+    return add(whole * CLASSES, rest, ct_w) if rest else ct_w
+
+
+def _are_kept(tokens, w, block):
+    """Whether the slopes are smaller than the gradients, so that they are kept, and nobody asked for blocks."""
+    return block is None and tokens * w.shape[1] <= tokens * w.shape[0] + w.size
+
+
+def _total_and_slopes(tokens, w, labels, precision):
+    """The sum of the tokens' losses, and their slopes."""
+    logits = jnp.matmul(tokens, w, precision=precision)
+    m = exponent_shift(logits, -1)
+    losses, others, sums = rows_of_classes.cross_entropy(logits, labels, m)
+    return jnp.sum(losses), rows_of_classes.cross_entropy_slopes(logits, labels, m, others) / sums
+
+
+def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
+    rows_of_classes.require_rows(x, labels)
+    n = labels.size
+    tokens, weights, labels = widened(x).reshape(n, w.shape[0]), widened(w), labels.reshape(-1)
+    if _are_kept(n, w, block):
+        total, slopes = _total_and_slopes(tokens, weights, labels, precision)
+        return (total / n).astype(x.dtype), (x, w, slopes)
+
+    def step(state, block):
+        total, ct_w = state
+        rows, of_rows = block
+        added, slopes = _total_and_slopes(rows, weights, of_rows, precision)
+        ct_rows = jnp.matmul(slopes, weights.T, precision=precision)
+        return (total + added, _added_product(ct_w, rows, slopes, precision)), ct_rows
+
+    start = jnp.zeros((), weights.dtype), jnp.zeros_like(weights)
+    (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w.shape[1], block))
+    return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape).astype(x.dtype), (ct_w / n).astype(w.dtype))
+
+
+def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
+    x, w, *slopes = res
+    if not slopes:
+        return ct * x, ct * w, None  # These are the gradients.
+    (slopes,) = slopes
+    scaled = slopes * (widened(ct) / slopes.shape[0])
+    ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)
+    ct_w = jnp.matmul(widened(x).reshape(-1, w.shape[0]).T, scaled, precision=precision)
+    return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
+
+
+def mean_linear_cross_entropy_stock(x, w, labels, *, block=None, precision=None):
+    rows_of_classes.require_rows(x, labels)
+    logits = jnp.matmul(x, w, precision=precision)
+    # As optax.softmax_cross_entropy_with_integer_labels.
+    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return jnp.mean(losses)
+
+
+def mean_linear_cross_entropy_reference(x, w, labels, *, block=None, precision=None):
+    losses, _ = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
+    return np.mean(losses)
+
+
+def mean_linear_cross_entropy_reference_vjp(ct, x, w, labels, *, block=None, precision=None):
+    _, slopes = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
+    slopes = slopes * (ct / labels.size)
+    rows = (-1, x.shape[-1]), (-1, w.shape[1])
+    return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
+
+
+def mean_linear_cross_entropy_flops(shapes: Shapes) -> Flops:
+    x, w, _ = shapes
+    logits = math.prod(x[:-1]) * w[1]
+    return Flops(logits * (2 * w[0] + 5), logits * (4 * w[0] + 4))
+
+
+def _cases():
+    """Tokens, their size and classes at three sizes, and those of a model."""
+    sizes = {
+        "small": (32, 16, 64),
+        "cache": (256, 64, 1024),
+        "memory": (1024, 256, 8192),
+        "t5": (128, 512, 32128),
+    }
+    return tuple(
+        Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
+        for name, (n, d, classes) in sizes.items()
+    )
+
+
+mean_linear_cross_entropy = Op(
+    name="mean_linear_cross_entropy",
+    summary="The mean over all tokens of the softmax cross entropy of the logits x w, with the logits of a block of "
+    "tokens in memory at a time. x [..., d], w [d, C], floating, labels [...], integers -> y []. `block` is the number "
+    "of tokens taken at a time, by default as many as make about 6 million logits; `precision` is jnp.matmul's. "
+    + rows_of_classes.LABELS,
+    formula="mean over n tokens of log sum_j exp(z_j) - z_label, z = x w; with s = ct (softmax(z) - 1(j = label)) / n, "
+    "ct_x = s w^T, ct_w = x^T s summed over the tokens",
+    rules=(
+        Rule(
+            "forward",
+            mean_linear_cross_entropy_fwd,
+            mean_linear_cross_entropy_bwd,
+            "The cotangent of a mean is one number, so that the forward pass computes both gradients while it has the "
+            "logits of a block, and the backward pass multiplies them. Keeps the gradients, no logits; where the "
+            "slopes of all tokens are smaller than these, it keeps them in their place.",
+        ),
+    ),
+    integers=("labels",),
+    stock=mean_linear_cross_entropy_stock,
+    reference=mean_linear_cross_entropy_reference,
+    reference_vjp=mean_linear_cross_entropy_reference_vjp,
+    cases=_cases(),
+    flops=mean_linear_cross_entropy_flops,
+    torch=lambda torch: (
+        lambda x, w, labels, *, block=None, precision=None: torch.nn.functional.cross_entropy(
+            (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1)
+        )
+    ),
+    source="Hsu et al., Liger kernel: efficient Triton kernels for LLM training (2024), which does so on GPUs.",
+    example=""">>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 0, 0], [5.0, 0, 0]]), jnp.array([0])
+>>> y, (ct_x, ct_w, _) = jaxbp.mean_linear_cross_entropy.value_and_vjp((x, w, labels), 1.0)
+>>> print(f"{y:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
+4.122e-09; -4.122e-08 -2.061e-08""",
+)

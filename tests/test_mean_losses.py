@@ -1,0 +1,74 @@
+"""mean_linear_cross_entropy: blocks of every size, no logits kept, one pass over them, labels of every kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.engines import make_engine, reference
+from jaxbp.measure.executables import compile_modes
+from jaxbp.ops import mean_losses
+
+OP = jaxbp.mean_linear_cross_entropy
+
+
+def drawn(tokens=(7,), d=3, classes=5):
+    rng = np.random.default_rng(1)
+    x, w = rng.normal(size=(*tokens, d)).astype("f"), rng.normal(size=(d, classes)).astype("f")
+    return x, w, rng.integers(-classes, classes, tokens)
+
+
+@pytest.mark.parametrize("block", [None, 1, 2, 3, 7, 20])
+def test_blocks_that_divide_the_tokens_or_do_not(block, monkeypatch):
+    monkeypatch.setattr(mean_losses, "CLASSES", 2)
+    args, ct = drawn(), np.float32(1.5)
+    y, cts = OP.value_and_vjp(args, ct, block=block)
+    exact_y, exact = reference(OP, args, ct)
+    np.testing.assert_allclose(y, exact_y, rtol=1e-6)
+    for actual, truth in zip(cts[:2], exact, strict=False):
+        np.testing.assert_allclose(actual, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_any_leading_axes():
+    x, w, labels = drawn((2, 3))
+    y, (ct_x, ct_w, _) = OP.value_and_vjp((x, w, labels), np.float32(1))
+    flat_y, (flat_x, flat_w, _) = OP.value_and_vjp((x.reshape(6, 3), w, labels.reshape(6)), np.float32(1))
+    assert (y, ct_w.tolist()) == (flat_y, flat_w.tolist())
+    assert ct_x.reshape(6, 3).tolist() == flat_x.tolist()
+
+
+def test_it_is_the_mean_of_the_losses_of_each_token():
+    x, w, labels = drawn((40,))
+    f = jax.jit(jax.value_and_grad(lambda x, w: jnp.mean(jaxbp.linear_cross_entropy(x, w, labels)), (0, 1)))
+    y, grads = f(x, w)
+    ours, (ct_x, ct_w, _) = OP.value_and_vjp((x, w, labels), np.float32(1), block=16)
+    np.testing.assert_allclose(ours, y, rtol=1e-6)
+    for actual, expected in zip((ct_x, ct_w), grads, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_neither_logits_nor_more_than_a_block_of_them_are_held():
+    tokens, d, classes = 512, 8, 4096
+    args = (np.zeros((tokens, d), "f"), np.zeros((d, classes), "f"), np.zeros(tokens, np.int32))
+    engine = make_engine(OP, "rule:forward", block=32, precision=None)
+    modes = compile_modes(engine, engine.prepare(args), jnp.float32(1), ("fwd_res", "bwd"))
+    assert modes["fwd_res"].residual_bytes == 4 * (tokens * d + d * classes)
+    assert modes["fwd_res"].temp_bytes < 4 * tokens * classes / 3
+
+
+def test_a_label_that_is_none_is_not_a_number():
+    x, w, _ = drawn((2,))
+    assert np.isnan(OP(x, w, np.array([1, 5])))
+
+
+@pytest.mark.parametrize("block", [0, -3])
+def test_a_block_without_tokens_is_a_sentence(block):
+    with pytest.raises(ValueError, match=rf"block must be a positive number of tokens, got {block}"):
+        OP(*drawn(), block=block)
+
+
+def test_labels_that_do_not_fit_are_a_sentence():
+    x, w, labels = drawn()
+    with pytest.raises(ValueError, match=r"mean_linear_cross_entropy cannot take .*\[7\], got \[6\]"):
+        OP(x, w, labels[:6])
