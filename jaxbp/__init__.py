@@ -41,7 +41,6 @@ from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.gated_units import geglu as geglu
 from jaxbp.ops.gated_units import swiglu as swiglu
-from jaxbp.ops.implicit import equilibrium as equilibrium
 from jaxbp.ops.layers import conv2d as conv2d
 from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.linear import linear as linear

@@ -40,7 +40,6 @@ SUMS = {
     "padded_attention",
     "linear_cross_entropy",
     "linear_relu",
-    "equilibrium",
     "mean_linear_cross_entropy",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
