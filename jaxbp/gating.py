@@ -211,8 +211,8 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
 _FAR = {jnp.dtype("float32"): (44.0, 26.0, 113.0, 95.0), jnp.dtype("float64"): (350.0, 300.0, 950.0, 900.0)}
 
 
-def _gate(x: jax.Array, v: jax.Array, rest: jax.Array | float, multiplied: bool) -> Gate:
-    """That of x, clipped, whose logistic function is taken at v + rest; v no further below 0 than 112 or 183."""
+def _gate(x: jax.Array, v: jax.Array, multiplied: bool) -> Gate:
+    """That of x, clipped, whose logistic function is taken at v, which is no further below 0 than 112 or 183."""
     first, shift, second, larger = _FAR[v.dtype]
     far, farther = v < -first, v < -second
     shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(v.dtype),)
@@ -220,8 +220,7 @@ def _gate(x: jax.Array, v: jax.Array, rest: jax.Array | float, multiplied: bool)
         shifts = jnp.where(farther, larger, shifts)
         factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(v.dtype))
     # XLA computes its own exponential once for both passes, where they are compiled together.
-    decay = jnp.exp(-v - shifts)
-    return Gate(x, decay - decay * rest, far, factors)
+    return Gate(x, jnp.exp(-v - shifts), far, factors)
 
 
 def _gated(x: jax.Array, gate: Gate) -> Scaled:
@@ -239,7 +238,7 @@ def _slope(gate: Gate, risen: jax.Array, x: jax.Array, crossing: Crossing) -> Sc
 
 def _silu_gate(x: jax.Array, multiplied: bool) -> Gate:
     x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
-    return _gate(x, x, 0.0, multiplied)
+    return _gate(x, x, multiplied)
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
@@ -266,7 +265,9 @@ def _tanh_gate(x: jax.Array, multiplied: bool) -> tuple[Gate, jax.Array]:
     product, others = high * factor, y * factor_rest + (y - high) * factor
     v = rounded(product + others)
     sign = jnp.where(x >= 0, 1, -1)
-    gate = _gate(x, sign * v, sign * ((product - v) + others), multiplied)
+    gate = _gate(x, sign * v, multiplied)
+    # To first order, what rounding left out of v.
+    gate = gate._replace(decay=gate.decay - gate.decay * (sign * ((product - v) + others)))
     triple, triple_rest = 3 * factor - 2 * a, 3 * factor_rest - 2 * b
     lower = y * triple_rest + (y - high) * triple
     return gate, (1 + sign * (high * triple)) + sign * lower
