@@ -1,0 +1,242 @@
+// The page: its table, the op that its address names, and the raw tables.
+"use strict";
+
+(() => {
+  const element = (name, text, attributes = {}) => {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+
+  // --- The raw tables ---
+
+  const embedded = new Map([...document.querySelectorAll("script.frame")].map((script) => [script.dataset.name, script]));
+  const decoded = new Map();
+  const number = (value) => (typeof value === "string" ? Number(value.replace("inf", "Infinity")) : value);
+
+  function frame(name) {
+    if (!decoded.has(name)) {
+      const columns = JSON.parse(embedded.get(name).textContent);
+      const values = columns.map((column) => (column.codes ? column.codes.map((code) => column.texts[code]) : column.numbers.map(number)));
+      const rows = Array.from({ length: values[0]?.length ?? 0 }, (_, i) => values.map((column) => column[i]));
+      decoded.set(name, { columns, rows });
+    }
+    return decoded.get(name);
+  }
+
+  const written = (value) => {
+    if (value === null) return "";
+    return typeof value === "string" || Number.isFinite(value) ? String(value) : String(value).replace("Infinity", "inf");
+  };
+  // What is shown is HTML, what is searched, copied and downloaded is text.
+  const render = (value, type) => {
+    if (type === "display") return DataTable.util.escapeHtml(written(value));
+    return type === "sort" || type === "type" ? value : written(value);
+  };
+
+  function showFrame(host, name, keep) {
+    const { columns, rows } = frame(name);
+    const table = element("table", undefined, { class: "numbers" });
+    const head = element("tr");
+    for (const column of columns) head.append(element("th", column.name, { scope: "col", title: column.meaning }));
+    table.append(element("thead"));
+    table.tHead.append(head);
+    host.replaceChildren(table);
+    const chosen = keep ? rows.filter((row) => Object.entries(keep).every(([key, value]) => {
+      const i = columns.findIndex((column) => column.name === key);
+      return i < 0 || row[i] === value;
+    })) : rows;
+    const exported = { exportOptions: { orthogonal: "export", stripHtml: false, decodeEntities: false, stripNewlines: false, trim: false } };
+    new DataTable(table, {
+      data: chosen,
+      columns: columns.map((column) => ({ type: column.codes ? "string" : "num", searchable: Boolean(column.codes), render })),
+      order: [],
+      autoWidth: false,
+      deferRender: true,
+      searchDelay: 300,
+      pageLength: 25,
+      layout: {
+        topStart: { buttons: [
+          { extend: "copyHtml5", text: "Copy", title: null, ...exported },
+          { extend: "csvHtml5", text: "Download CSV", filename: name, ...exported },
+        ] },
+        topEnd: "search",
+        bottomStart: ["pageLength", "info"],
+        bottomEnd: "paging",
+      },
+      language: { search: "Search in text columns", info: "_START_ to _END_ of _TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "(of _MAX_)", emptyTable: "No rows.", zeroRecords: "No row has this.", lengthMenu: "_MENU_ rows a page" },
+    });
+    const scrolled = table.closest(".dt-layout-cell, .dt-layout-full") ?? table.parentElement;
+    for (const [key, value] of Object.entries({ role: "region", tabindex: "0", "aria-label": `${name}.csv` })) scrolled.setAttribute(key, value);
+    scrolled.classList.add("scroll");
+  }
+
+  // The tables are made when they are opened: most readers never do.
+  function prepareRaw(details, keep) {
+    details.addEventListener("toggle", () => {
+      if (!details.open || details.querySelector("select")) return;
+      const select = element("select");
+      for (const name of embedded.keys()) select.append(element("option", `${name}.csv`, { value: name }));
+      const label = element("label", "Table ");
+      label.append(select);
+      const host = element("div");
+      const meanings = element("details");
+      details.append(label, host, meanings);
+      const show = () => {
+        showFrame(host, select.value, keep);
+        const list = element("dl");
+        for (const { name, meaning } of frame(select.value).columns) list.append(element("dt", name), element("dd", meaning));
+        meanings.replaceChildren(element("summary", "What the columns mean"), list);
+      };
+      select.addEventListener("change", show);
+      show();
+    });
+  }
+  prepareRaw(document.querySelector("main [data-raw]"));
+
+  // --- The table of ops ---
+
+  const ops = document.getElementById("ops");
+  const names = [...ops.tHead.rows[0].cells].map((cell) => cell.dataset.name);
+  const table = new DataTable(ops, {
+    paging: false,
+    order: [],
+    autoWidth: false,
+    layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+    language: { zeroRecords: "No op has this." },
+  });
+  const filters = document.getElementById("filters");
+  const shown = document.getElementById("shown");
+
+  function filter() {
+    for (const control of filters.querySelectorAll("[name]")) {
+      const column = table.column(names.indexOf(control.name));
+      if (control.tagName === "SELECT") column.search(control.value && `^${DataTable.util.escapeRegex(control.value)}$`, { regex: true, smart: false, caseInsensitive: false });
+      else column.search(control.value);
+    }
+    table.draw();
+    const { recordsDisplay, recordsTotal } = table.page.info();
+    shown.textContent = recordsDisplay === recordsTotal ? `${recordsTotal} rows` : `${recordsDisplay} of ${recordsTotal} rows`;
+  }
+  filters.addEventListener("input", filter);
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.addEventListener("reset", () => setTimeout(filter));
+  filter();
+
+  // --- The op that the address names ---
+
+  const dialog = document.getElementById("detail");
+  const found = new Map([...document.querySelectorAll("script.op")].map((script) => [script.dataset.key, script]));
+  const asked = () => {
+    try {
+      return decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return "";
+    }
+  };
+  let redraw = () => {};
+
+  function open() {
+    const key = asked();
+    if (!found.has(key)) {
+      if (dialog.open) dialog.close();
+      return;
+    }
+    fill(JSON.parse(found.get(key).textContent), key);
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+    dialog.querySelector("#detail-title").focus();
+    redraw();
+  }
+
+  function fill(detail, key) {
+    dialog.replaceChildren(document.getElementById("detail-template").content.cloneNode(true));
+    const at = (selector) => dialog.querySelector(selector);
+    at("h2").textContent = `${detail.op}, ${detail.dtype}`;
+    at(".formula").textContent = detail.formula;
+    at("p.wrong").textContent = `The default rule failed: ${detail.wrong}`;
+    at("p.wrong").hidden = !detail.wrong;
+    for (const [name, question] of Object.entries(charts.settings.questions)) {
+      const { word, text, tone } = detail.answers[name];
+      if (!word) continue;
+      const item = element("li", `${question} `);
+      item.append(element("span", word, { class: tone }), ` ${text}`);
+      at(".answers").append(item);
+    }
+    const keys = [...ops.tBodies[0].querySelectorAll("a")].map((link) => decodeURIComponent(link.hash.slice(1)));
+    for (const link of dialog.querySelectorAll("[data-step]")) {
+      const next = keys[keys.indexOf(key) + Number(link.dataset.step)];
+      if (next === undefined || !keys.includes(key)) link.remove();
+      else link.href = `#${encodeURIComponent(next)}`;
+    }
+    at("[data-close]").addEventListener("click", () => dialog.close());
+
+    const select = at("[data-case]");
+    for (const { name } of detail.cases) select.append(element("option", name));
+    select.value = detail.case;
+    redraw = () => draw(detail, detail.cases.find(({ name }) => name === select.value) ?? { name: "", shapes: "", engines: [] });
+    select.addEventListener("change", redraw);
+
+    if (detail.options.length) at("[data-options]").append(element("h3", "Options of the compiler"), plainTable(detail.options));
+    prepareRaw(at("[data-raw]"), { op: detail.op, dtype: detail.dtype, run: detail.run });
+  }
+
+  function draw(detail, at) {
+    dialog.querySelector("[data-shapes]").textContent = at.shapes;
+    const host = dialog.querySelector(".charts");
+    host.replaceChildren();
+    const whole = host.clientWidth;
+    const half = whole >= 760 ? Math.floor((whole - 32) / 2) : whole;
+    const add = (title, pictures, note, wide) => {
+      const section = element("section", undefined, { class: wide ? "chart wide" : "chart" });
+      section.append(element("h3", title));
+      const row = element("div", undefined, { class: "pictures" });
+      row.append(...pictures);
+      section.append(row, element("p", note, { class: "note" }));
+      host.append(section);
+    };
+    const plane = charts.plane(detail, at, half);
+    if (plane) add("Accuracy against speed", [plane], `Lower left is best. Dashed: the Pareto front. The green band ends at ${charts.settings.fair} ULP. Pale marks: numerical gradients measured on a sample of entries.`);
+    const growth = charts.growth(detail, at, half);
+    if (growth) {
+      const fits = detail.growth.curves.map(({ engine, text }) => `${engine} ${text}`);
+      add("Time against size", [growth], fits.length ? `Dashed: time beyond the dispatch floor grows as ${fits.join(", ")}.` : "No exponent is fitted: that takes five sizes (jaxbp bench --growth).");
+    }
+    const memory = charts.memory(detail, at, half);
+    if (memory) add("Memory", [memory], "Kept between the passes; temporary memory of fwd_bwd beside arguments and outputs.");
+    const limit = charts.limit(detail, at, half);
+    if (limit) add("Physical limit", [limit], "The least time that operations and bytes of fwd_bwd take at the measured peak, over the time taken.");
+    for (const { title, pictures } of charts.censuses(detail, at, whole)) {
+      add(`Error against the argument: ${title}`, pictures, "The worst error of each binade, where it is. No mark: every result is correctly rounded.", true);
+    }
+    if (!host.children.length) host.append(element("p", "There are no pictures: nothing of this op was timed."));
+    dialog.querySelector("[data-engines]").replaceChildren(plainTable(at.engines.map(({ engine, text }) => ({ engine, ...text }))));
+  }
+
+  function plainTable(rows) {
+    const made = element("table");
+    const columns = rows.length ? Object.keys(rows[0]) : [];
+    const head = made.createTHead().insertRow();
+    for (const column of columns) head.append(element("th", column, { scope: "col" }));
+    const body = made.createTBody();
+    for (const row of rows) {
+      const line = body.insertRow();
+      columns.forEach((column, i) => line.append(i ? element("td", row[column]) : element("th", row[column], { scope: "row" })));
+    }
+    return made;
+  }
+
+  dialog.addEventListener("close", () => {
+    dialog.replaceChildren();
+    // Without a jump to the top, as an empty fragment would be.
+    if (found.has(asked())) history.replaceState(null, "", "#ops-heading");
+  });
+  window.addEventListener("hashchange", open);
+  let width = innerWidth;
+  window.addEventListener("resize", () => {
+    if (dialog.open && innerWidth !== width) requestAnimationFrame(redraw);
+    width = innerWidth;
+  });
+  open();
+})();
