@@ -32,17 +32,17 @@ def sentence(machine: dict[str, Any], summary: pd.DataFrame) -> str:
     others = [SAID.get(name, name) for name in unique(summary["engine"].dropna()) if not name.startswith("rule:")]
     against = f", against {_listed(others)}" if others else ""
     dtypes = f" in {_listed(unique(summary['dtype'].dropna()))}" if ops else ""
-    failed = len(failures(summary))
-    left = machine.get("unfinished")
-    sentences = (
-        f"The hand-written gradients of {_counted(ops, 'op')}{dtypes}{against}: "
-        f"{_counted(len(summary) - failed, 'cell')} measured on {machine['cpu']} ({_counted(machine['cores'], 'core')}, "
-        f"{size(machine['memory_bytes'])}), {machine['started'][:10]}, with jax {machine['versions']['jax']}.",
+    failed, left = len(failures(summary)), machine.get("unfinished")
+    where = f"{machine['cpu']} ({_counted(machine['cores'], 'core')}, {size(machine['memory_bytes'])})"
+    when = f"{machine['started'][:10]}, with jax {machine['versions']['jax']}"
+    measured = f"{_counted(len(summary) - failed, 'cell')} measured on {where}, {when}."
+    sentences = [
+        f"The hand-written gradients of {_counted(ops, 'op')}{dtypes}{against}: {measured}",
         f"{_counted(failed, 'engine')} of some case failed." if failed else "Nothing failed.",
-        f"It was stopped early: {_counted(left, 'task')} were not measured." if left else "",
-        f"The machine was {machine['noise']['verdict']} before the run.",
-    )
-    return " ".join(text for text in sentences if text)
+    ]
+    if left:
+        sentences.append(f"It was stopped early: {_counted(left, 'task')} were not measured.")
+    return " ".join([*sentences, f"The machine was {machine['noise']['verdict']} before the run."])
 
 
 def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:

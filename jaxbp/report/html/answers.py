@@ -55,8 +55,8 @@ def _answers(found: Standing) -> Iterator[Row]:
         else:
             yield _answer(found.faster(mode), tables.ratio(cell).removesuffix(found.faster(mode)), cell["ratio"])
 
-    pairs = dict(zip(("keep", "allocate"), zip(found.memory(found.rule), found.memory("autodiff")), strict=True))
-    known = {verb: pair for verb, pair in pairs.items() if not math.isnan(sum(pair))}
+    pairs = zip(("keep", "allocate"), found.memory(found.rule), found.memory("autodiff"), strict=True)
+    known = {verb: (own, other) for verb, own, other in pairs if not math.isnan(own + other)}
     apart = [
         f"{verb}s {tables.size(own)}, autodiff {tables.size(other)}"
         for verb, (own, other) in known.items()

@@ -4,8 +4,8 @@ import base64
 import io
 from typing import TYPE_CHECKING
 
-from matplotlib import pyplot as plt
 from markupsafe import Markup
+from matplotlib import pyplot as plt
 
 from jaxbp.report import plots, tables
 from jaxbp.report.html.templates import fill, markdown

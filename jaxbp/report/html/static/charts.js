@@ -126,9 +126,9 @@ const charts = (() => {
       marginLeft: 140,
       marks: [
         Plot.ruleX([0]),
-        Plot.barX(rows, { ...place, fill, stroke: "currentColor", strokeWidth: 0.5 }),
-        Plot.text(rows, { ...place, text: "text", textAnchor: "start", dx: 5 }),
         ...more,
+        Plot.barX(rows, { ...place, fill, stroke: "currentColor", strokeWidth: 0.5 }),
+        Plot.text(rows, { ...place, text: "text", textAnchor: "start", dx: 5, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4 }),
       ],
     }));
   }
@@ -146,8 +146,8 @@ const charts = (() => {
       const pictures = sides.map((side, i) => {
         const magnitudes = side.rows.map((row) => ({ ...row, magnitude: Math.abs(row.x) }));
         return Plot.plot(base(each, `Worst error of each binade of ${record.title}, ${side.name}`, {
-          ...scales(rows),
-          symbol: { ...scales(rows).symbol, legend: i === 0 },
+          ...scales(record.engines),
+          symbol: { ...scales(record.engines).symbol, legend: i === 0 },
           x: { type: "log", label: side.name === "x < 0" ? "← |x|, x < 0" : "x →", reverse: side.name === "x < 0", tickFormat: power, ticks: each / 90 },
           y: { type: "log", label: "↑ worst ULP", grid: true, domain: [floor, most], tickFormat: power, ticks: 5 },
           fy: { label: null, domain: record.quantities },
