@@ -29,7 +29,8 @@ def sentence(machine: dict[str, Any], summary: pd.DataFrame) -> str:
     2024-11-23, with jax 0.10.2. Nothing failed. The machine was quiet before the run.
     """
     ops = summary["op"].nunique()
-    others = [SAID.get(name, name) for name in unique(summary["engine"].dropna()) if not name.startswith("rule:")]
+    engines = [str(name) for name in unique(summary["engine"])]
+    others = [SAID.get(name, name) for name in engines if not name.startswith("rule:")]
     against = f", against {_listed(others)}" if others else ""
     dtypes = f" in {_listed(unique(summary['dtype'].dropna()))}" if ops else ""
     failed, left = len(failures(summary)), machine.get("unfinished")

@@ -105,7 +105,8 @@ def _name(run: Run) -> str:
 
 
 def _failures(run: Run) -> list[Row]:
-    return [{"run": _name(run), **row} for row in tables.failures(run.summary).fillna("").to_dict("records")]
+    failed = tables.failures(run.summary).fillna("")
+    return [{"run": _name(run), **dict(zip(failed.columns, row, strict=True))} for row in failed.to_numpy()]
 
 
 def _raw(runs: Sequence[Run], name: str) -> pd.DataFrame:

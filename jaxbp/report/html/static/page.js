@@ -47,7 +47,8 @@
       const i = columns.findIndex((column) => column.name === key);
       return i < 0 || row[i] === value;
     })) : rows;
-    const exported = { exportOptions: { orthogonal: "export", stripHtml: false, decodeEntities: false, stripNewlines: false, trim: false } };
+    // As it is: what Buttons would strip of a text is for HTML.
+    const exported = { exportOptions: { orthogonal: "export", format: { body: (value) => value } } };
     new DataTable(table, {
       data: chosen,
       columns: columns.map((column) => ({ type: column.codes ? "string" : "num", searchable: Boolean(column.codes), render })),
@@ -178,7 +179,8 @@
     redraw = () => draw(detail, detail.cases.find(({ name }) => name === select.value) ?? { name: "", shapes: "", engines: [] });
     select.addEventListener("change", redraw);
 
-    if (detail.options.length) at("[data-options]").append(element("h3", "Options of the compiler"), plainTable(detail.options));
+    at("[data-options]").hidden = !detail.options.length;
+    at("[data-options] .scroll").append(plainTable(detail.options));
     prepareRaw(at("[data-raw]"), { op: detail.op, dtype: detail.dtype, run: detail.run });
   }
 
