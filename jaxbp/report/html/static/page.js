@@ -17,10 +17,10 @@
 
   function frame(name) {
     if (!decoded.has(name)) {
-      const columns = JSON.parse(embedded.get(name).textContent);
-      const values = columns.map((column) => (column.codes ? column.codes.map((code) => column.texts[code]) : column.numbers.map(number)));
-      const rows = Array.from({ length: values[0]?.length ?? 0 }, (_, i) => values.map((column) => column[i]));
-      decoded.set(name, { columns, rows });
+      decoded.set(name, JSON.parse(embedded.get(name).textContent).map(({ name, meaning, texts, codes, numbers }) => {
+        const at = texts ? (i) => texts[codes[i]] : (i) => number(numbers[i]);
+        return { name, meaning, texts, at, length: (codes ?? numbers).length };
+      }));
     }
     return decoded.get(name);
   }
@@ -29,29 +29,30 @@
     if (value === null) return "";
     return typeof value === "string" || Number.isFinite(value) ? String(value) : String(value).replace("Infinity", "inf");
   };
-  // What is shown is HTML, what is searched, copied and downloaded is text.
-  const render = (value, type) => {
-    if (type === "display") return DataTable.util.escapeHtml(written(value));
-    return type === "sort" || type === "type" ? value : written(value);
+  // What is shown is HTML, what is sorted is as it was, what is searched, copied and downloaded is text.
+  const cell = (at) => ({ i }, type) => {
+    if (type === "display") return DataTable.util.escapeHtml(written(at(i)));
+    return type === "sort" || type === "type" ? at(i) : written(at(i));
   };
+  // Words are searched for, not what is the same everywhere, nor lists and numbers.
+  const words = ({ texts }) => texts?.length > 1 && !texts.every((text) => /^([[{].*)?$/.test(text));
 
   function showFrame(host, name, keep) {
-    const { columns, rows } = frame(name);
+    const columns = frame(name);
     const table = element("table", undefined, { class: "numbers" });
     const head = element("tr");
     for (const column of columns) head.append(element("th", column.name, { scope: "col", title: column.meaning }));
     table.append(element("thead"));
     table.tHead.append(head);
     host.replaceChildren(table);
-    const chosen = keep ? rows.filter((row) => Object.entries(keep).every(([key, value]) => {
-      const i = columns.findIndex((column) => column.name === key);
-      return i < 0 || row[i] === value;
-    })) : rows;
+    const kept = columns.filter((column) => column.name in keep);
+    const data = Array.from({ length: columns[0]?.length ?? 0 }, (_, i) => ({ i }))
+      .filter(({ i }) => kept.every((column) => column.at(i) === keep[column.name]));
     // As it is: what Buttons would strip of a text is for HTML.
     const exported = { exportOptions: { orthogonal: "export", format: { body: (value) => value } } };
     new DataTable(table, {
-      data: chosen,
-      columns: columns.map((column) => ({ type: column.codes ? "string" : "num", searchable: Boolean(column.codes), render })),
+      data,
+      columns: columns.map((column) => ({ data: cell(column.at), type: column.texts ? "string" : "num", searchable: words(column) })),
       order: [],
       autoWidth: false,
       deferRender: true,
@@ -66,7 +67,7 @@
         bottomStart: ["pageLength", "info"],
         bottomEnd: "paging",
       },
-      language: { search: "Search in text columns", info: "_START_ to _END_ of _TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "(of _MAX_)", emptyTable: "No rows.", zeroRecords: "No row has this.", lengthMenu: "_MENU_ rows a page" },
+      language: { search: "Search for words", info: "_START_ to _END_ of _TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "(of _MAX_)", emptyTable: "No rows.", zeroRecords: "No row has this.", lengthMenu: "_MENU_ rows a page" },
     });
     const scrolled = table.closest(".dt-layout-cell, .dt-layout-full") ?? table.parentElement;
     for (const [key, value] of Object.entries({ role: "region", tabindex: "0", "aria-label": `${name}.csv` })) scrolled.setAttribute(key, value);
@@ -74,7 +75,7 @@
   }
 
   // The tables are made when they are opened: most readers never do.
-  function prepareRaw(details, keep) {
+  function prepareRaw(details, keep = {}) {
     details.addEventListener("toggle", () => {
       if (!details.open || details.querySelector("select")) return;
       const select = element("select");
@@ -87,7 +88,7 @@
       const show = () => {
         showFrame(host, select.value, keep);
         const list = element("dl");
-        for (const { name, meaning } of frame(select.value).columns) list.append(element("dt", name), element("dd", meaning));
+        for (const { name, meaning } of frame(select.value)) list.append(element("dt", name), element("dd", meaning));
         meanings.replaceChildren(element("summary", "What the columns mean"), list);
       };
       select.addEventListener("change", show);
