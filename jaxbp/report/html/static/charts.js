@@ -108,7 +108,7 @@ const charts = (() => {
   function limit(detail, at, width) {
     const rows = at.engines
       .filter((row) => row.limit !== null)
-      .map((row) => ({ engine: row.engine, limit: row.limit, bound: row.bound, text: row.text["physical limit"] }));
+      .map((row) => ({ engine: row.engine, limit: row.limit, bound: row.bound, text: width < 480 ? row.text["physical limit"].replace(/ \(.*/, "") : row.text["physical limit"] }));
     if (!rows.length) return null;
     const most = Math.max(100, ...rows.map((row) => row.limit));
     return bars(width, `Percent of the physical limit that each engine of ${detail.op} reaches`, rows, {
@@ -128,7 +128,7 @@ const charts = (() => {
         Plot.ruleX([0]),
         ...more,
         Plot.barX(rows, { ...place, fill, stroke: "currentColor", strokeWidth: 0.5 }),
-        Plot.text(rows, { ...place, text: "text", textAnchor: "start", dx: 5, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4 }),
+        Plot.text(rows, { ...place, text: "text", textAnchor: "start", dx: 5, fill: "currentColor" }),
       ],
     }));
   }
