@@ -176,6 +176,15 @@ def test_the_raw_numbers_of_an_op_are_its_own(page, shown, downloads):
     frame = downloaded(page, downloads, details.find_element(By.CSS_SELECTOR, "button.buttons-csv").click)
     own = shown.accuracy.query("op == 'sigmoid'")
     assert frame["max_ulp"].tolist() == pytest.approx(own["max_ulp"].tolist())
+    # Copied, too, as a paste shows.
+    details.find_element(By.CSS_SELECTOR, "button.buttons-copy").click()
+    until(page, lambda _: details.find_element(By.TAG_NAME, "output").text == f"Copied {len(own)} rows.")
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    search = page.find_element(By.NAME, "op")
+    search.send_keys(Keys.CONTROL, "v")
+    pasted = str(search.get_attribute("value"))
+    assert pasted.startswith("op\top_version\tcase")
+    assert pasted.count("sigmoid\t") == len(own)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -44,7 +44,6 @@ def details(run: Run, dtype: str, records: dict[str, list[Row]]) -> Iterator[tup
                 "op": op,
                 "dtype": dtype,
                 "formula": formulas.get(op, ""),
-                "wrong": found.wrong,
                 "case": found.case,
                 "unit": "ULP of the largest entry" if op in tables.SUMS else "ULP",
                 "cases": [_case(op, str(case), at, ulp) for case, at in own.groupby("case", sort=False)],

@@ -44,13 +44,14 @@
     for (const column of columns) head.append(element("th", column.name, { scope: "col", title: column.meaning }));
     table.append(element("thead"));
     table.tHead.append(head);
-    host.replaceChildren(table);
+    const done = element("output");
+    host.replaceChildren(table, done);
     const kept = columns.filter((column) => column.name in keep);
     const data = Array.from({ length: columns[0]?.length ?? 0 }, (_, i) => ({ i }))
       .filter(({ i }) => kept.every((column) => column.at(i) === keep[column.name]));
     // As it is: what Buttons would strip of a text is for HTML.
     const exported = { exportOptions: { orthogonal: "export", format: { body: (value) => value } } };
-    new DataTable(table, {
+    const made = new DataTable(table, {
       data,
       columns: columns.map((column) => ({ data: cell(column.at), type: column.texts ? "string" : "num", searchable: words(column) })),
       order: [],
@@ -60,14 +61,18 @@
       pageLength: 25,
       layout: {
         topStart: { buttons: [
-          { extend: "copyHtml5", text: "Copy", title: null, ...exported },
-          { extend: "csvHtml5", text: "Download CSV", filename: name, ...exported },
+          { extend: "copyHtml5", text: "Copy", title: null, copySuccess: false, told: "Copied", ...exported },
+          { extend: "csvHtml5", text: "Download CSV", filename: name, told: `Saved ${name}.csv,`, ...exported },
         ] },
         topEnd: "search",
         bottomStart: ["pageLength", "info"],
         bottomEnd: "paging",
       },
       language: { search: "Search for words", info: "_START_ to _END_ of _TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "(of _MAX_)", emptyTable: "No rows.", zeroRecords: "No row has this.", lengthMenu: "_MENU_ rows a page" },
+    });
+    // Here, as what Buttons would show lies below an open dialog.
+    made.on("buttons-action", (event, button, api, node, { told }) => {
+      done.textContent = `${told} ${api.rows({ search: "applied" }).count().toLocaleString("en")} rows.`;
     });
     const scrolled = table.closest(".dt-layout-cell, .dt-layout-full") ?? table.parentElement;
     for (const [key, value] of Object.entries({ role: "region", tabindex: "0", "aria-label": `${name}.csv` })) scrolled.setAttribute(key, value);
@@ -156,9 +161,9 @@
     dialog.replaceChildren(document.getElementById("detail-template").content.cloneNode(true));
     const at = (selector) => dialog.querySelector(selector);
     at("h2").textContent = `${detail.op}, ${detail.dtype}`;
+    at("[data-run]").textContent = detail.run;
+    at("[data-run]").hidden = !names.includes("run");
     at(".formula").textContent = detail.formula;
-    at("p.wrong").textContent = `The default rule failed: ${detail.wrong}`;
-    at("p.wrong").hidden = !detail.wrong;
     for (const [name, question] of Object.entries(charts.settings.questions)) {
       const { word, text, tone } = detail.answers[name];
       if (!word) continue;
@@ -175,6 +180,7 @@
     at("[data-close]").addEventListener("click", () => dialog.close());
 
     const select = at("[data-case]");
+    for (const part of dialog.querySelectorAll("[data-cases]")) part.hidden = !detail.cases.length;
     for (const { name } of detail.cases) select.append(element("option", name));
     select.value = detail.case;
     redraw = () => draw(detail, detail.cases.find(({ name }) => name === select.value) ?? { name: "", shapes: "", engines: [] });
@@ -203,8 +209,8 @@
     if (plane) add("Accuracy against speed", [plane], `Lower left is best. Dashed: the Pareto front. The green band ends at ${charts.settings.fair} ULP. Pale marks: numerical gradients measured on a sample of entries.`);
     const growth = charts.growth(detail, at, half);
     if (growth) {
-      const fits = detail.growth.curves.map(({ engine, text }) => `${engine} ${text}`);
-      add("Time against size", [growth], fits.length ? `Dashed: time beyond the dispatch floor grows as ${fits.join(", ")}.` : "No exponent is fitted: that takes five sizes (jaxbp bench --growth).");
+      const fits = detail.growth.curves.map(({ engine, text }) => `${engine}: ${text}`);
+      add("Time against size", [growth], fits.length ? `Dashed: the fit to time beyond the dispatch floor. ${fits.join("; ")}.` : "No exponent is fitted: that takes five sizes (jaxbp bench --growth).");
     }
     const memory = charts.memory(detail, at, half);
     if (memory) add("Memory", [memory], "Kept between the passes; temporary memory of fwd_bwd beside arguments and outputs.");
