@@ -57,6 +57,11 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     return path
 
 
+def error_picture(folder: Path, stem: str, dtype: str) -> Path:
+    """The picture of error against time beside a report of this stem."""
+    return folder / f"{stem}-{dtype}-error-against-time.png"
+
+
 def table(frame: pd.DataFrame) -> str:
     """A frame of text as a Markdown table; cell text cannot break out of its cell."""
     return str(frame.astype(str).map(_escape).to_markdown(index=False, disable_numparse=True))
@@ -89,7 +94,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         if len(gained):
             yield f"### {dtype}: what options of the compiler gain\n\n{OPTIONS}\n"
             yield table(gained) + "\n"
-        picture = folder / f"{stem}-{dtype}-error-against-time.png"
+        picture = error_picture(folder, stem, dtype)
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
         yield (

@@ -93,7 +93,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from jaxbp.report.html.notebook import run_html  # Not before a notebook asks: it draws.
+        from jaxbp.report.html.notebook import run_html  # It reads runs, as this does.
 
         return run_html(self)
 

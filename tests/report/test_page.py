@@ -18,6 +18,7 @@ from jaxbp.report import plots, tables
 from jaxbp.report.html.answers import QUESTIONS, answers
 from jaxbp.report.html.page import SCRIPTS, SYMBOLS, render, write_page
 from jaxbp.report.html.templates import asset
+from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_run, write_frames, write_machine
 
 NASTY = "</script><script>alert(1)</script><!-- <b title='\"'> &amp; ' \u2028"
@@ -247,10 +248,12 @@ def test_a_run_without_rows_has_a_page(tmp_path):
 def test_a_notebook_shows_the_overview(tmp_path):
     run = small_run(tmp_path)
     shown = run._repr_html_()
-    assert "8 cells" not in shown
+    assert html.escape(str(run)) in shown
     for text in tables.overview(run.summary, run.accuracy, "float32").iloc[0]:
         assert html.escape(text) in shown
-    assert "data:image/png;base64,iVBOR" in shown
+    assert "<img" not in shown
+    write_report(run)
+    assert "data:image/png;base64,iVBOR" in run._repr_html_()
 
 
 def test_every_style_has_a_symbol_of_its_own():
