@@ -118,7 +118,7 @@ def test_an_op_opens_with_its_pictures(page):
     assert page.switch_to.active_element.get_attribute("id") == "detail-title"
     # Of the plane one mark an engine, and no mark outside the picture.
     plane = "svg[aria-label^='Worst error against time']"
-    marks = len(dialog.find_elements(By.CSS_SELECTOR, f"{plane} [aria-label=dot] > *"))
+    marks = len(dialog.find_elements(By.CSS_SELECTOR, f"{plane} [stroke-width='0.8'] > path"))
     assert marks == 4
     rows = [row.text for row in dialog.find_elements(By.CSS_SELECTOR, "[data-engines] tbody tr")]
     assert [row.split()[0] for row in rows] == ["rule:stable", "autodiff", "central_difference", "numpy"]

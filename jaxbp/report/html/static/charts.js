@@ -32,23 +32,22 @@ const charts = (() => {
 
   const marks = { fill: "engine", symbol: "engine", r: 5.5, stroke: "currentColor", strokeWidth: 0.8 };
   const hollow = (row) => (row.sampled ? 0.15 : 1);
-  const base = (width, label, options) => ({
-    width,
-    height: 320,
-    marginLeft: 52,
-    marginRight: 28,
-    marginBottom: 40,
-    style: { fontSize: "12px", background: "transparent" },
-    ariaLabel: label,
-    ...options,
-  });
+  // To a screen reader a picture with a name; its numbers are in the table below.
+  function picture(width, label, options) {
+    const sizes = { width, height: 320, marginLeft: 52, marginRight: 28, marginBottom: 40 };
+    const made = Plot.plot({ ...sizes, style: { fontSize: "12px", background: "transparent" }, ariaLabel: label, ...options });
+    const drawn = made.tagName === "svg" ? made : made.querySelector(":scope > svg");
+    drawn.setAttribute("role", "img");
+    for (const part of drawn.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
+    return made;
+  }
 
   function plane(detail, at, width) {
     const rows = at.engines.filter((row) => row.time !== null && row.ulp !== null);
     if (!rows.length) return null;
     const front = rows.filter((row) => row.front).sort((a, b) => a.time - b.time || b.ulp - a.ulp);
     const title = (row) => `${row.engine}\n${row.text.time}\n${row.text["worst gradient"]} ${detail.unit}`;
-    return Plot.plot(base(width, `Worst error against time of each engine of ${detail.op}`, {
+    return picture(width, `Worst error against time of each engine of ${detail.op}`, {
       ...scales(rows),
       x: { type: "log", label: "time of value and gradient →", grid: true, tickFormat: time, nice: true, ticks: width / 110 },
       y: { type: "log", label: `↑ worst gradient, ${detail.unit}`, grid: true, domain: [floor, ceiling], tickFormat: power },
@@ -60,7 +59,7 @@ const charts = (() => {
         Plot.dot(rows.toReversed(), { ...marks, x: "time", y: "ulp", fillOpacity: hollow }),
         Plot.tip(rows, Plot.pointer({ x: "time", y: "ulp", title })),
       ],
-    }));
+    });
   }
 
   function growth(detail, at, width) {
@@ -68,7 +67,7 @@ const charts = (() => {
     const { points, curves } = detail.growth;
     const fitted = curves.flatMap(({ engine, points }) => points.map(([n, time]) => ({ engine, n, time })));
     const title = (row) => `${row.engine}\n${row.n.toLocaleString("en")} entries\n${row.text}`;
-    return Plot.plot(base(width, `Time of each engine of ${detail.op} against entries`, {
+    return picture(width, `Time of each engine of ${detail.op} against entries`, {
       ...scales(points),
       x: { type: "log", label: "entries of the largest array →", grid: true, tickFormat: power, nice: true },
       y: { type: "log", label: "↑ time of value and gradient", grid: true, tickFormat: time, ticks: 6 },
@@ -79,7 +78,7 @@ const charts = (() => {
         Plot.dot(points, { ...marks, x: "n", y: "time", r: 4, fillOpacity: hollow }),
         Plot.tip(points, Plot.pointer({ x: "n", y: "time", title })),
       ],
-    }));
+    });
   }
 
   function memory(detail, at, width) {
@@ -121,7 +120,7 @@ const charts = (() => {
 
   function bars(width, label, rows, options, channels, more = []) {
     const { fill, ...place } = channels;
-    return Plot.plot(base(width, label, {
+    return picture(width, label, {
       ...options,
       marginLeft: 140,
       marks: [
@@ -130,13 +129,15 @@ const charts = (() => {
         Plot.barX(rows, { ...place, fill, stroke: "currentColor", strokeWidth: 0.5 }),
         Plot.text(rows, { ...place, text: "text", textAnchor: "start", dx: 5, fill: "currentColor" }),
       ],
-    }));
+    });
   }
 
   // A plot of each quantity; negative arguments to the left, on an axis of their own.
   function censuses(detail, at, width) {
     return detail.census.map((record) => {
-      const rows = record.points.map(([engine, quantity, x, ulp]) => ({ ...record.engines[engine], quantity: record.quantities[quantity], x, ulp }));
+      // The default rule, which is the first, last: it must not hide behind another.
+      const points = record.points.toSorted(([a], [b]) => b - a);
+      const rows = points.map(([engine, quantity, x, ulp]) => ({ ...record.engines[engine], quantity: record.quantities[quantity], x, ulp }));
       const sides = [["x < 0", (x) => x < 0], ["x > 0", (x) => x > 0]]
         .map(([name, holds]) => ({ name, rows: rows.filter((row) => holds(row.x)) }))
         .filter((side) => side.rows.length);
@@ -145,7 +146,7 @@ const charts = (() => {
       const most = Math.min(ceiling, 3 * Math.max(10, ...rows.map((row) => row.ulp)));
       const pictures = sides.map((side, i) => {
         const magnitudes = side.rows.map((row) => ({ ...row, magnitude: Math.abs(row.x) }));
-        return Plot.plot(base(each, `Worst error of each binade of ${record.title}, ${side.name}`, {
+        return picture(each, `Worst error of each binade of ${record.title}, ${side.name}`, {
           ...scales(record.engines),
           symbol: { ...scales(record.engines).symbol, legend: i === 0 },
           x: { type: "log", label: side.name === "x < 0" ? "← |x|, x < 0" : "x →", reverse: side.name === "x < 0", tickFormat: power, ticks: each / 90 },
@@ -158,7 +159,7 @@ const charts = (() => {
             Plot.dot(magnitudes, { ...marks, x: "magnitude", y: "ulp", fy: "quantity", r: 2.5, strokeWidth: 0.3 }),
             Plot.tip(magnitudes, Plot.pointer({ x: "magnitude", y: "ulp", fy: "quantity", title })),
           ],
-        }));
+        });
       });
       return { title: record.title, pictures };
     });

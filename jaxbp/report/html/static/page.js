@@ -215,9 +215,9 @@
     const memory = charts.memory(detail, at, half);
     if (memory) add("Memory", [memory], "Kept between the passes; temporary memory of fwd_bwd beside arguments and outputs.");
     const limit = charts.limit(detail, at, half);
-    if (limit) add("Physical limit", [limit], "The least time that operations and bytes of fwd_bwd take at the measured peak, over the time taken.");
+    if (limit) add("Roofline", [limit], "Percent of the physical limit: the least time that operations and bytes of fwd_bwd take at the measured peak, over the time taken.");
     for (const { title, pictures } of charts.censuses(detail, at, whole)) {
-      add(`Error against the argument: ${title}`, pictures, "The worst error of each binade, where it is. No mark: every result is correctly rounded.", true);
+      add(`Error against the argument: ${title}`, pictures, "The worst error of each binade, or of each part of a sample, at the argument that has it. No mark: every result is correctly rounded.", true);
     }
     if (!host.children.length) host.append(element("p", "There are no pictures: nothing of this op was timed."));
     dialog.querySelector("[data-engines]").replaceChildren(plainTable(at.engines.map(({ engine, text }) => ({ engine, ...text }))));
