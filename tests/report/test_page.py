@@ -17,7 +17,7 @@ from synthetic import MACHINE, accuracy_row, failure_row, small_run, time_row
 from jaxbp.report import plots, tables
 from jaxbp.report.html.answers import QUESTIONS, answers
 from jaxbp.report.html.page import SCRIPTS, SYMBOLS, render, write_page
-from jaxbp.report.html.templates import asset
+from jaxbp.report.html.templating import asset
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_run, write_frames, write_machine
 

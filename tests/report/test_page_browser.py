@@ -19,7 +19,7 @@ from synthetic import accuracy_row, failure_row, small_run, time_row
 from jaxbp.report.html.page import RAW, SCRIPTS, write_page
 from jaxbp.report.run import Run
 
-NASTY = "<script>alert(1)</script>"
+NASTY = "<script>alert(1)</script>&<img src=x onerror=alert(1)>"
 CENSUS = Path(__file__).parents[2] / "results" / "census" / "sigmoid-float32"
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from jaxbp.report import tables
-from jaxbp.report.html.templates import fill, markdown
+from jaxbp.report.html.templating import fill, markdown
 from jaxbp.report.markdown import REPORT, error_picture
 
 if TYPE_CHECKING:

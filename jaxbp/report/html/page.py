@@ -16,7 +16,7 @@ from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.html.answers import HOW_TO_ANSWER, QUESTIONS, answers
 from jaxbp.report.html.frames import encode
 from jaxbp.report.html.ops import details, read_censuses
-from jaxbp.report.html.templates import asset, fill, markdown
+from jaxbp.report.html.templating import asset, fill, markdown
 from jaxbp.report.markdown import HOW_TO_READ
 from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.run import ACCURACY, OPTIONS, SUMMARY, Run, naming

@@ -92,7 +92,13 @@ const charts = (() => {
     return bars(width, `Bytes that each engine of ${detail.op} keeps and allocates`, rows, {
       fy: { label: null, domain: engines, padding: 0.25, axis: "left" },
       y: { axis: null, domain: ["kept", "temporary"] },
-      x: { label: "bytes →", grid: true, tickFormat: size, ticks: binary(Math.max(...rows.map((row) => row.bytes)), width / 110), insetRight: 60 },
+      x: {
+        label: "bytes →",
+        grid: true,
+        tickFormat: size,
+        ticks: binary(Math.max(...rows.map((row) => row.bytes)), width / 110),
+        insetRight: 60,
+      },
       color: { domain: ["kept", "temporary"], range: ["#0072B2", "#E69F00"], legend: true },
       height: 70 + 42 * engines.length,
     }, { x: "bytes", y: "kind", fy: "engine", fill: "kind" });
@@ -107,7 +113,10 @@ const charts = (() => {
   function limit(detail, at, width) {
     const rows = at.engines
       .filter((row) => row.limit !== null)
-      .map((row) => ({ engine: row.engine, limit: row.limit, bound: row.bound, text: width < 480 ? row.text["physical limit"].replace(/ \(.*/, "") : row.text["physical limit"] }));
+      .map(({ engine, limit, bound, text }) => {
+        const said = text["physical limit"];
+        return { engine, limit, bound, text: width < 480 ? said.replace(/ \(.*/, "") : said };
+      });
     if (!rows.length) return null;
     const most = Math.max(100, ...rows.map((row) => row.limit));
     return bars(width, `Percent of the physical limit that each engine of ${detail.op} reaches`, rows, {

@@ -29,9 +29,9 @@
     if (value === null) return "";
     return typeof value === "string" || Number.isFinite(value) ? String(value) : String(value).replace("Infinity", "inf");
   };
-  // What is shown is HTML, what is sorted is as it was, what is searched, copied and downloaded is text.
+  // DataTables takes what it shows and searches for HTML; what is sorted is as it was, what is exported is text.
   const cell = (at) => ({ i }, type) => {
-    if (type === "display") return DataTable.util.escapeHtml(written(at(i)));
+    if (type === "display" || type === "filter") return DataTable.util.escapeHtml(written(at(i)));
     return type === "sort" || type === "type" ? at(i) : written(at(i));
   };
   // Words are searched for, not what is the same everywhere, nor lists and numbers.
@@ -68,14 +68,23 @@
         bottomStart: ["pageLength", "info"],
         bottomEnd: "paging",
       },
-      language: { search: "Search for words", info: "_START_ to _END_ of _TOTAL_ rows", infoEmpty: "no rows", infoFiltered: "(of _MAX_)", emptyTable: "No rows.", zeroRecords: "No row has this.", lengthMenu: "_MENU_ rows a page" },
+      language: {
+        search: "Search for words",
+        info: "_START_ to _END_ of _TOTAL_ rows",
+        infoEmpty: "no rows",
+        infoFiltered: "(of _MAX_)",
+        emptyTable: "No rows.",
+        zeroRecords: "No row has this.",
+        lengthMenu: "_MENU_ rows a page",
+      },
     });
     // Here, as what Buttons would show lies below an open dialog.
     made.on("buttons-action", (event, button, api, node, { told }) => {
       done.textContent = `${told} ${api.rows({ search: "applied" }).count().toLocaleString("en")} rows.`;
     });
     const scrolled = table.closest(".dt-layout-cell, .dt-layout-full") ?? table.parentElement;
-    for (const [key, value] of Object.entries({ role: "region", tabindex: "0", "aria-label": `${name}.csv` })) scrolled.setAttribute(key, value);
+    const region = { role: "region", tabindex: "0", "aria-label": `${name}.csv` };
+    for (const [key, value] of Object.entries(region)) scrolled.setAttribute(key, value);
     scrolled.classList.add("scroll");
   }
 
@@ -119,8 +128,12 @@
   function filter() {
     for (const control of filters.querySelectorAll("[name]")) {
       const column = table.column(names.indexOf(control.name));
-      if (control.tagName === "SELECT") column.search(control.value && `^${DataTable.util.escapeRegex(control.value)}$`, { regex: true, smart: false, caseInsensitive: false });
-      else column.search(control.value);
+      if (control.tagName === "SELECT") {
+        const whole = control.value && `^${DataTable.util.escapeRegex(control.value)}$`;
+        column.search(whole, { regex: true, smart: false, caseInsensitive: false });
+      } else {
+        column.search(control.value);
+      }
     }
     table.draw();
     const { recordsDisplay, recordsTotal } = table.page.info();
@@ -206,18 +219,28 @@
       host.append(section);
     };
     const plane = charts.plane(detail, at, half);
-    if (plane) add("Accuracy against speed", [plane], `Lower left is best. Dashed: the Pareto front. The green band ends at ${charts.settings.fair} ULP. Pale marks: numerical gradients measured on a sample of entries.`);
+    if (plane) {
+      const band = `The green band ends at ${charts.settings.fair} ULP.`;
+      const pale = "Pale marks: numerical gradients measured on a sample of entries.";
+      add("Accuracy against speed", [plane], `Lower left is best. Dashed: the Pareto front. ${band} ${pale}`);
+    }
     const growth = charts.growth(detail, at, half);
     if (growth) {
       const fits = detail.growth.curves.map(({ engine, text }) => `${engine}: ${text}`);
-      add("Time against size", [growth], fits.length ? `Dashed: the fit to time beyond the dispatch floor. ${fits.join("; ")}.` : "No exponent is fitted: that takes five sizes (jaxbp bench --growth).");
+      const fitted = `Dashed: the fit to time beyond the dispatch floor. ${fits.join("; ")}.`;
+      const none = "No exponent is fitted: that takes five sizes (jaxbp bench --growth).";
+      add("Time against size", [growth], fits.length ? fitted : none);
     }
     const memory = charts.memory(detail, at, half);
-    if (memory) add("Memory", [memory], "Kept between the passes; temporary memory of fwd_bwd beside arguments and outputs.");
+    const allocated = "Kept between the passes; temporary memory of fwd_bwd beside arguments and outputs.";
+    if (memory) add("Memory", [memory], allocated);
     const limit = charts.limit(detail, at, half);
-    if (limit) add("Roofline", [limit], "Percent of the physical limit: the least time that operations and bytes of fwd_bwd take at the measured peak, over the time taken.");
+    const least = "the least time that operations and bytes of fwd_bwd take at the measured peak, over the time taken";
+    if (limit) add("Roofline", [limit], `Percent of the physical limit: ${least}.`);
     for (const { title, pictures } of charts.censuses(detail, at, whole)) {
-      add(`Error against the argument: ${title}`, pictures, "The worst error of each binade, or of each part of a sample, at the argument that has it. No mark: every result is correctly rounded.", true);
+      const worst = "The worst error of each binade, or of each part of a sample, at the argument that has it.";
+      const none = "No mark: every result is correctly rounded.";
+      add(`Error against the argument: ${title}`, pictures, `${worst} ${none}`, true);
     }
     if (!host.children.length) host.append(element("p", "There are no pictures: nothing of this op was timed."));
     dialog.querySelector("[data-engines]").replaceChildren(plainTable(at.engines.map(({ engine, text }) => ({ engine, ...text }))));
