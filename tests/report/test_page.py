@@ -130,6 +130,9 @@ def test_the_answers_of_a_better_and_a_worse_rule(tmp_path):
     assert [answer["word"] for answer in failed.values()] == ["NO", "", "", "", ""]
     assert (failed["right"]["text"], failed["right"]["tone"]) == ("it was wrong", "bad")
     assert failed["right"]["order"] > better["right"]["order"]
+    # Of a rule that was not timed nothing is said.
+    alone = standing(time_row(op="sigmoid"), tmp_path=tmp_path / "alone")
+    assert {answer["word"] for answer in alone.values()} == {""}
 
 
 @pytest.mark.parametrize(

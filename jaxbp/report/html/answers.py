@@ -41,7 +41,8 @@ def answers(found: Standing) -> dict[str, Row]:
 
 
 def _answers(found: Standing) -> Iterator[Row]:
-    yield _answer("NO" if found.wrong else "yes" if found.case else "", found.wrong, float(bool(found.wrong)))
+    timed = any(engine == found.rule for engine, _ in found.cells)
+    yield _answer("NO" if found.wrong else "yes" if timed else "", found.wrong, float(bool(found.wrong)))
 
     ours, theirs = (found.ulp.get(engine, math.nan) for engine in (found.rule, "autodiff"))
     text = f"{tables.number(ours)} against {tables.number(theirs)} ULP" + " *" * (found.op in tables.SUMS)
