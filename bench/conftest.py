@@ -14,6 +14,7 @@ from jaxbp.measure import worker
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, plan
 from jaxbp.measure.sweep import Journal
+from jaxbp.report.html.page import PAGE, write_page
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import write_frames, write_machine
 
@@ -70,7 +71,9 @@ def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     recorder = Recorder(folder, Journal(folder))
     yield recorder
     recorder.journal.close()
-    request.config.stash[REPORT] = write_report(write_frames(folder))
+    run = write_frames(folder)
+    request.config.stash[REPORT] = write_report(run)
+    write_page([run], folder / PAGE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

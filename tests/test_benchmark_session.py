@@ -67,7 +67,13 @@ def test_it_writes_the_report_of_a_run(session, benchmarks):
     folder, done = session
     (run,) = (folder / "results").glob("*/*")
     assert f"Report: {run / 'report.md'}" in done.stdout
-    assert {path.name for path in run.iterdir()} >= {"machine.json", "accuracy.csv", "samples.parquet", "report.md"}
+    assert {path.name for path in run.iterdir()} >= {
+        "machine.json",
+        "accuracy.csv",
+        "samples.parquet",
+        "report.md",
+        "report.html",
+    }
     summary = pd.read_csv(run / "summary.csv").set_index("engine")
     assert set(summary.index) == set(benchmarks)
     assert set(summary["status"]) == {"ok"}

@@ -41,6 +41,8 @@ def test_bench_ends_with_a_report(finished):
     assert machine["level"] == "quick"
     assert {path.name for path in folder.iterdir()} >= {"summary.csv", "accuracy.csv", "samples.parquet", "report.md"}
     assert "| sigmoid" in (folder / "report.md").read_text()
+    assert f"Report: {folder / 'report.html'}" in result.stdout
+    assert '<a href="#sigmoid-float32">sigmoid</a>' in (folder / "report.html").read_text()
 
 
 def test_bench_measured_every_engine(finished):
@@ -91,14 +93,16 @@ def test_bench_shows_what_autodiff_gets_wrong(finished):
 def test_a_report_is_written_again_from_the_tables_alone(finished, run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    before = (folder / "report.md").read_text()
+    before = [(folder / name).read_text() for name in ("report.md", "report.html")]
     for path in folder.iterdir():
         if path.name not in ("machine.json", "summary.csv", "accuracy.csv"):
             path.unlink()
     result = run("report", folder)
     assert result.code == 0
     assert f"Report: {folder / 'report.md'}" in result.out
-    assert (folder / "report.md").read_text() == before
+    after = [(folder / name).read_text() for name in ("report.md", "report.html")]
+    # The page says which run it is of: this one is a copy.
+    assert after == [before[0], before[1].replace("/".join(finished[0].parts[-2:]), "/".join(folder.parts[-2:]))]
     assert list(folder.glob("*.png"))
 
 
@@ -106,6 +110,24 @@ def test_a_report_goes_where_it_is_told(finished, run, tmp_path):
     path = tmp_path / "elsewhere" / "name.md"
     assert run("report", finished[0], "--markdown", path).code == 0
     assert path.read_text() == (finished[0] / "report.md").read_text().replace("(report-", "(name-")
+
+
+def test_several_runs_go_into_one_page_where_it_is_told(finished, run, tmp_path):
+    copies = [tmp_path / name for name in ("one", "two")]
+    for folder in copies:
+        shutil.copytree(finished[0], folder)
+        (folder / "report.md").unlink()
+    page = tmp_path / "elsewhere" / "page.html"
+    result = run("report", *copies, tmp_path / "none", "--html", page)
+    assert result.code == 2
+    assert result.out.splitlines()[-1] == f"Report: {page}"
+    text = page.read_text()
+    assert '<a href="#2-sigmoid-float32">' in text
+    # What could not be taken is said on the page too; nothing else is written.
+    assert f"{tmp_path / 'none' / 'machine.json'} cannot be read" in text
+    assert not list(tmp_path.glob("*/report.md"))
+    assert run("report", tmp_path / "none", "--html", tmp_path / "nothing.html").code == 2
+    assert not (tmp_path / "nothing.html").exists()
 
 
 def test_a_broken_run_does_not_stop_the_report_of_the_next(finished, run, tmp_path):

@@ -19,6 +19,7 @@ from jaxbp.measure.resident import require_proc
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.report import tables
 from jaxbp.report.function import function_frame, mode_table, summarize_function
+from jaxbp.report.html.page import PAGE, write_page
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 from jaxbp.terminal import err, interrupts, interval, names, out, print_table, progress
@@ -99,9 +100,10 @@ def bench(
     found = {"unfinished": len(remaining(tasks, rows)), "limits": limits, "noise_after": noise}
     write_machine(folder, {**read_machine(folder), **found})
     run = write_frames(folder, rows)
-    report = write_report(run)
+    reports = (write_report(run), write_page([run], folder / PAGE))
     _print_summary(run)
-    out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    for path in reports:
+        _say_where(path)
     if not finished:
         err.print(
             f"Stopped early; what was measured is in the report. Go on with: jaxbp bench --resume {folder}",
@@ -170,23 +172,38 @@ def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the report there, with its pictures beside it.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page there, one of all these runs, and nothing else.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the Markdown there, its pictures beside it, and nothing else.")
+    ] = None,
 ) -> None:
-    """Write the report of a run again from its tables; several runs one after the other."""
+    """Write the reports of runs again from their tables: report.md and report.html in each run's folder."""
     if markdown and len(runs) > 1:
         raise UsageError("--markdown names one file, so give one run with it.")
-    failed = False
+    good, wrong = [], []
     for folder in runs:
         try:
             run = read_run(folder)
             _print_summary(run)
-            path = write_report(run, markdown)
-            out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+            if markdown:
+                _say_where(write_report(run, markdown))
+            if not markdown and not html:
+                _say_where(write_report(run))
+                _say_where(write_page([run], folder / PAGE))
+            good.append(run)
         except ResultsError as error:
-            failed = True
+            wrong.append(str(error))
             err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    if failed:
+    if html and good:
+        _say_where(write_page(good, html, wrong))
+    if wrong:
         sys.exit(2)
+
+
+def _say_where(path: Path) -> None:
+    out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _request_of(folder: Path) -> dict[str, Any]:

@@ -97,17 +97,32 @@ def write_census(folder: Path, census: Census, machine: Row, rows: list[Row], ya
     return folder / REPORT
 
 
+def read_record(path: Path) -> Row:
+    """One record; what is none is an error."""
+    with naming(path, "read"):
+        record = json.loads(path.read_text())
+    needed = {"op", "dtype", "options", "inputs", "yardstick", "records"}
+    if not isinstance(record, dict) or not needed <= set(record) or record["op"] not in {op.name for op in OPS}:
+        raise ResultsError(f"{path} is no record of a census that this version of jaxbp knows.")
+    return record
+
+
 def read_records(results: Path) -> list[Row]:
     """All records under a folder of results, in the order of the catalog; what is no record is an error."""
     order = {op.name: i for i, op in enumerate(OPS)}
-    records = []
-    for path in sorted(results.glob(f"census/*/{RECORD}")):
-        with naming(path, "read"):
-            record = json.loads(path.read_text())
-        if record.get("op") not in order or "yardstick" not in record:
-            raise ResultsError(f"{path} is no record of a census that this version of jaxbp knows.")
-        records.append(record)
+    records = [read_record(path) for path in sorted(results.glob(f"census/*/{RECORD}"))]
     return sorted(records, key=lambda record: order[record["op"]])
+
+
+def read_binades(folder: Path) -> pd.DataFrame:
+    """The table of `binades_frame` in a record's folder, and in the column `x` where the first argument is worst."""
+    path = folder / BINADES
+    with naming(path, "read"):
+        frame = pd.read_csv(path, dtype={"engine": str, "quantity": str, "at": str})
+        missing = [name for name in ("engine", "quantity", "max_ulp", "at") if name not in frame.columns]
+        if missing:
+            raise ValueError(f"it has no column {missing[0]!r}")
+        return frame.assign(x=[float(json.loads(at)[0]) for at in frame["at"]], max_ulp=frame["max_ulp"].astype(float))
 
 
 def comparison(records: Iterable[Row], dtype: str) -> pd.DataFrame:

@@ -20,25 +20,26 @@ COLUMNS = 5
 
 def has_sizes(summary: pd.DataFrame, dtype: str) -> bool:
     """Whether a run measured some op at enough sizes for an exponent."""
-    cells = _cells(summary, dtype)
+    cells = sized_cells(summary, dtype)
     return bool((cells.groupby(["op", "engine"])["n"].nunique() >= LEAST_SIZES).any())
 
 
 def exponents(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
-    """Per op and engine the exponent p of time ~ entries^p, its 95 % interval, and that of the declared operations.
+    """Per op and engine the exponent p of time = floor + factor entries^p, its interval, and that of the operations.
 
     A line through the logarithms of entries of the largest array and of the time of value and gradient beyond the
     dispatch floor, at the sizes that take at least twice the floor; NaN where these are fewer than `LEAST_FITTED`.
     """
     rows = []
-    for (op, engine), sizes in _cells(summary, dtype).groupby(["op", "engine"], sort=False):
+    for (op, engine), sizes in sized_cells(summary, dtype).groupby(["op", "engine"], sort=False):
         if sizes["n"].nunique() < LEAST_SIZES:
             continue
         fitted = sizes[sizes["time_us"] >= FLOOR_FACTOR * sizes["floor_us"]]
-        slope, half = _slope(fitted["n"], fitted["time_us"] - fitted["floor_us"])
-        declared, _ = _slope(sizes["n"], sizes["flops"])
-        rows.append({"op": op, "engine": engine, "exponent": slope, "half": half, "declared": declared})
-    return pd.DataFrame(rows, columns=["op", "engine", "exponent", "half", "declared"])
+        slope, half, factor = _slope(fitted["n"], fitted["time_us"] - fitted["floor_us"])
+        declared, _, _ = _slope(sizes["n"], sizes["flops"])
+        found = {"exponent": slope, "half": half, "factor": factor, "declared": declared}
+        rows.append({"op": op, "engine": engine, **found})
+    return pd.DataFrame(rows, columns=["op", "engine", "exponent", "half", "factor", "declared"])
 
 
 def exponent_table(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def exponent_table(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
 
 def figure(summary: pd.DataFrame, dtype: str) -> Figure:
     """A panel per op: time of value and gradient against entries, a line per engine; hollow marks are extrapolated."""
-    cells = _cells(summary, dtype)
+    cells = sized_cells(summary, dtype)
     ops = tables.unique(cells["op"])
     columns = min(COLUMNS, max(1, len(ops)))
     rows = max(1, math.ceil(len(ops) / columns))
@@ -83,7 +84,8 @@ def figure(summary: pd.DataFrame, dtype: str) -> Figure:
     return found
 
 
-def _cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
+def sized_cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """The timed fwd_bwd cells of the cases that differ in size alone."""
     return summary[
         (summary["dtype"] == dtype)
         & (summary["mode"] == "fwd_bwd")
@@ -92,9 +94,9 @@ def _cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
     ]
 
 
-def _slope(n: pd.Series, cost: pd.Series) -> tuple[float, float]:
-    """The slope of the logarithms and the half width of its interval."""
+def _slope(n: pd.Series, cost: pd.Series) -> tuple[float, float, float]:
+    """The slope of the logarithms, the half width of its interval, and the cost at 1."""
     if len(n) < LEAST_FITTED:
-        return math.nan, math.nan
-    slope, _, _, _, error = map(float, stats.linregress(np.log(n), np.log(cost)))
-    return slope, float(stats.t.ppf((1 + CONFIDENCE) / 2, len(n) - 2) * error)
+        return math.nan, math.nan, math.nan
+    slope, intercept, _, _, error = map(float, stats.linregress(np.log(n), np.log(cost)))
+    return slope, float(stats.t.ppf((1 + CONFIDENCE) / 2, len(n) - 2) * error), math.exp(intercept)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxbp.measure.limits import Limits
 from jaxbp.ops import OPS
-from jaxbp.report import growth, plots, resources, steadiness, tables
+from jaxbp.report import growth, plots, resources, tables
 from jaxbp.report.options import option_table
 from jaxbp.report.run import Run, naming
 
@@ -58,6 +57,11 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     return path
 
 
+def error_picture(folder: Path, stem: str, dtype: str) -> Path:
+    """The picture of error against time beside a report of this stem."""
+    return folder / f"{stem}-{dtype}-error-against-time.png"
+
+
 def table(frame: pd.DataFrame) -> str:
     """A frame of text as a Markdown table; cell text cannot break out of its cell."""
     return str(frame.astype(str).map(_escape).to_markdown(index=False, disable_numparse=True))
@@ -72,7 +76,7 @@ def _escape(text: str) -> str:
 def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
     summary, accuracy = run.summary, run.accuracy
     yield "# Hand-written gradients: accuracy and speed\n"
-    yield _header(run) + "\n"
+    yield "\n".join(f"- {name}: {fact}" for name, fact in run.facts().items()) + "\n"
     failed = tables.failures(summary)
     if len(failed):
         yield f"## Failed: {len(failed)}\n\n{table(failed)}\n"
@@ -90,7 +94,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
         if len(gained):
             yield f"### {dtype}: what options of the compiler gain\n\n{OPTIONS}\n"
             yield table(gained) + "\n"
-        picture = folder / f"{stem}-{dtype}-error-against-time.png"
+        picture = error_picture(folder, stem, dtype)
         _save(plots.error_against_time(summary, accuracy, dtype), picture)
         yield f"![Error against time]({picture.name})\n"
         yield (
@@ -135,36 +139,3 @@ def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtyp
 def _save(figure: Figure, path: Path) -> None:
     with naming(path, "written"):
         plots.save(figure, path)
-
-
-def _header(run: Run) -> str:
-    machine = run.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    noise = machine["noise"]
-    floors = run.summary.drop_duplicates("device")
-    facts = {
-        "Machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
-        f"{machine['system']} {machine['architecture']}",
-        "Devices": ", ".join(str(device) for device in floors["device"].dropna()),
-        "Started": f"{machine['started']}, level {machine['level']}",
-        "Versions": f"Python {machine['python']}, {versions}",
-        "Commit": machine["commit"] or "not run from a git checkout",
-        "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
-        f"computation {100 * noise['spread']:.0f} %",
-        "Steadiness": steadiness.sentence(run.summary, machine.get("noise_after")),
-        "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(run.summary)),
-        "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
-        or f"{resources.UNKNOWN}: not measured in this run",
-        "Allocator": "glibc keeps freed memory (MALLOC_* in each row's environment); "
-        "with its defaults, calls that return large fresh arrays take several times longer",
-    }
-    if machine.get("unfinished"):
-        facts = {"Stopped early": f"{machine['unfinished']} tasks were not measured and are missing here", **facts}
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
-
-
-def _floors(summary: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    for owner, engine in (("JAX", "autodiff"), ("NumPy", "numpy"), ("torch", "torch")):
-        floors = summary.loc[(summary["engine"] == engine) & summary["floor_us"].notna(), "floor_us"]
-        if len(floors):
-            yield owner, float(floors.median())

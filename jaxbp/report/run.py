@@ -22,6 +22,7 @@ from jaxbp.report.frames import (
     samples_frame,
     summary_frame,
 )
+from jaxbp.report.header import facts, sentence
 from jaxbp.report.options import OPTION_COLUMNS, options_frame
 
 MACHINE = "machine.json"
@@ -82,6 +83,19 @@ class Run:
     summary: pd.DataFrame
     accuracy: pd.DataFrame
     options: pd.DataFrame
+
+    def facts(self) -> dict[str, str]:
+        """What a reader has to know of it, by name."""
+        return facts(self.machine, self.summary)
+
+    def __str__(self) -> str:
+        return sentence(self.machine, self.summary)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from jaxbp.report.html.notebook import run_html  # It reads runs, as this does.
+
+        return run_html(self)
 
 
 def write_machine(folder: Path, machine: dict[str, Any]) -> None:

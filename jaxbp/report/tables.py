@@ -1,12 +1,14 @@
 """The tables of a report, as frames of text made from a run's summary and accuracy."""
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import jax.numpy as jnp
 import pandas as pd
 
+from jaxbp.measure.verdict import MARGIN
 from jaxbp.ops import OPS
 
 VALUE = "value"
@@ -43,24 +45,102 @@ def largest_cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
     return cells[cells["n"] == cells.groupby("op")["n"].transform("max")]
 
 
+#: Worst errors differ where one is this many times the other: by a bit. Up to `ROUNDED` both are rounded correctly.
+ONE_BIT, ROUNDED = 2, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """An op's default rule against autodiff at the op's largest case.
+
+    Attributes:
+        op: its name.
+        rule: the engine of its default rule.
+        case: the case; empty where nothing has a time.
+        cells: the timed cells of the case, by engine and mode.
+        ulp: the worst gradient's error, as in `worst_gradient`, by engine.
+        wrong: why the default rule failed at some case; empty if it did not.
+    """
+
+    op: str
+    rule: str
+    case: str
+    cells: dict[tuple[str, str], pd.Series]
+    ulp: dict[str, float]
+    wrong: str
+
+    def digits(self) -> str:
+        """Whether the rule has `more`, the `same` or `fewer` digits right, by at least a bit; empty if not known."""
+        if not {self.rule, "autodiff"} <= set(self.ulp):
+            return ""
+        ours, theirs = (max(self.ulp[engine], ROUNDED) for engine in (self.rule, "autodiff"))
+        if math.isnan(ours) or math.isnan(theirs):
+            return ""
+        if ours == theirs:  # As two infinities are.
+            return "same"
+        return "more" if theirs >= ONE_BIT * ours else "fewer" if ours >= ONE_BIT * theirs else "same"
+
+    def faster(self, mode: str) -> str:
+        """The verdict on a mode's time; empty where there is none."""
+        cell = self.cells.get((self.rule, mode))
+        return "" if cell is None else str(cell["verdict"])
+
+    def memory(self, engine: str) -> tuple[float, float]:
+        """Bytes kept between the passes, and temporary bytes of fwd_bwd; NaN where not known."""
+        kept, both = self.cells.get((engine, "fwd_res")), self.cells.get((engine, "fwd_bwd"))
+        return (
+            math.nan if kept is None else float(kept["residual_bytes"]),
+            math.nan if both is None else float(both["temp_bytes"]),
+        )
+
+    def leaner(self) -> str:
+        """Whether the rule keeps and allocates less: `leaner`, `same`, `heavier`, or `mixed`; empty if not known."""
+        signs = set()
+        for ours, theirs in zip(self.memory(self.rule), self.memory("autodiff"), strict=True):
+            if not math.isnan(ours + theirs):
+                apart = abs(ours - theirs) > MARGIN * max(ours, theirs)
+                signs.add(("leaner" if ours < theirs else "heavier") if apart else "same")
+        if len(signs) > 1:
+            signs.discard("same")
+        return "mixed" if len(signs) > 1 else "".join(signs)
+
+
+def standings(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> Iterator[Standing]:
+    """How each op of a run stands at a dtype, those without any time too."""
+    # Of one dtype, objects: rows are then taken out many times as fast.
+    cells = largest_cells(summary, dtype).astype(object)
+    errors = worst_gradient(accuracy[accuracy["dtype"] == dtype])
+    failed = failures(summary[summary["dtype"] == dtype])
+    for op in unique(summary.loc[summary["dtype"] == dtype, "op"]):
+        ours, own = default_engine(op), cells[cells["op"] == op]
+        case = str(own["case"].iloc[0]) if len(own) else ""
+        own = own[own["case"] == case]
+        found = errors[(errors["op"] == op) & (errors["case"] == case)]
+        broken = failed.loc[(failed["op"] == op) & (failed["engine"] == ours), "reason"]
+        yield Standing(
+            op,
+            ours,
+            case,
+            {(str(cell["engine"]), str(cell["mode"])): cell for _, cell in own.iterrows()},
+            {str(engine): float(ulp) for engine, ulp in zip(found["engine"], found["ulp"], strict=True)},
+            str(broken.iloc[0]) if len(broken) else "",
+        )
+
+
 def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
     """One row per op at its largest case: the default rule against autodiff in digits, time and memory."""
-    cells = largest_cells(summary, dtype)
-    errors = worst_gradient(accuracy[accuracy["dtype"] == dtype])
     rows = []
-    for op in unique(cells["op"]):
-        ours, own = default_engine(op), cells[cells["op"] == op]
-        case = own["case"].iloc[0]
-        found = errors[(errors["op"] == op) & (errors["case"] == case)].set_index("engine")["ulp"]
-        times = own.set_index(["engine", "mode"])
-        row = {"op": op, "rule": ours.removeprefix("rule:"), "case": case}
+    for found in standings(summary, accuracy, dtype):
+        if not found.case:
+            continue
+        ours = found.rule
+        row = {"op": found.op, "rule": ours.removeprefix("rule:"), "case": found.case}
         for engine, label in ((ours, "worst ULP"), ("autodiff", "autodiff's")):
-            row[label] = number(found[engine]) + " *" * (op in SUMS) if engine in found.index else ""
+            row[label] = number(found.ulp[engine]) + " *" * (found.op in SUMS) if engine in found.ulp else ""
         for mode in ("fwd_bwd", "split"):
-            row[f"{mode} / autodiff"] = ratio(times.loc[(ours, mode)]) if (ours, mode) in times.index else ""
+            row[f"{mode} / autodiff"] = ratio(found.cells[ours, mode]) if (ours, mode) in found.cells else ""
         for engine, label in ((ours, "kept"), ("autodiff", "autodiff keeps")):
-            key = (engine, "fwd_res")
-            row[label] = size(times.loc[key, "residual_bytes"]) if key in times.index else ""
+            row[label] = size(found.memory(engine)[0])
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.loc[:, (frame != "").any()]

@@ -1,0 +1,1 @@
+"""`report.html`: runs as one page that needs nothing beside it."""
