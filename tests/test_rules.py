@@ -107,8 +107,16 @@ def assert_right(op: Op, engine: str, args, ct, sizes=None) -> None:
             assert error.max_ulp <= (0.51 if once else 16)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("op", "engine"), RULES, ids=lambda p: p if isinstance(p, str) else p.name)
+@pytest.mark.parametrize(
+    ("op", "engine", "dtype"),
+    # float16 goes the way of bfloat16, through float32: a sample of the rules.
+    [
+        pytest.param(op, engine, dtype, id=f"{op.name}-{engine}-{dtype}")
+        for i, (op, engine) in enumerate(RULES)
+        for dtype in DTYPES
+        if dtype != "float16" or i % 3 == 0
+    ],
+)
 def test_rule_agrees_with_the_reference(op, engine, dtype):
     with jax.enable_x64(dtype == "float64"):
         args, ct = draw(op, dtype, limit=limit(op, engine, dtype))
