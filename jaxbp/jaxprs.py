@@ -17,6 +17,12 @@ CALLS = (
 JAX = Path(jax.__file__).parent
 
 
+def function_source(jaxpr: Any) -> tuple[str, str]:
+    """The name of the function that a jaxpr was traced from, and its file and line."""
+    name, _, file = str(getattr(jaxpr.debug_info, "func_src_info", "")).partition(" at ")
+    return name, file
+
+
 def is_float(dtype: Any) -> bool:
     """Whether a dtype is that of real floats."""
     return jax.numpy.issubdtype(dtype, np.floating)

@@ -1,0 +1,219 @@
+"""Staged backpropagation as Python: the forward lines and, in reverse, the backward lines, as the notes write them.
+
+Every line is run while it is written, and the values in the comments are what it gave.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal, jaxpr_as_fun
+
+import jaxbp
+from jaxbp.circuit.gates import LETTERS, NONE, literal, row_of
+from jaxbp.circuit.names import Names
+from jaxbp.circuit.show import brief
+from jaxbp.circuit.tape import FORWARD, Signal, Step, Tape
+from jaxbp.circuit.wiring import Gate, Scope, Wire, single
+
+#: Arrays of more entries are given to the printed Python, and not written into it.
+WRITTEN = 24
+#: Where the comments stand.
+MARGIN = 64
+
+
+class Stages:
+    """Writes a circuit's stages.
+
+    Attributes:
+        lines: the printed Python.
+        given: the variables that it expects: arrays too large to write down, and the gates that have no name in JAX.
+    """
+
+    def __init__(self, scope: Scope, tape: Tape, cotangents: Mapping[Wire, np.ndarray | None]) -> None:
+        self.scope = scope
+        self.steps = [step for step in tape.steps if step.kind == FORWARD and step.gate]
+        self.names = Names()
+        self.named: dict[Signal, str] = {}
+        self.given: dict[str, Any] = {}
+        self.gates: dict[str, Any] = {}
+        self.active: set[Signal] = {w.value for w in scope.inputs if w.is_float}
+        self.scope_of: dict[str, Any] = {"jax": jax, "jnp": jnp, "jaxbp": jaxbp, "gate": self.gates}
+        self.lines: list[str] = []
+        self.pulled: set[int] = set()
+        self.loose: list[Wire] = []
+        self._name(scope)
+        self._write(cotangents)
+
+    def _name(self, scope: Scope) -> None:
+        """The user's names first, then made-up ones in the order of the stages."""
+        for wire in scope.wires:
+            if wire.own and wire.value not in self.named:
+                self.named[wire.value] = self.names.give(wire.name)
+        for gate in scope.gates:
+            if gate.inside and not gate.custom:
+                inner = gate.inside
+                self.loose += [w for w in (*inner.inputs, *inner.constants) if self._new(w.value)]
+                self._name(inner)
+        if scope is self.scope:
+            for signal in itertools.chain.from_iterable(step.outputs for step in self.steps):
+                if signal not in self.named:
+                    self.named[signal] = self.names.give("")
+
+    def _new(self, signal: Signal) -> bool:
+        """Whether a number is neither computed nor an input: a constant, or a literal handed to a function."""
+        return signal.step is None and signal not in self.named
+
+    def _write(self, cotangents: Mapping[Wire, np.ndarray | None]) -> None:
+        self.lines += [f"# Staged backpropagation of {self.scope.title}: dq is the gradient with respect to q."]
+        self.lines += ["import jax", "import jax.numpy as jnp", ""]
+        start = len(self.lines)
+        for wire in (*self.scope.inputs, *self.scope.constants, *self.loose):
+            self._give(self.named[wire.value], wire.value.number)
+        self.lines += ["", "# forward pass"]
+        for number, step in enumerate(self.steps, 1):
+            self._forward(number, step)
+        self.lines += ["", "# backward pass, the stages in reverse; += where branches meet"]
+        for wire, ct in cotangents.items():
+            name = self.named[wire.value]
+            text = "1.0" if not wire.aval.shape else f"jnp.ones_like({name})"
+            if ct is None:
+                self._hand(f"d{name}", text, "")
+            else:
+                self._give(f"d{name}", ct)
+        for number, step in reversed(list(enumerate(self.steps, 1))):
+            self._backward(number, step)
+        for wire in self.scope.inputs:
+            name = self.named[wire.value]
+            if wire.is_float and f"d{name}" not in self.scope_of:
+                self._run(f"d{name} = jnp.zeros_like({name})", f"d{name}", "")
+        if self.gates:
+            self.given["gate"] = self.gates
+            self.lines.insert(start, "# gate: a circuit's `.given['gate']`, the gates that have no name in JAX")
+        if any("jaxbp." in line for line in self.lines):
+            self.lines.insert(start - 1, "import jaxbp")
+
+    def _give(self, name: str, x: Any) -> None:
+        """An input: written down if it is small."""
+        if isinstance(x, np.ndarray) and x.size <= WRITTEN:
+            text = _written(x)
+            plain = x.ndim == 0 and x.dtype != bool
+            code = f"jnp.{x.dtype.name}({text})" if plain else f"jnp.array({text}, '{x.dtype.name}')"
+            self._run(f"{name} = {code}", name, "")
+        else:
+            self.given[name] = self.scope_of[name] = x
+            self.lines.append(f"# {name} is given: {x.dtype}{list(x.shape)}")
+
+    def _run(self, code: str, name: str, stage: str) -> None:
+        """Write a line, run it, and say in a comment which stage it is and what it gave."""
+        exec(code, self.scope_of)
+        value = self.scope_of[name]
+        shown = brief(np.asarray(value), 2) if stage and not jax.dtypes.issubdtype(
+            jnp.asarray(value).dtype, jax.dtypes.extended
+        ) else ""
+        self.lines.append(f"{code:<{MARGIN}}  # {stage:<5}{shown}".rstrip() if stage else code)
+
+    def _operands(self, gate: Gate) -> list[str]:
+        return [_bracketed(literal(x)) if isinstance(x, Literal) else self.named[x.value] for x in gate.operands]
+
+    def _fields(self, gate: Gate, outputs: Sequence[Signal]) -> dict[str, Any]:
+        """What the templates of the table are filled with."""
+        fields: dict[str, Any] = dict(zip(LETTERS, self._operands(gate), strict=False))
+        first = gate.eqn.invars[0].aval if gate.eqn.invars else None
+        if first is not None and hasattr(first, "dtype"):
+            fields |= {"shape": tuple(first.shape), "dtype": first.dtype}
+        return fields | {"y": self.named[outputs[0]], "d": f"d{self.named[outputs[0]]}"}
+
+    def _forward(self, number: int, step: Step) -> None:
+        gate = step.gate
+        assert gate is not None
+        names = [self.named[s] for s in step.outputs]
+        wires = [w for w in gate.outputs if w]
+        moving = [s for s in step.inputs if s in self.active]
+        differentiable = bool(moving) and any(w.is_float for w in wires)
+        if differentiable:
+            self.active |= {s for s, w in zip(step.outputs, wires, strict=True) if w.is_float}
+        row = row_of(gate.eqn)
+        one = len(gate.eqn.outvars) == 1
+        text = row.forward.format(**self._fields(gate, step.outputs)) if row.forward and one else self._unnamed(step)
+        formula = one and row.forward and row.backward is not None
+        left, stage = ", ".join(names), f"({number})"
+        if differentiable and not formula:
+            inputs = ", ".join(self.named[s] for s in moving)
+            called = text[: -len(inputs) - 2] if text.endswith(f"({inputs})") else f"lambda {inputs}: {text}"
+            try:
+                left = left if len(names) == 1 else f"({left})"
+                self._run(f"{left}, back{number} = jax.vjp({called}, {inputs})", names[0], stage)
+                self.pulled.add(number)
+                return
+            except Exception as error:
+                self.lines.append(f"# {names[0]} has no gradient: {' '.join(str(error).split())[:120]}")
+                left = ", ".join(names)
+        self._run(f"{left} = {text}", names[0], stage)
+
+    def _unnamed(self, step: Step) -> str:
+        assert step.gate is not None
+        key = self.named[step.outputs[0]]
+        run, several = jaxpr_as_fun(single(step.gate)), len(step.outputs) > 1
+        self.gates[key] = lambda *xs: tuple(run(*xs)) if several else run(*xs)[0]
+        return f"gate['{key}']({', '.join(self.named[s] for s in step.inputs)})"
+
+    def _backward(self, number: int, step: Step) -> None:
+        gate = step.gate
+        assert gate is not None
+        names = [self.named[s] for s in step.outputs]
+        if not any(f"d{name}" in self.scope_of for name in names):
+            return
+        stage = f"({number})"
+        if number in self.pulled:
+            self._pull(number, step, names, stage)
+            return
+        row = row_of(gate.eqn)
+        fields = self._fields(gate, step.outputs)
+        for operand, template in zip(gate.operands, row.backward or (), strict=False):
+            if isinstance(operand, Wire) and operand.value in self.active and template != NONE:
+                self._hand(f"d{self.named[operand.value]}", template.format(**fields), stage)
+
+    def _pull(self, number: int, step: Step, names: list[str], stage: str) -> None:
+        assert step.gate is not None
+        wires = [w for w in step.gate.outputs if w]
+        cts = []
+        for name, wire in zip(names, wires, strict=True):
+            if wire.is_float:
+                cts.append(f"jnp.broadcast_to(d{name}, {name}.shape).astype({name}.dtype)" if f"d{name}" in self.scope_of
+                           else f"jnp.zeros_like({name})")
+            else:
+                cts.append(f"jax.numpy.zeros({name}.shape, jax.dtypes.float0)")
+        moving = [s for s in step.inputs if s in self.active]
+        ct = cts[0] if len(cts) == 1 else f"({', '.join(cts)})"
+        ct = f"d{names[0]}" if len(cts) == 1 and isinstance(self.scope_of.get(f"d{names[0]}"), jax.Array) else ct
+        whole = f"back{number}({ct})"
+        if len(moving) == 1:
+            self._hand(f"d{self.named[moving[0]]}", f"{whole}[0]", stage)
+            return
+        self._run(f"cts{number} = {whole}", f"cts{number}", "")
+        for i, signal in enumerate(moving):
+            self._hand(f"d{self.named[signal]}", f"cts{number}[{i}]", stage)
+
+    def _hand(self, name: str, text: str, stage: str) -> None:
+        """Hand a gradient to a wire; the second time it is added."""
+        self._run(f"{name} {'+=' if name in self.scope_of else '='} {text}", name, stage)
+
+
+def _bracketed(text: str) -> str:
+    return f"({text})" if text.startswith("-") else text
+
+
+def _written(x: np.ndarray) -> str:
+    """An array as Python, every number with the digits that it needs."""
+    if x.ndim:
+        return f"[{', '.join(_written(row) for row in x)}]"
+    value = x.item()
+    if isinstance(value, bool | int):
+        return str(value)
+    if not np.isfinite(value):
+        return {"inf": "jnp.inf", "-inf": "-jnp.inf"}.get(str(value), "jnp.nan")
+    return str(x[()]) if x.dtype.itemsize >= 4 else repr(value)

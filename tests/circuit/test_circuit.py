@@ -1,0 +1,251 @@
+"""Circuits: the notes' numbers, the gradient of `jax.grad`, and where the digits are lost."""
+
+from xml.etree import ElementTree as ET
+
+import drawables
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp.circuit.tape import BACKWARD, FORWARD
+from jaxbp.errors import UsageError
+
+
+def numbers(circuit):
+    """By name: value and gradient, as the floats that they are."""
+    return {
+        w.name: (float(w.value.number), None if w.gradient is None else float(w.gradient.number))
+        for w in circuit.scope.wires
+    }
+
+
+def test_the_first_circuit():
+    found = numbers(jaxbp.draw_circuit(drawables.product_of_sum, -2.0, 5.0, -4.0))
+    assert found == {"x": (-2, -4), "y": (5, -4), "z": (-4, 3), "q": (3, -4), "f": (-12, 1)}
+
+
+@pytest.mark.parametrize("f", [drawables.neuron_of_gates, drawables.neuron_of_sigmoid], ids=["gates", "sigmoid"])
+def test_the_neuron(f):
+    circuit = jaxbp.draw_circuit(f, 2.0, -3.0, -3.0, -1.0, -2.0)
+    found = numbers(circuit)
+    notes = {"w0": -0.2, "w1": -0.39, "w2": 0.2, "x0": 0.39, "x1": -0.59, "dot": 0.2}
+    assert {name: round(found[name][1], 2) for name in notes} == notes
+    assert round(found["f"][0], 2) == 0.73
+    gates = [row["gate"] for row in circuit.to_rows()][5:]
+    if f is drawables.neuron_of_gates:
+        assert gates == ["×", "×", "+", "+", "× −1", "exp", "+ 1", "1/x"]
+        # As in the notes' picture: from exp to the end.
+        wires = [(w.value.number, w.gradient.number) for w in circuit.scope.wires[-4:]]
+        assert [(round(float(v), 2), round(float(g), 2)) for v, g in wires] == [
+            (-1, -0.2), (0.37, -0.53), (1.37, -0.53), (0.73, 1),
+        ]  # fmt: skip
+    else:
+        assert gates == ["×", "×", "+", "+", "sigmoid"]
+
+
+def test_the_staged_rational_function():
+    circuit = jaxbp.draw_circuit(drawables.rational, 3.0, -4.0)
+    stages = ["sigy", "num", "sigx", "xpy", "xpysqr", "den", "invden", "f"]
+    assert [w.name for w in circuit.scope.wires] == ["x", "y", *stages]
+    found = numbers(circuit)
+    sigx, sigy = 1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(4.0))
+    num, den = 3 + sigy, sigx + 1
+    assert found["f"][0] == pytest.approx(num / den, rel=1e-6)
+    dden = -num / den**2
+    notes = {"num": 1 / den, "invden": num, "den": dden, "sigx": dden, "xpysqr": dden, "xpy": -2 * dden}
+    notes |= {"sigy": 1 / den, "x": -2 * dden + (1 - sigx) * sigx * dden + 1 / den}
+    notes |= {"y": -2 * dden + (1 - sigy) * sigy / den}
+    assert {name: found[name][1] for name in notes} == pytest.approx(notes, rel=1e-5)
+
+
+def test_add_distributes_max_routes_multiply_swaps():
+    found = numbers(jaxbp.draw_circuit(drawables.patterns, 3.0, -4.0, 2.0, -1.0))
+    assert found["f"] == (-20, 1)
+    assert [found[name][1] for name in ("total", "product", "largest")] == [2, 2, 2]
+    assert [found[name][1] for name in "xyzw"] == [-8, 6, 2, 0]
+
+
+def test_branches_are_marked():
+    circuit = jaxbp.draw_circuit(drawables.rational, 3.0, -4.0)
+    assert circuit.to_svg().count("+= ") == 5  # x branches into three, y into two.
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (drawables.layer, (np.ones((4, 3), "f"), np.linspace(-1, 1, 6).reshape(3, 2).astype("f"), np.ones(2, "f"))),
+        (drawables.cross_entropy, (np.arange(12.0).reshape(4, 3).astype("f") / 7, np.array([0, 2, 1, 1]))),
+        (lambda x: jax.jit(lambda u: jnp.sin(u) * u)(x) + x, (0.7,)),
+        (lambda x: jaxbp.gelu(jaxbp.sigmoid(x)) * x, (0.7,)),
+        (lambda x: jax.lax.scan(lambda c, u: (c * u, c), 1.0, x)[0], (np.array([1.5, 2.0, 3.0], "f"),)),
+        (lambda p: jnp.sum(p["w"] ** 2) * p["b"], ({"w": np.ones(3, "f"), "b": 2.0},)),
+    ],
+    ids=["layer", "cross_entropy", "jit", "ops", "scan", "tree"],
+)
+def test_gradients_are_those_of_jax(f, args):
+    circuit = jaxbp.draw_circuit(f, *args)
+    floats = [i for i, x in enumerate(jax.tree.leaves(args)) if np.asarray(x).dtype.kind == "f"]
+    leaves, tree = jax.tree.flatten(args)
+    leaves = [jnp.asarray(x) for x in leaves]
+
+    def of_floats(*xs):
+        full = list(leaves)
+        for i, x in zip(floats, xs, strict=True):
+            full[i] = x
+        return jnp.sum(f(*jax.tree.unflatten(tree, full)))
+
+    expected = jax.grad(of_floats, argnums=tuple(range(len(floats))))(*(leaves[i] for i in floats))
+    for i, gradient in zip(floats, expected, strict=True):
+        np.testing.assert_allclose(circuit.scope.inputs[i].gradient.number, gradient, rtol=1e-5)
+
+
+def lost_in(f, *args):
+    circuit = jaxbp.draw_circuit(f, *args)
+    assert circuit.loss is not None, circuit.verdict
+    step = circuit.loss.step
+    return circuit, step.kind, step.gate.eqn.primitive.name
+
+
+def test_sigmoids_gradient_loses_its_digits_in_one_minus_s():
+    circuit, kind, gate = lost_in(jax.grad(jax.nn.sigmoid), 20.0)
+    assert (kind, gate) == (FORWARD, "sub")
+    assert "sub" in circuit.verdict
+    assert "cancels" in circuit.verdict
+    assert circuit.loss.own.ulp == 0  # 1 - 1 is 0, exactly.
+    assert circuit.loss.error.ulp > 1e7
+
+
+def test_a_loss_in_the_backward_pass_is_that_of_the_gate():
+    circuit, kind, gate = lost_in(jax.nn.sigmoid, 20.0)
+    assert (kind, gate) == (BACKWARD, "logistic")
+    assert "backward pass of logistic" in circuit.verdict
+    assert "its own" in circuit.verdict
+
+
+def test_a_naive_softmax_loses_its_digits_in_exp():
+    circuit, kind, gate = lost_in(drawables.naive_softmax, np.array([1.0, 1000.0], "f"))
+    assert (kind, gate) == (FORWARD, "exp")
+    assert "overflow" in circuit.verdict
+    assert "drawables.py:" in circuit.verdict
+
+
+def test_a_naive_variance_loses_its_digits_in_the_difference():
+    circuit, kind, gate = lost_in(drawables.naive_variance, np.array([1000.1, 1000.2, 1000.3], "f"))
+    assert (kind, gate) == (FORWARD, "sub")
+    assert "mean_of_squares - square_of_mean" in circuit.verdict
+
+
+def test_what_where_does_not_take_is_not_blamed():
+    circuit = jaxbp.draw_circuit(drawables.guarded_logarithm, 3.0)
+    assert [row["value"] for row in circuit.to_rows() if row["name"] == "unused"] == ["-inf"]
+    values = [s for s in (circuit.scope.ends[0].value,)]
+    assert circuit._truth.errors[values[0]].ulp == 0
+
+
+def test_nothing_lost_is_said():
+    circuit = jaxbp.draw_circuit(drawables.product_of_sum, -2.0, 5.0, -4.0)
+    assert circuit.loss is None
+    assert circuit.verdict.startswith("No digits are lost")
+
+
+def test_a_wrong_rule_shows_against_the_true_derivative():
+    @jax.custom_vjp
+    def cube(x):
+        return x**3
+
+    cube.defvjp(lambda x: (x**3, x), lambda x, ct: (2 * x**2 * ct,))
+    circuit = jaxbp.draw_circuit(cube, 2.0)
+    assert float(circuit.scope.inputs[0].gradient.number) == 8  # What jax.grad returns.
+    assert circuit.loss.error.exact == 12
+    assert circuit.scope.gates[0].inside is not None
+
+
+def test_errors_accumulate_and_own_ones_do_not():
+    circuit = jaxbp.draw_circuit(lambda x: (x + 1.0) - 1.0, np.float32(1e-4))
+    first, second = (w.value for w in circuit.scope.wires[1:])
+    truth = circuit._truth
+    assert 0 < truth.own[first].ulp <= 0.5
+    assert truth.own[second].ulp == 0
+    assert truth.errors[second].ulp > 100
+    exact = float(np.float32(1e-4))
+    assert truth.errors[second].ulp == jaxbp.ulp_error(second.number, np.float64(exact))
+
+
+def test_float64_is_held_against_more_digits():
+    with jax.enable_x64(True):
+        circuit = jaxbp.draw_circuit(lambda x: jnp.exp(x) - 1.0, np.float64(1e-9))
+    assert circuit.loss.step.gate.eqn.primitive.name == "sub"
+
+
+def test_the_cotangent_is_ones_or_given():
+    f, x = lambda x: x * x, np.array([1.0, 2.0], "f")
+    circuit = jaxbp.draw_circuit(f, x)
+    assert circuit.scope.inputs[0].gradient.number.tolist() == [2, 4]
+    assert any("all ones" in note for note in circuit.notes)
+    given = jaxbp.draw_circuit(f, x, ct=np.array([1.0, 10.0]))
+    assert given.scope.inputs[0].gradient.number.tolist() == [2, 40]
+    assert not given.notes
+    with pytest.raises(UsageError, match=r"shape \[2\], got \[3\]"):
+        jaxbp.draw_circuit(f, x, ct=np.ones(3))
+
+
+def test_what_cannot_be_drawn_says_why():
+    with pytest.raises(UsageError, match="cannot be traced for the arguments float32"):
+        jaxbp.draw_circuit(lambda x: 1 if x > 0 else 2, 1.0)
+    with pytest.raises(UsageError, match="x must be an array or a number, got str"):
+        jaxbp.draw_circuit(lambda x: x, "one")
+    with pytest.raises(UsageError, match="takes a function"):
+        jaxbp.draw_circuit(3.0, 1.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_primitive_without_exact_arithmetic_is_drawn_without_ulp():
+    circuit = jaxbp.draw_circuit(lambda x: jax.lax.nextafter(x * 3.0, 9.0) * 2.0, 0.1)
+    product, after, last = circuit.to_rows()[1:]
+    assert product["value ULP"]
+    assert after["value"]
+    assert not after["value ULP"]
+    assert not last["value ULP"]
+    assert any("nextafter" in note for note in circuit.notes)
+
+
+def test_a_loop_without_a_gradient_is_drawn():
+    circuit = jaxbp.draw_circuit(lambda x: jax.lax.while_loop(lambda c: c < 10, lambda c: c * 2, x) + x, 3.0)
+    assert numbers(circuit)["f"][0] == 15
+    assert any("No gradient comes back from while" in note for note in circuit.notes)
+    assert circuit.scope.inputs[0].gradient.number is None
+    assert "?" in str(circuit)
+
+
+def test_integers_have_no_gradient():
+    circuit = jaxbp.draw_circuit(lambda i: i + 1, np.int32(3))
+    assert any("no gradients" in note for note in circuit.notes)
+
+
+def test_too_large_for_exact_arithmetic_is_said():
+    circuit = jaxbp.draw_circuit(lambda a: jnp.sum(a @ a), np.ones((256, 256), "f"))
+    assert "There are no errors in ULP" in str(circuit)
+    assert circuit.scope.inputs[0].gradient.number.shape == (256, 256)
+
+
+def test_the_text_joins_gates_to_what_they_read():
+    lines = str(jaxbp.draw_circuit(drawables.product_of_sum, -2.0, 5.0, -4.0)).splitlines()
+    wires = [line[:4].rstrip() for line in lines[3:8]]
+    assert wires == ["●", "│ ●", "│ │", "●─╯", "●─"] or wires == ["●", "│ ●", "│ │ ●"[:4].rstrip(), "●─╯ │"[:4].rstrip(), "●──"[:4]]
+
+
+def test_the_picture_has_every_gate_value_and_gradient():
+    svg = jaxbp.draw_circuit(drawables.neuron_of_gates, 2.0, -3.0, -3.0, -1.0, -2.0).to_svg()
+    texts = [t.text for t in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"exp", "1/x", "+ 1", "× −1", "0.7311", "0.3932", "dot", "w0"} <= set(texts)
+
+
+def test_html_opens_what_is_folded():
+    circuit = jaxbp.draw_circuit(lambda x: jax.jit(lambda u: jnp.sin(u) * u)(x) + jaxbp.sigmoid(x), 0.7)
+    html = circuit._repr_html_()
+    assert html.count("<details id=") == 2
+    for gate in html.split('href="#')[1:]:
+        assert f'<details id="{gate.split(chr(34))[0]}">' in html
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # It needs nothing else.
+    assert circuit.to_html().startswith("<!doctype html>")

@@ -1,0 +1,93 @@
+"""Staged backpropagation as Python: it runs, and gives the gradient."""
+
+import drawables
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+
+RNG = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def blended(x, y):
+    """Primitives with a formula of their own in the table, one after the other."""
+    a = jnp.tanh(x) + jnp.sin(y) * jnp.cos(x)
+    b = jnp.where(a > 0, jnp.sqrt(jnp.abs(a) + 1.0), jnp.exp2(a))
+    c = jnp.log1p(b) - jnp.log(b + 2.0) + jnp.expm1(b / 5) ** 3
+    d = jnp.concatenate([c, -x, jnp.minimum(x, y)])[1:7:2]
+    e = jax.lax.rsqrt(d * d + 1.0) * jnp.arctan(d) + jax.lax.erf(d) / 3.0 + jnp.max(c)
+    return jnp.sum(e.reshape(3, 1).T @ jnp.ones((3, 2))) + x[0] ** y[0].astype(jnp.float32) * jnp.clip(y[1], -1, 1)
+
+
+CASES = {
+    "product of sum": (drawables.product_of_sum, (-2.0, 5.0, -4.0)),
+    "neuron of gates": (drawables.neuron_of_gates, (2.0, -3.0, -3.0, -1.0, -2.0)),
+    "rational": (drawables.rational, (3.0, -4.0)),
+    "patterns": (drawables.patterns, (3.0, -4.0, 2.0, -1.0)),
+    "layer": (drawables.layer, (drawn(8, 5), drawn(5, 4), drawn(4))),
+    "cross entropy": (drawables.cross_entropy, (drawn(8, 5), np.arange(8, dtype=np.int32) % 5)),
+    "many primitives": (blended, (np.float32([0.3, 1.2, -0.7]), np.float32([1.4, 0.6, 0.2]))),
+    "gathered": (lambda x: jnp.sum(x[jnp.array([0, 2, 2])] ** 2), (drawn(4),)),
+    "cumulated": (lambda x: jnp.sum(jnp.cumsum(x) * x), (drawn(5),)),
+    "scanned": (lambda x: jax.lax.scan(lambda c, u: (c * u, c), 1.0, x)[0], (drawn(3),)),
+    "sorted": (lambda x: jnp.sum(jnp.sort(x) * jnp.arange(5.0)), (drawn(5),)),
+    "unused": (lambda x, y: x * 2.0, (3.0, 4.0)),
+    "our ops": (lambda x, w: jnp.sum(jaxbp.gelu(jaxbp.matmul(x, w), approximate=False)), (drawn(3, 2), drawn(2, 3))),
+    "jitted": (lambda x: jax.jit(lambda u, c: u * c)(x, 3.0) + x, (0.5,)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_printed_python_gives_the_gradient(name):
+    f, args = CASES[name]
+    circuit = jaxbp.draw_circuit(f, *args)
+    text = circuit.to_stages()
+    exec(text, namespace := dict(circuit.given))
+    floats = [i for i, x in enumerate(args) if np.asarray(x).dtype.kind == "f"]
+    expected = jax.grad(f, argnums=tuple(floats))(*map(jnp.asarray, args))
+    for i, gradient in zip(floats, expected, strict=True):
+        np.testing.assert_allclose(namespace[f"d{circuit.scope.inputs[i].name}"], gradient, rtol=2e-5, atol=1e-6)
+
+
+def test_it_is_the_notes_code():
+    lines = jaxbp.draw_circuit(drawables.rational, 3.0, -4.0).to_stages().splitlines()
+    code = [line.partition("  #")[0].rstrip() for line in lines]
+    assert code[code.index("# forward pass") + 1 : code.index("# forward pass") + 9] == [
+        "sigy = jax.nn.sigmoid(y)",
+        "num = x + sigy",
+        "sigx = jax.nn.sigmoid(x)",
+        "xpy = x + y",
+        "xpysqr = xpy ** 2",
+        "den = sigx + xpysqr",
+        "invden = 1.0 / den",
+        "f = num * invden",
+    ]
+    assert [line for line in code if line.startswith(("dx", "dy")) and line[2] in " +"] == [
+        "dx = dxpy",
+        "dy = dxpy",
+        "dx += (1 - sigx) * sigx * dsigx",
+        "dx += dnum",
+        "dy += (1 - sigy) * sigy * dsigy",
+    ]
+    assert [line.rpartition("# ")[2].split()[0] for line in lines if line.startswith("dnum")] == ["(8)"]
+
+
+def test_large_arrays_are_given_and_not_written():
+    circuit = jaxbp.draw_circuit(drawables.layer, drawn(8, 5), drawn(5, 4), drawn(4))
+    text = circuit.to_stages()
+    assert "# x is given: float32[8, 5]" in text
+    assert circuit.given["x"].shape == (8, 5)
+    assert "b = jnp.array([" in text
+
+
+def test_what_has_no_simple_formula_is_a_vjp():
+    text = jaxbp.draw_circuit(lambda x: jnp.sum(jnp.cumsum(x)), drawn(3)).to_stages()
+    assert "jax.vjp(lambda x: jax.lax.cumsum(x, axis=0, reverse=False), x)" in text
+    text = jaxbp.draw_circuit(lambda x: jaxbp.sigmoid(x) * 2.0, 1.0).to_stages()
+    assert "jax.vjp(jaxbp.sigmoid, x)" in text
