@@ -5,11 +5,12 @@ floats have it? Inputs that explain the error are followed; a branch that `where
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxbp.accuracy.exact_control import as_value
+from jaxbp.circuit.show import number
 from jaxbp.circuit.tape import BACKWARD, BRANCH, FORWARD, Signal, Step
 from jaxbp.circuit.truth import Error, Truth
 
@@ -17,8 +18,8 @@ from jaxbp.circuit.truth import Error, Truth
 HARMLESS = 10.0
 #: An input explains an error that it makes at least this part of.
 EXPLAINS = 0.1
-#: Primitives that cancel where their operands nearly agree.
-CANCELLING = ("add", "add_any", "sub", "reduce_sum", "cumsum", "dot_general", "one_minus_square")
+#: Primitives that add: where the terms nearly cancel, their errors remain.
+ADDING = ("add", "add_any", "sub", "reduce_sum", "cumsum", "dot_general", "conv_general_dilated", "scatter-add")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Loss:
         step: the step.
         error: the accumulated error of the signal.
         own: the step's own error.
-        before: the largest accumulated error, in units of rounding, of the inputs that explain it.
+        causes: the accumulated errors of the inputs that explain it.
         result: the result that is worst.
         result_error: its accumulated error.
     """
@@ -39,13 +40,14 @@ class Loss:
     step: Step
     error: Error
     own: Error | None
-    before: float
+    causes: tuple[Error, ...]
     result: Signal
     result_error: Error
 
     @property
     def jump(self) -> float:
-        return self.error.lost / max(1.0, self.before)
+        """By how much the error grows from its causes to the step's result."""
+        return self.error.lost / max([1.0, *(cause.lost for cause in self.causes)])
 
 
 def worst_loss(truth: Truth, results: Sequence[Signal]) -> Loss | None:
@@ -64,8 +66,8 @@ def worst_loss(truth: Truth, results: Sequence[Signal]) -> Loss | None:
         if step is None or error is None:
             continue
         causes = _causes(truth, step, signal, error)
-        before = max((truth.errors[c].lost for c in causes), default=0.0)
-        found = Loss(signal, step, error, truth.own.get(signal), before, result, result_error)
+        errors = tuple(truth.errors[cause] for cause in causes)
+        found = Loss(signal, step, error, truth.own.get(signal), errors, result, result_error)
         # What comes later in this search lies further back: at equal jumps it lost the digits first.
         if best is None or found.jump >= best.jump:
             best = found
@@ -102,72 +104,62 @@ def _explains(truth: Truth, step: Step, signal: Signal, error: Error, cause: Sig
 
 
 def verdict(truth: Truth, loss: Loss | None, results: Sequence[Signal]) -> str:
-    """A sentence on where the digits were lost."""
-    if not truth.errors:
+    """A few sentences on where the digits were lost."""
+    if loss is not None:
+        return " ".join([_where(loss), _why(loss), *_outcome(loss)])
+    known = [s for s in results if s in truth.errors]
+    if not known:
         return ""
-    if loss is None:
-        known = [(s, truth.errors[s]) for s in results if s in truth.errors]
-        if not known:
-            return ""
-        signal, error = max(known, key=lambda pair: pair[1].ulp)
-        return f"No digits are lost: every result is right to {ulps(error.ulp)}, the worst of them {signal.label}."
-    error = loss.error
-    what = f"The digits of {loss.result.label} are lost in {_described(loss)}: it is {number(error.given)}{_entry(error)}"
-    sentences = [f"{what}, exact arithmetic gives {number(error.exact)} ({_off(error)}). {_cause(loss)}"]
-    if loss.signal is not loss.result:
-        result = loss.result_error
-        sentences.append(
-            f"{loss.result.label} ends up as {number(result.given)}{_entry(result)} in place of "
-            f"{number(result.exact)} ({_off(result)})."
-        )
-    return " ".join(sentences)
+    worst = max(known, key=lambda s: truth.errors[s].ulp)
+    error = truth.errors[worst]
+    most = "exact" if error.ulp == 0 else f"right to {_ulps(error.ulp)}, the worst of them {worst.label}"
+    return f"No digits are lost: every result is {most}."
 
 
-def _described(loss: Loss) -> str:
+def _where(loss: Loss) -> str:
     gate, name = loss.step.gate, loss.signal.label
     if gate is None:
-        return f"the sum of the branches' gradients {name}"
-    source = f" `{gate.source.text}`" if gate.source and gate.source.text else ""
-    place = f" ({gate.place})" if gate.place else ""
-    if loss.step.kind == BACKWARD:
-        return f"the backward pass of {gate.title}{source}{place}, in the gradient {name} that it hands back"
-    return f"{gate.title}{source}{place}, in its value {name}"
+        what = f"the sum of the gradients of branches, {name}, which"
+    else:
+        place = f" ({gate.place})" if gate.place else ""
+        code = f" `{gate.text}`" if gate.text else ""
+        what = f"{gate.title}{code}{place}, whose value {name}"
+        if loss.step.kind == BACKWARD:
+            what = f"the backward pass of {gate.title}{code}{place}, where the gradient {name} that it hands back"
+    return f"The digits of {loss.result.label} are lost in {what} {_compared(loss.error)}."
 
 
-def _cause(loss: Loss) -> str:
+def _compared(error: Error) -> str:
+    at = f" at {list(error.index)}" if error.index else ""
+    off = error.what or ("no digit is right" if error.lost >= error.worthless else f"off by {_ulps(error.ulp)}")
+    given, exact = number(error.given), number(error.exact)
+    if given == exact:
+        given, exact = f"{error.given:.9g}", f"{error.exact:.9g}"
+    return f"is {given}{at} where exact arithmetic gives {exact} ({off})"
+
+
+def _why(loss: Loss) -> str:
     gate, error, own = loss.step.gate, loss.error, loss.own
     if error.what == "overflow":
         return "It overflows: the exact value is beyond the largest number of its dtype."
-    if error.what == "underflow" and (own is None or own.lost > 0.5 * error.lost):
-        return "It underflows: the exact value is below the smallest normal number of its dtype."
     if own is not None and own.lost >= 0.5 * error.lost:
-        return f"The loss is its own: for the very numbers that it was given, exact arithmetic gives {number(own.exact)}."
-    inputs = f"its inputs are right to {rounding(loss.before)}"
+        if error.what == "underflow":
+            return "It underflows: the exact value is below the smallest normal number of its dtype."
+        inside = gate is not None and gate.eqn.primitive.name in ADDING
+        cancels = ": it adds up terms of which some cancel others" if inside else ""
+        return f"The error is its own, for the very numbers that it was given{cancels}."
+    inputs = f"its inputs are off by no more than {_ulps(max((c.ulp for c in loss.causes), default=0.0))}"
     if own is not None:
-        inputs += f", and for these its result is right to {rounding(own.lost)}"
-    if loss.step.kind == BRANCH or (loss.step.kind == FORWARD and gate and gate.eqn.primitive.name in CANCELLING):
-        return f"It cancels: {inputs}, but the leading digits of what it adds up agree and vanish."
-    return f"It amplifies: {inputs}, but it turns a small change of them into a large one."
+        inputs += ", and it adds no error of its own" if own.ulp == 0 else f", and it adds {_ulps(own.ulp)} of its own"
+    if loss.step.kind == BRANCH or (loss.step.kind == FORWARD and gate and gate.eqn.primitive.name in ADDING):
+        return f"It cancels: {inputs}, but the leading digits of its terms agree and vanish."
+    return f"It amplifies: {inputs}, but it makes a large error of a small one."
 
 
-def _off(error: Error) -> str:
-    if error.what:
-        return error.what
-    return "no digit is right" if error.lost >= error.worthless else f"off by {ulps(error.ulp)}"
+def _outcome(loss: Loss) -> Iterator[str]:
+    if loss.signal is not loss.result:
+        yield f"In the end {loss.result.label} {_compared(loss.result_error)}."
 
 
-def _entry(error: Error) -> str:
-    return f" at {list(error.index)}" if error.index else ""
-
-
-def number(x: float) -> str:
-    return f"{x:.4g}"
-
-
-def ulps(x: float) -> str:
+def _ulps(x: float) -> str:
     return f"{x:.3g} ULP"
-
-
-def rounding(x: float) -> str:
-    """An error in units of rounding, which for normal numbers are between half a ULP and one."""
-    return f"{x:.2g} units of rounding" if x else "the last digit"

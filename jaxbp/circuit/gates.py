@@ -5,7 +5,7 @@ Texts are templates: `{a}`, `{b}`, `{c}`, ... are the operands, `{y}` the output
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -251,7 +251,14 @@ def _custom(eqn: Any) -> Row:
         return Row(title_of(eqn))
     name, _, options = title.partition("(")
     operands = [f"{{{letter}}}" for letter in LETTERS[: len(eqn.invars)]]
-    return Row(title, f"jaxbp.{name}({', '.join(operands + ([options.rstrip(')')] if options else []))})")
+    return Row(name, f"jaxbp.{name}({', '.join(operands + ([options.rstrip(')')] if options else []))})")
+
+
+def fields_of(eqn: Any, operands: Sequence[str]) -> dict[str, Any]:
+    """What a row's templates are filled with, but for the output."""
+    first = eqn.invars[0].aval if eqn.invars else None
+    about = {"shape": tuple(first.shape), "dtype": first.dtype} if hasattr(first, "shape") else {}
+    return {**dict(zip(LETTERS, operands, strict=False)), **about}
 
 
 def title_of(eqn: Any) -> str:

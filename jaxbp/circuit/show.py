@@ -14,7 +14,7 @@ def number(x: Any) -> str:
     """A number to four digits, as the notes write them."""
     if isinstance(x, bool | np.bool_):
         return str(bool(x))
-    return f"{x:.4g}"
+    return f"{x + 0:.4g}"  # -0 is shown as 0.
 
 
 def brief(x: np.ndarray | None, sample: int = SAMPLE) -> str:

@@ -1,6 +1,7 @@
 """Staged backpropagation as Python: the forward lines and, in reverse, the backward lines, as the notes write them.
 
-Every line is run while it is written, and the values in the comments are what it gave.
+Every line is run while it is written, and the values in the comments are what it gave. They are run under one
+`jax.jit`: one by one they would be compiled one by one.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import numpy as np
 from jax.extend.core import Literal, jaxpr_as_fun
 
 import jaxbp
-from jaxbp.circuit.gates import LETTERS, NONE, literal, row_of
+from jaxbp.circuit.gates import NONE, fields_of, literal, row_of
 from jaxbp.circuit.names import Names
 from jaxbp.circuit.show import brief
 from jaxbp.circuit.tape import FORWARD, Signal, Step, Tape
@@ -23,6 +24,8 @@ from jaxbp.circuit.wiring import Gate, Scope, Wire, single
 WRITTEN = 24
 #: Where the comments stand.
 MARGIN = 64
+#: The line on what is given, after the imports.
+GIVEN = 3
 
 
 class Stages:
@@ -46,7 +49,9 @@ class Stages:
         self.pulled: set[int] = set()
         self.loose: list[Wire] = []
         self._name(scope)
-        self._write(cotangents)
+        self.shown: dict[int, Any] = {}
+        for line, value in jax.jit(lambda: self._write(cotangents))().items():
+            self.lines[line] += brief(np.asarray(value), 2)
 
     def _name(self, scope: Scope) -> None:
         """The user's names first, then made-up ones in the order of the stages."""
@@ -67,10 +72,10 @@ class Stages:
         """Whether a number is neither computed nor an input: a constant, or a literal handed to a function."""
         return signal.step is None and signal not in self.named
 
-    def _write(self, cotangents: Mapping[Wire, np.ndarray | None]) -> None:
+    def _write(self, cotangents: Mapping[Wire, np.ndarray | None]) -> dict[int, Any]:
+        """Write all lines; returns what they gave, by line."""
         self.lines += [f"# Staged backpropagation of {self.scope.title}: dq is the gradient with respect to q."]
         self.lines += ["import jax", "import jax.numpy as jnp", ""]
-        start = len(self.lines)
         for wire in (*self.scope.inputs, *self.scope.constants, *self.loose):
             self._give(self.named[wire.value], wire.value.number)
         self.lines += ["", "# forward pass"]
@@ -92,9 +97,10 @@ class Stages:
                 self._run(f"d{name} = jnp.zeros_like({name})", f"d{name}", "")
         if self.gates:
             self.given["gate"] = self.gates
-            self.lines.insert(start, "# gate: a circuit's `.given['gate']`, the gates that have no name in JAX")
+            self.lines[GIVEN] = "# gate is given: functions for what has no name in JAX\n"
         if any("jaxbp." in line for line in self.lines):
-            self.lines.insert(start - 1, "import jaxbp")
+            self.lines[GIVEN - 1] += "\nimport jaxbp"
+        return self.shown
 
     def _give(self, name: str, x: Any) -> None:
         """An input: written down if it is small."""
@@ -110,22 +116,20 @@ class Stages:
     def _run(self, code: str, name: str, stage: str) -> None:
         """Write a line, run it, and say in a comment which stage it is and what it gave."""
         exec(code, self.scope_of)
-        value = self.scope_of[name]
-        shown = brief(np.asarray(value), 2) if stage and not jax.dtypes.issubdtype(
-            jnp.asarray(value).dtype, jax.dtypes.extended
-        ) else ""
-        self.lines.append(f"{code:<{MARGIN}}  # {stage:<5}{shown}".rstrip() if stage else code)
+        if stage:
+            value = jnp.asarray(self.scope_of[name])
+            if not jnp.issubdtype(value.dtype, jax.dtypes.extended):
+                self.shown[len(self.lines)] = value
+            code = f"{code:<{MARGIN}}  # {stage:<5}"
+        self.lines.append(code)
 
     def _operands(self, gate: Gate) -> list[str]:
         return [_bracketed(literal(x)) if isinstance(x, Literal) else self.named[x.value] for x in gate.operands]
 
     def _fields(self, gate: Gate, outputs: Sequence[Signal]) -> dict[str, Any]:
         """What the templates of the table are filled with."""
-        fields: dict[str, Any] = dict(zip(LETTERS, self._operands(gate), strict=False))
-        first = gate.eqn.invars[0].aval if gate.eqn.invars else None
-        if first is not None and hasattr(first, "dtype"):
-            fields |= {"shape": tuple(first.shape), "dtype": first.dtype}
-        return fields | {"y": self.named[outputs[0]], "d": f"d{self.named[outputs[0]]}"}
+        name = self.named[outputs[0]]
+        return {**fields_of(gate.eqn, self._operands(gate)), "y": name, "d": f"d{name}"}
 
     def _forward(self, number: int, step: Step) -> None:
         gate = step.gate
@@ -175,7 +179,10 @@ class Stages:
         fields = self._fields(gate, step.outputs)
         for operand, template in zip(gate.operands, row.backward or (), strict=False):
             if isinstance(operand, Wire) and operand.value in self.active and template != NONE:
-                self._hand(f"d{self.named[operand.value]}", template.format(**fields), stage)
+                text = template.format(**fields)
+                # A number goes with every entry of an array: it branches.
+                spread = len(gate.operands) > 1 and not operand.aval.shape and gate.eqn.outvars[0].aval.shape
+                self._hand(f"d{self.named[operand.value]}", f"jnp.sum({text})" if spread else text, stage)
 
     def _pull(self, number: int, step: Step, names: list[str], stage: str) -> None:
         assert step.gate is not None

@@ -169,7 +169,8 @@ def _error(given: np.ndarray, exact: Balls, rounded: np.ndarray) -> Error | None
     lost = np.where(same & ((wide == 0) | ~np.isfinite(wide)), 0, np.where(np.isnan(lost), np.inf, lost))
     worthless = 1 / eps
     lost = np.minimum(lost, worthless)
-    at = int(np.argmax(lost))
+    # Of several entries without a right digit rather one that is no number.
+    at = int(np.argmax(lost + (np.isnan(wide) & ~np.isnan(rounded))))
     index = tuple(int(i) for i in np.unravel_index(at, given.shape))
     overflow = bool(finite[index] and np.isinf(wide[index]))
     small = bool(not zero[index] and abs(rounded[index]) < tiny and lost[index] > 1)

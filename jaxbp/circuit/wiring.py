@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
-from jaxbp.circuit.gates import title_of
+from jaxbp.circuit.gates import fields_of, literal, row_of, title_of
 from jaxbp.circuit.names import Expression, Names, expression_of
 from jaxbp.jaxprs import CALLS, called_jaxpr, is_float
 
@@ -76,7 +76,17 @@ class Gate:
 
     @property
     def place(self) -> str:
+        """The user's line, if it is known."""
         return self.source.place if self.source else ""
+
+    @property
+    def text(self) -> str:
+        """What it computes: the user's expression, or else Python with the names of its wires."""
+        if self.source and self.source.text:
+            return self.source.text
+        names = [x.name if isinstance(x, Wire) else literal(x) for x in self.operands]
+        row = row_of(self.eqn)
+        return row.forward.format(**fields_of(self.eqn, names)) if row.forward and len(self.outputs) == 1 else ""
 
 
 @dataclasses.dataclass(eq=False)
