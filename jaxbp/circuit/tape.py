@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from jaxbp.accuracy.exact_primal import vjp, without_custom_rules
-from jaxbp.circuit.wiring import Gate, Scope, Wire, single
+from jaxbp.circuit.wiring import Gate, Scope, Wire, signature, single
 from jaxbp.jaxprs import is_float
 
 FORWARD, BACKWARD, BRANCH = "forward", "backward", "branch"
@@ -42,6 +42,7 @@ class Step:
         wire: whose gradients are added; None for a gate.
         inputs: for the backward pass the gate's inputs, then the cotangents of those outputs that are floats.
         outputs: for the backward pass the cotangents of those inputs that are floats.
+        programs: those of gates that are alike, by what makes them so.
     """
 
     kind: str
@@ -49,12 +50,23 @@ class Step:
     wire: Wire | None
     inputs: list[Signal]
     outputs: list[Signal]
+    programs: dict[Any, ClosedJaxpr]
 
-    @functools.cached_property
+    @property
     def program(self) -> ClosedJaxpr:
         """What the step computes, as a jaxpr without custom rules, to be evaluated in another arithmetic."""
+        key = self.kind, self.gate and signature(self.gate), tuple(map(_struct, self.inputs))
+        try:
+            known = key in self.programs
+        except TypeError:
+            return self._program()  # A parameter cannot be hashed.
+        if not known:
+            self.programs[key] = self._program()
+        return self.programs[key]
+
+    def _program(self) -> ClosedJaxpr:
         if self.gate is None:
-            structs = [jax.ShapeDtypeStruct(s.number.shape, s.number.dtype) for s in self.inputs if s.number is not None]
+            structs = [jax.ShapeDtypeStruct(*_struct(s)) for s in self.inputs]
             return jax.make_jaxpr(lambda *xs: functools.reduce(jax.lax.add, xs))(*structs)
         primal = without_custom_rules(single(self.gate))
         if self.kind == FORWARD:
@@ -62,6 +74,10 @@ class Step:
         both = vjp(primal)
         outs = both.jaxpr.outvars[len(primal.jaxpr.outvars) :]
         return ClosedJaxpr(both.jaxpr.replace(outvars=outs), both.consts)
+
+
+def _struct(signal: Signal) -> tuple[Any, Any]:
+    return (signal.number.shape, signal.number.dtype) if signal.number is not None else ((), None)
 
 
 class Tape:
@@ -76,6 +92,7 @@ class Tape:
         self.steps: list[Step] = []
         self.branches: dict[Wire, list[tuple[Gate | None, Signal]]] = {}
         self.advance = advance
+        self.programs: dict[Any, ClosedJaxpr] = {}
 
     def forward(self, scope: Scope, values: Sequence[Signal]) -> list[Signal]:
         """The values of all wires; returns those of the outputs."""
@@ -112,7 +129,7 @@ class Tape:
     def _record(
         self, kind: str, gate: Gate | None, wire: Wire | None, inputs: list[Signal], outputs: list[Signal]
     ) -> None:
-        step = Step(kind, gate, wire, inputs, outputs)
+        step = Step(kind, gate, wire, inputs, outputs, self.programs)
         self.steps.append(step)
         for signal in outputs:
             signal.step = step

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from jaxbp.circuit.gates import fields_of, literal, row_of, title_of
@@ -219,6 +220,16 @@ def _live(eqns: Sequence[Any], needed: set[Any]) -> list[Any]:
             needed.update(v for v in eqn.invars if isinstance(v, Var))
             live.append(eqn)
     return live[::-1]
+
+
+def signature(gate: Gate) -> tuple[Any, ...]:
+    """What gates have in common that compute the same of their inputs; it may hold what cannot be hashed."""
+    wires = gate.inputs
+    operands = [
+        (wires.index(x), None) if isinstance(x, Wire) else (np.asarray(x.val).item(), x.aval) for x in gate.operands
+    ]
+    params = tuple(sorted(gate.eqn.params.items()))
+    return gate.eqn.primitive, params, tuple(operands), tuple(bool(w) for w in gate.outputs)
 
 
 def single(gate: Gate) -> ClosedJaxpr:
