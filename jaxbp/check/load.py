@@ -108,8 +108,8 @@ def make_value(text: str, rng: np.random.Generator) -> Any:
         return np.asarray(ast.literal_eval(written["value"])).astype(jnp.dtype(DTYPES[name]))
     except (ValueError, SyntaxError, TypeError) as error:
         raise UsageError(
-            f"{text!r} is no argument; write a number, a list of numbers such as [1, 2.5] or i32:[0, 2], or a dtype and "
-            f"a shape such as f32[64,128]. ({error})"
+            f"{text!r} is no argument; write a number, a list of numbers such as [1, 2.5] or i32:[0, 2], or a dtype "
+            f"and a shape such as f32[64,128]. ({error})"
         ) from None
 
 

@@ -51,6 +51,20 @@ class Circuit:
         return Stages(self.scope, self._tape, self._cotangents)
 
     @property
+    def values(self) -> dict[str, Any]:
+        """The value of each wire, by name; those inside of gates are in `scope`."""
+        return {w.name: w.value.number for w in self.scope.wires}
+
+    @property
+    def gradients(self) -> dict[str, Any]:
+        """The gradient of each wire that is a float, by name; None where it could not be computed."""
+        return {
+            w.name: w.gradient.number if w.gradient else np.zeros(w.aval.shape, w.aval.dtype)
+            for w in self.scope.wires
+            if w.is_float
+        }
+
+    @property
     def given(self) -> dict[str, Any]:
         """The variables that the Python of `to_stages` expects."""
         return self._stages.given
@@ -163,7 +177,8 @@ def _arguments(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[list[str],
         try:
             x = jnp.asarray(leaf)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{name} must be an array or a number, got {type(leaf).__name__}: {leaf!r:.60}.") from error
+            what = f"{type(leaf).__name__}: {leaf!r:.60}"
+            raise UsageError(f"{name} must be an array or a number, got {what}.") from error
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
             raise UsageError(f"{name} is of dtype {x.dtype}; a circuit is drawn of real numbers.")
         arrays.append(np.asarray(x))
@@ -179,17 +194,17 @@ def _traced(f: Callable[..., Any], leaves: list[np.ndarray], treedef: Any) -> tu
         raise UsageError(f"{name} cannot be traced for the arguments {given}: {_said(error)}") from error
 
 
-def _seeds(
-    scope: Scope, shapes: Any, ct: Any
-) -> tuple[list[str], list[Signal | None], dict[Wire, np.ndarray | None]]:
+def _seeds(scope: Scope, shapes: Any, ct: Any) -> tuple[list[str], list[Signal | None], dict[Wire, np.ndarray | None]]:
     """What is to be said about the cotangent, the gradient of each output, and those that were given."""
     outs, notes = jax.tree.leaves(shapes), []
     if not any(is_float(s.dtype) for s in outs):
         kinds = ", ".join(str(s.dtype) for s in outs)
         notes.append(f"There are no gradients: the output is of dtype {kinds}.")
     elif ct is None and (len(outs) > 1 or any(s.shape for s in outs)):
-        notes.append("The output is no scalar: its gradient is taken to be all ones, that is, the sum of its entries is "
-                     "differentiated. Give another with ct.")
+        notes.append(
+            "The output is no scalar: its gradient is taken to be all ones, so that the sum of its entries is "
+            "differentiated. Give another with ct."
+        )
     given = [None] * len(outs) if ct is None else _checked(shapes, ct)
     seeds: list[Signal | None] = []
     cotangents: dict[Wire, np.ndarray | None] = {}

@@ -111,8 +111,8 @@ def _sliced(eqn: Any) -> Row:
 def _product(eqn: Any) -> Row:
     (left, right), batch = eqn.params["dimension_numbers"]
     a, b = (v.aval for v in eqn.invars)
-    dims = tuple((tuple(left), tuple(right))), tuple(map(tuple, batch))
-    general = Row("dot", f"jax.lax.dot_general({{a}}, {{b}}, {dims[0], dims[1]})")
+    dims = (tuple(left), tuple(right)), tuple(map(tuple, batch))
+    general = Row("dot", f"jax.lax.dot_general({{a}}, {{b}}, {dims})")
     plain = not any(map(tuple, batch)) and tuple(left) == (a.ndim - 1,) and tuple(right) == (0,)
     if not plain or a.dtype != b.dtype or a.dtype != eqn.outvars[0].aval.dtype:
         return general
@@ -166,12 +166,16 @@ TABLE: dict[str, Row | Callable[[Any], Row]] = {
     "mul": Row("×", "{a} * {b}", ("{b} * {d}", "{a} * {d}")),
     "div": Row("÷", "{a} / {b}", ("{d} / {b}", "-{a} / {b} ** 2 * {d}")),
     "neg": Row("× −1", "-{a}", ("-{d}",)),
-    "max": Row("max", "jnp.maximum({a}, {b})", tuple(
-        f"(({x} > {y}) + 0.5 * ({x} == {y})) * {{d}}" for x, y in (("{a}", "{b}"), ("{b}", "{a}"))
-    )),
-    "min": Row("min", "jnp.minimum({a}, {b})", tuple(
-        f"(({x} < {y}) + 0.5 * ({x} == {y})) * {{d}}" for x, y in (("{a}", "{b}"), ("{b}", "{a}"))
-    )),
+    "max": Row(
+        "max",
+        "jnp.maximum({a}, {b})",
+        tuple(f"(({x} > {y}) + 0.5 * ({x} == {y})) * {{d}}" for x, y in (("{a}", "{b}"), ("{b}", "{a}"))),
+    ),
+    "min": Row(
+        "min",
+        "jnp.minimum({a}, {b})",
+        tuple(f"(({x} < {y}) + 0.5 * ({x} == {y})) * {{d}}" for x, y in (("{a}", "{b}"), ("{b}", "{a}"))),
+    ),
     "pow": Row("^", "{a} ** {b}", ("{b} * {a} ** ({b} - 1) * {d}", "jnp.log({a}) * {y} * {d}")),
     "integer_pow": _power,
     "square": _unary("square", "2 * {a} * {d}"),
@@ -256,7 +260,7 @@ def _custom(eqn: Any) -> Row:
 
 def fields_of(eqn: Any, operands: Sequence[str]) -> dict[str, Any]:
     """What a row's templates are filled with, but for the output."""
-    first = eqn.invars[0].aval if eqn.invars else None
+    first: Any = eqn.invars[0].aval if eqn.invars else None
     about = {"shape": tuple(first.shape), "dtype": first.dtype} if hasattr(first, "shape") else {}
     return {**dict(zip(LETTERS, operands, strict=False)), **about}
 
@@ -288,7 +292,8 @@ def symbol_of(eqn: Any, operands: list[Any]) -> str:
 
 def literal(x: Literal) -> str:
     """A literal as Python."""
-    dtype = np.dtype(x.aval.dtype)
+    aval: Any = x.aval
+    dtype = np.dtype(aval.dtype)
     value = np.asarray(x.val).item()
     if isinstance(value, bool | int):
         return str(value)

@@ -1,4 +1,4 @@
-"""Where gates and wires stand: Graphviz's `dot`, run in-process as WebAssembly, so that no program need be installed."""
+"""Where gates and wires stand: laid out by Graphviz's `dot`, which runs in this process, as WebAssembly."""
 
 import dataclasses
 import json

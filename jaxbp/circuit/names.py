@@ -19,7 +19,7 @@ from jaxbp.jaxprs import JAX
 #: Whose lines tell a user nothing.
 OURS = (Path(__file__).parent, Path(op_module.__file__))
 #: What the printed Python needs for itself.
-TAKEN = frozenset(("jax", "jnp", "jaxbp", "gate"))
+TAKEN = frozenset(("jax", "jnp", "np", "jaxbp", "gate"))
 
 
 class Expression(NamedTuple):
@@ -63,7 +63,7 @@ def expression_of(eqn: Any) -> Expression | None:
 @functools.lru_cache(maxsize=256)
 def _spans(code: Any) -> list[tuple[int, int, int, int]]:
     """Where each instruction stands in the source: first and last line, first and last column."""
-    return [tuple(part or 0 for part in position) for position in code.co_positions()]
+    return [(a or 0, b or 0, c or 0, d or 0) for a, b, c, d in code.co_positions()]
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,8 +111,10 @@ def _span(node: Any) -> tuple[int, int, int, int]:
 
 def _text(lines: list[bytes], span: tuple[int, int, int, int]) -> str:
     first, last, start, end = span
-    text = lines[first - 1][start:end] if first == last else b"".join(
-        (lines[first - 1][start:], *lines[first : last - 1], lines[last - 1][:end])
+    text = (
+        lines[first - 1][start:end]
+        if first == last
+        else b"".join((lines[first - 1][start:], *lines[first : last - 1], lines[last - 1][:end]))
     )
     return " ".join(text.decode().split())
 

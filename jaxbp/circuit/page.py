@@ -40,6 +40,8 @@ LEGEND = (
     "away, given its inputs as they are. += marks gradients that meet where a wire branches."
 )
 
+OWN_RULE = " Its derivative is a rule of its own; these gradients are those of what it computes."
+
 
 def fragment(
     scope: Scope, tape: Tape, truth: Truth | None, worst: Signal | None, sentences: Sequence[str], lost: bool
@@ -82,7 +84,7 @@ class _Page:
         for gate in scope.gates:
             if gate.inside:
                 picture = self.picture(gate.inside)
-                note = " Its derivative is a rule of its own; these gradients are those of what it computes." * gate.custom
+                note = OWN_RULE if gate.custom else ""
                 names = ", ".join(w.name for w in gate.outputs if w)
                 count = len(gate.inside.gates)
                 parts.append(

@@ -44,7 +44,7 @@ class Stages:
         self.given: dict[str, Any] = {}
         self.gates: dict[str, Any] = {}
         self.active: set[Signal] = {w.value for w in scope.inputs if w.is_float}
-        self.scope_of: dict[str, Any] = {"jax": jax, "jnp": jnp, "jaxbp": jaxbp, "gate": self.gates}
+        self.scope_of: dict[str, Any] = {"jax": jax, "jnp": jnp, "jaxbp": jaxbp, "np": np, "gate": self.gates}
         self.lines: list[str] = []
         self.pulled: set[int] = set()
         self.loose: list[Wire] = []
@@ -84,7 +84,7 @@ class Stages:
         self.lines += ["", "# backward pass, the stages in reverse; += where branches meet"]
         for wire, ct in cotangents.items():
             name = self.named[wire.value]
-            text = "1.0" if not wire.aval.shape else f"jnp.ones_like({name})"
+            text = f"jnp.ones_like({name})"
             if ct is None:
                 self._hand(f"d{name}", text, "")
             else:
@@ -98,8 +98,9 @@ class Stages:
         if self.gates:
             self.given["gate"] = self.gates
             self.lines[GIVEN] = "# gate is given: functions for what has no name in JAX\n"
-        if any("jaxbp." in line for line in self.lines):
-            self.lines[GIVEN - 1] += "\nimport jaxbp"
+        for module, name in (("jaxbp", "jaxbp."), ("numpy as np", "np.zeros(")):
+            if any(name in line.replace("jnp.", "") for line in self.lines):
+                self.lines[GIVEN - 1] += f"\nimport {module}"
         return self.shown
 
     def _give(self, name: str, x: Any) -> None:
@@ -189,15 +190,14 @@ class Stages:
         wires = [w for w in step.gate.outputs if w]
         cts = []
         for name, wire in zip(names, wires, strict=True):
-            if wire.is_float:
-                cts.append(f"jnp.broadcast_to(d{name}, {name}.shape).astype({name}.dtype)" if f"d{name}" in self.scope_of
-                           else f"jnp.zeros_like({name})")
+            if not wire.is_float:
+                cts.append(f"np.zeros({name}.shape, jax.dtypes.float0)")
+            elif f"d{name}" not in self.scope_of:
+                cts.append(f"jnp.zeros_like({name})")
             else:
-                cts.append(f"jax.numpy.zeros({name}.shape, jax.dtypes.float0)")
+                cts.append(f"d{name}")
         moving = [s for s in step.inputs if s in self.active]
-        ct = cts[0] if len(cts) == 1 else f"({', '.join(cts)})"
-        ct = f"d{names[0]}" if len(cts) == 1 and isinstance(self.scope_of.get(f"d{names[0]}"), jax.Array) else ct
-        whole = f"back{number}({ct})"
+        whole = f"back{number}({cts[0] if len(cts) == 1 else '(' + ', '.join(cts) + ')'})"
         if len(moving) == 1:
             self._hand(f"d{self.named[moving[0]]}", f"{whole}[0]", stage)
             return

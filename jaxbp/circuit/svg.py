@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
 from jaxbp.circuit.gates import symbol_of
 from jaxbp.circuit.layout import TEXT, Edge, Layout, Point, arrange
 from jaxbp.circuit.show import brief, severity, shape_of, ulp_text
@@ -171,14 +169,29 @@ class Picture:
             _add(group, "title", f"{wire.kind} {wire.name}: {shape_of(wire.aval)}")
         start, end = left + box.head, left + box.width
         if self.worst is not None and self._holds(wire, self.worst):
-            _add(group, "rect", x=start - 2, y=y - HALF + 1, width=end - start, height=2 * HALF - 2, rx=5, fill=HALO,
-                 fill_opacity=0.55)
+            _add(
+                group,
+                "rect",
+                x=start - 2,
+                y=y - HALF + 1,
+                width=end - start,
+                height=2 * HALF - 2,
+                rx=5,
+                fill=HALO,
+                fill_opacity=0.55,
+            )
         _add(group, "line", x1=start, y1=y, x2=end, y2=y, stroke=INK, stroke_width=1.3)
         if len(wire.readers) > 1:
             _add(group, "circle", cx=end - 1, cy=y, r=3.6, fill=INK)
         elif wire in self.scope.ends:
-            _add(group, "path", d=f"M{end - 7:.1f},{y - 4:.1f} L{end:.1f},{y:.1f} L{end - 7:.1f},{y + 4:.1f}",
-                 fill="none", stroke=INK, stroke_width=1.3)
+            _add(
+                group,
+                "path",
+                d=f"M{end - 7:.1f},{y - 4:.1f} L{end:.1f},{y:.1f} L{end - 7:.1f},{y + 4:.1f}",
+                fill="none",
+                stroke=INK,
+                stroke_width=1.3,
+            )
         if not box.gate and wire.kind != "gate":
             _add(group, "circle", cx=start + 2, cy=y, r=2.4, fill=FAINT if wire.kind == "constant" else INK)
         for text, size, below, colour in self._texts(wire):
@@ -217,8 +230,8 @@ def _curve(points: Any) -> str:
 
 
 def _add(parent: ET.Element, tag: str, text: str = "", **attributes: Any) -> ET.Element:
-    shown = {k.replace("_", "-"): f"{v:.1f}" if isinstance(v, float | np.floating) else str(v) for k, v in attributes.items()}
-    child = ET.SubElement(parent, tag, shown)
+    shown = {key: f"{v:.1f}" if isinstance(v, float) else str(v) for key, v in attributes.items()}
+    child = ET.SubElement(parent, tag, {key.replace("_", "-"): text for key, text in shown.items()})
     child.text = text or None
     return child
 

@@ -22,12 +22,12 @@ class Signal:
     """A number or an array that some step computes.
 
     Attributes:
-        number: as floats compute it; None where it could not be computed.
+        number: an array, as floats compute it; None where it could not be computed.
         step: what computes it; None for inputs, constants and cotangents.
         label: `f` for a value, `df` for a gradient.
     """
 
-    number: np.ndarray | None
+    number: Any
     step: "Step | None" = None
     label: str = ""
 
@@ -218,7 +218,8 @@ def _signal(atom: Any) -> Signal:
     if isinstance(atom, Wire):
         return atom.value
     if isinstance(atom, Literal):
-        return Signal(np.asarray(atom.val, atom.aval.dtype))
+        aval: Any = atom.aval
+        return Signal(np.asarray(atom.val, aval.dtype))
     return Signal(None)
 
 

@@ -120,7 +120,7 @@ class Truth:
                 return nothing, f"{error}, so there are no errors in ULP from there on."
             except MissingRule as error:
                 where = f" at {step.gate.place}" if step.gate and step.gate.place else ""
-                return nothing, f"There are no errors in ULP beyond {error.what}{where}: exact arithmetic has no rule for it."
+                return nothing, f"There are no errors in ULP beyond {error.what}{where}: it has no exact arithmetic."
             except Exception as error:
                 name = step.gate.title if step.gate else "a sum"
                 text = " ".join(str(error).split())[:160]
@@ -165,8 +165,9 @@ def _error(given: np.ndarray, exact: Balls, rounded: np.ndarray) -> Error | None
     wide, tiny, eps = given.astype(np.float64), float(info.smallest_normal), float(info.eps)
     with np.errstate(all="ignore"):
         lost = np.abs(wide.astype(np.longdouble) - truth) / np.abs(truth) / eps
-    same = (wide == rounded) & (finite == np.isfinite(wide)) & (zero == (wide == 0)) | np.isnan(wide) & np.isnan(rounded)
-    lost = np.where(same & ((wide == 0) | ~np.isfinite(wide)), 0, np.where(np.isnan(lost), np.inf, lost))
+    # Zeros, infinities and NaNs are right if the exact value is one, and not beyond the range of float64.
+    special = (wide == 0) & zero | np.isinf(wide) & ~finite & (wide == rounded) | np.isnan(wide) & np.isnan(rounded)
+    lost = np.where(special, 0, np.where(np.isnan(lost), np.inf, lost))
     worthless = 1 / eps
     lost = np.minimum(lost, worthless)
     # Of several entries without a right digit rather one that is no number.

@@ -189,9 +189,10 @@ class _Builder:
         """A call of one gate is that gate."""
         self.env.update(zip(inner.jaxpr.invars, operands, strict=True))
         outs = {v for v, wants in zip(inner.jaxpr.outvars, wanted, strict=True) if wants and isinstance(v, Var)}
-        ends, self.ends = self.ends, {
-            i for i, v in zip(inner.jaxpr.outvars, eqn.outvars, strict=True) if v in self.ends and isinstance(i, Var)
-        }
+        ends, self.ends = (
+            self.ends,
+            {i for i, v in zip(inner.jaxpr.outvars, eqn.outvars, strict=True) if v in self.ends and isinstance(i, Var)},
+        )
         for one in _live(inner.jaxpr.eqns, outs):
             self.gate(one, source, named, outs)
         self.ends = ends

@@ -19,7 +19,7 @@ def circuit(
     target: Annotated[str, typer.Argument(help="FILE.py:NAME or package.module:NAME.")],
     values: Annotated[
         list[str] | None,
-        typer.Argument(help="Arguments: -2, 0.5, '[1,2,3]', 'i32:[0,2]', or drawn ones as 'f32[64,128]', 'i32[64]<10'."),
+        typer.Argument(help="Arguments: -2, 0.5, '[1,2,3]', 'i32:[0,2]', or drawn as 'f32[64,128]', 'i32[64]<10'."),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the picture to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, whose gates open, to this file.")] = None,

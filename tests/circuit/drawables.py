@@ -6,20 +6,17 @@ import jax.numpy as jnp
 
 def product_of_sum(x, y, z):
     q = x + y
-    f = q * z
-    return f
+    return q * z
 
 
 def neuron_of_gates(w0, w1, w2, x0, x1):
     dot = w0 * x0 + w1 * x1 + w2
-    f = 1.0 / (1.0 + jnp.exp(dot * -1.0))
-    return f
+    return 1.0 / (1.0 + jnp.exp(dot * -1.0))
 
 
 def neuron_of_sigmoid(w0, w1, w2, x0, x1):
     dot = w0 * x0 + w1 * x1 + w2
-    f = jax.nn.sigmoid(dot)
-    return f
+    return jax.nn.sigmoid(dot)
 
 
 def rational(x, y):
@@ -30,8 +27,7 @@ def rational(x, y):
     xpysqr = xpy**2
     den = sigx + xpysqr
     invden = 1.0 / den
-    f = num * invden
-    return f
+    return num * invden
 
 
 def patterns(x, y, z, w):
@@ -39,8 +35,7 @@ def patterns(x, y, z, w):
     product = x * y
     largest = jnp.maximum(z, w)
     total = product + largest
-    f = total * 2.0
-    return f
+    return total * 2.0
 
 
 def layer(x, w, b):
@@ -64,8 +59,7 @@ def naive_softmax(x):
 def naive_variance(x):
     square_of_mean = jnp.mean(x) ** 2
     mean_of_squares = jnp.mean(x**2)
-    var = mean_of_squares - square_of_mean
-    return var
+    return mean_of_squares - square_of_mean
 
 
 def guarded_logarithm(x):
