@@ -162,9 +162,10 @@ def draw_circuit(
         raise UsageError(f"{title} cannot be evaluated gate by gate: {_said(error)}") from error
     notes, seeds, cotangents = _seeds(scope, shapes, ct)
     tape.backward(scope, seeds)
+    steps = [*tape.steps, *tape.aside]
     given = [*values, *(w.value for w in scope.constants), *(s for s in seeds if s)]
-    given += [s for step in tape.steps for s in step.inputs if s.step is None]
-    return Circuit(scope, tape, Truth(tape.steps, list(dict.fromkeys(given)), advance), cotangents, notes)
+    given += [s for step in steps for s in step.inputs if s.step is None]
+    return Circuit(scope, tape, Truth(steps, list(dict.fromkeys(given)), advance), cotangents, notes)
 
 
 def _arguments(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[list[str], list[np.ndarray], Any]:

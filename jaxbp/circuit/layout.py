@@ -17,11 +17,12 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """A line between two boxes, with a text to stand beside it."""
+    """A line between two boxes, with a text to stand beside it, and whether it rather than others is straight."""
 
     tail: str
     head: str
     text: str = ""
+    straight: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,5 +74,5 @@ def _dot(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], first:
         lines.append("{rank=same; " + " ".join(f'"{name}";' for name in first) + "}")
     for i, edge in enumerate(edges):
         label = f', label="{edge.text}"' if edge.text else ""
-        lines.append(f'"{edge.tail}" -> "{edge.head}" [id={i}{label}];')
+        lines.append(f'"{edge.tail}" -> "{edge.head}" [id={i}, weight={8 if edge.straight else 1}{label}];')
     return "\n".join((*lines, "}"))

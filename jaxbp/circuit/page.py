@@ -19,7 +19,6 @@ STYLE = """
 .jaxbp-circuit { font: 14px/1.45 system-ui, sans-serif; color: #24292f; background: #fff; padding: 0.6em 0.8em;
   border: 1px solid #d0d7de; border-radius: 8px; }
 .jaxbp-circuit .jaxbp-picture { overflow-x: auto; margin: 0.4em 0; }
-.jaxbp-circuit .jaxbp-picture svg { max-width: none; height: auto; }
 .jaxbp-circuit p { margin: 0.3em 0; max-width: 75em; }
 .jaxbp-circuit .jaxbp-legend { color: #59636e; font-size: 12px; }
 .jaxbp-circuit .jaxbp-lost { background: #fff4c7; border-left: 4px solid #ffb300; padding: 0.35em 0.7em; }
@@ -34,11 +33,15 @@ STYLE = """
 .jaxbp-circuit .jaxbp-gradient { color: #c62828; }
 """
 LEGEND = (
-    'On each wire: <span class="jaxbp-value">value</span>, below it the '
-    '<span class="jaxbp-gradient">gradient</span> and the error of both in ULP against the same circuit in exact '
-    "arithmetic (value / gradient), accumulated up to there. In the table <i>own</i> is what the gate alone rounds "
-    "away, given its inputs as they are. += marks gradients that meet where a wire branches."
+    'On each wire: <span class="jaxbp-value">value</span>, below it the <span class="jaxbp-gradient">gradient</span> '
+    "and the error of value / gradient in ULP against exact arithmetic."
 )
+EXPLAINED = (
+    "Errors are accumulated: against the same circuit in exact arithmetic, up to there. <i>own</i> is what the gate "
+    "alone rounds away from the value, given its inputs as they are. += marks gradients that meet where wires branch."
+)
+#: A picture may be shown this much smaller than it is drawn, if so it fits on a wide page.
+SHRINK, PAGE = 0.62, 1200
 
 OWN_RULE = " Its derivative is a rule of its own; these gradients are those of what it computes."
 
@@ -53,7 +56,13 @@ def fragment(
         kind = ' class="jaxbp-lost"' if lost and i == 0 else ""
         parts.append(f"<p{kind}>{html.escape(sentence)}</p>")
     parts += [page.picture(scope), f'<p class="jaxbp-legend">{LEGEND}</p>', *page.folded(scope)]
-    parts += ["<details><summary>All numbers</summary>", _table(scope, truth), "</details>", "</div>"]
+    parts += [
+        "<details><summary>All numbers</summary>",
+        f'<p class="jaxbp-legend">{EXPLAINED}</p>',
+        _table(scope, truth),
+        "</details>",
+        "</div>",
+    ]
     return "\n".join(parts)
 
 
@@ -76,6 +85,10 @@ class _Page:
 
     def picture(self, scope: Scope) -> str:
         svg = Picture(scope, self.tape, self.truth, self.worst, self.link).draw()
+        # A wide picture shrinks to the page as long as it can be read; a wider one scrolls.
+        width = float(svg.attrib["width"])
+        least = width if SHRINK * width > PAGE else SHRINK * width
+        svg.set("style", f"max-width:100%;min-width:{least:.0f}px;height:auto")
         return f'<div class="jaxbp-picture">{ET.tostring(svg, encoding="unicode")}</div>'
 
     def folded(self, scope: Scope) -> list[str]:
@@ -88,7 +101,7 @@ class _Page:
                 names = ", ".join(w.name for w in gate.outputs if w)
                 count = len(gate.inside.gates)
                 parts.append(
-                    f'<details id="{self.link(gate)[1:]}"><summary>▸ {html.escape(names)}: inside '
+                    f'<details id="{self.link(gate)[1:]}"><summary>{html.escape(names)}: inside '
                     f"{html.escape(gate.title)}, {count} gate{'s' * (count != 1)}.{note}</summary>{picture}"
                 )
                 parts += [*self.folded(gate.inside), "</details>"]

@@ -24,7 +24,7 @@ HALF = 31.0
 MARGIN = 14.0
 #: Circuits of up to so many gates have their inputs in one column, as in the notes.
 IN_A_COLUMN = 24
-STYLE = f"text{{font-family:{FONT}}}a{{cursor:pointer}}"
+STYLE = f"text{{font-family:{FONT}}}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,10 @@ class Picture:
         """What stands on a wire: text, size, height below the wire, colour."""
         errors = self._errors(wire)
         shown = [ulp_text(e) for e in errors]
-        error = " / ".join(text or "–" for text in shown) + " ULP" if any(shown) else ""
+        error = " / ".join(text or "–" for text in shown) if any(shown) else ""
+        error += " ULP" if error[-1:].isdigit() else ""
+        if error and all(e is None or e.lost == 0 for e in errors):
+            error = "exact"
         rows = [
             (wire.name if wire.own else "", SMALL, -20.0, FAINT),
             (brief(wire.value.number), SIZE, -6.0, GREEN),
@@ -122,11 +125,11 @@ class Picture:
                 parts = self.tape.branches.get(wire, [])
                 back = [s for g, s in parts if g is gate]
                 text = f"+= {brief(back[0].number, 1)}" if len(parts) > 1 and back else ""
-                yield Edge(self.box_of[wire], name, text), wire
+                yield Edge(self.box_of[wire], name, text, straight=wire.kind == "gate"), wire
             if box.wire is None:
                 for wire in gate.outputs:
                     if wire:
-                        yield Edge(name, self.box_of[wire]), wire
+                        yield Edge(name, self.box_of[wire], straight=True), wire
 
     def draw(self) -> ET.Element:
         """The picture as an `svg` element."""
@@ -147,7 +150,8 @@ class Picture:
         for (edge, _), line, at in zip(self.edges, place.lines, place.texts, strict=True):
             _add(canvas, "path", d=_curve(line), fill="none", stroke=INK, stroke_width=1.3)
             if at:
-                _label(canvas, edge.text, (at[0], at[1] + 3), TEXT, RED, "middle")
+                halo = {"stroke": PAPER, "stroke_width": 3, "paint_order": "stroke"}
+                _label(canvas, edge.text, (at[0], at[1] + 3), TEXT, RED, "middle", **halo)
         for name, box in self.boxes.items():
             self._draw_box(canvas, box, place.centres[name])
         return root
@@ -236,6 +240,8 @@ def _add(parent: ET.Element, tag: str, text: str = "", **attributes: Any) -> ET.
     return child
 
 
-def _label(parent: ET.Element, text: str, at: Point, size: int, colour: str, anchor: str = "start") -> None:
+def _label(
+    parent: ET.Element, text: str, at: Point, size: int, colour: str, anchor: str = "start", **more: Any
+) -> None:
     x, y = at
-    _add(parent, "text", text, x=x, y=y, font_size=size, fill=colour, text_anchor=anchor)
+    _add(parent, "text", text, x=x, y=y, font_size=size, fill=colour, text_anchor=anchor, **more)

@@ -85,11 +85,13 @@ class Tape:
 
     Attributes:
         steps: in the order in which they were made.
+        aside: steps inside of gates with a rule of their own, which are shown but take no part.
         branches: for each wire the gradients that come back from its readers.
     """
 
     def __init__(self, advance: Callable[[str], None] = lambda name: None) -> None:
         self.steps: list[Step] = []
+        self.aside: list[Step] = []
         self.branches: dict[Wire, list[tuple[Gate | None, Signal]]] = {}
         self.advance = advance
         self.programs: dict[Any, ClosedJaxpr] = {}
@@ -111,8 +113,9 @@ class Tape:
                     wire.value = signal
                     signal.label = wire.name
             if gate.inside and gate.custom:
-                # A rule of its own stands for what is inside, which is shown but takes no part.
-                Tape().forward(gate.inside, [_signal(x) for x in gate.operands])
+                inner = Tape()
+                inner.forward(gate.inside, [_signal(x) for x in gate.operands])
+                self.aside += [*inner.steps, *inner.aside]
         return [_signal(x) for x in scope.outputs]
 
     def _step_forward(self, gate: Gate) -> list[Signal]:
@@ -153,7 +156,10 @@ class Tape:
                 if ct is not None:
                     self.branches.setdefault(wire, []).append((gate, ct))
             if gate.inside and gate.custom:
-                self.branches |= _shown_inside(gate.inside, above)
+                inner = Tape()
+                inner.backward(gate.inside, above)
+                self.branches |= inner.branches
+                self.aside += [*inner.steps, *inner.aside]
         for wire in scope.constants:
             self._gathered(wire)
         return [self._gathered(wire) for wire in scope.inputs]
@@ -206,12 +212,6 @@ def _pulled(closed: ClosedJaxpr, values: list[Any], cts: list[Any]) -> Sequence[
 
     _, pull = jax.vjp(of_floats, *(jnp.asarray(values[i]) for i in floats))
     return pull([jnp.asarray(ct) for ct in cts])
-
-
-def _shown_inside(scope: Scope, above: Sequence[Signal | None]) -> dict[Wire, Any]:
-    inner = Tape()
-    inner.backward(scope, above)
-    return inner.branches
 
 
 def _signal(atom: Any) -> Signal:
