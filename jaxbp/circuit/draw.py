@@ -81,9 +81,9 @@ class Circuit:
         """A row for each wire: name, gate, value, gradient and errors, as texts."""
         return list(table.rows_of(self.scope, self._truth, folded))
 
-    def to_text(self, folded: bool = True) -> str:
-        """The table that `str` gives; with `folded=False` also what is inside of gates."""
-        lines = [f"Circuit of {self.scope.title}", "", table.text_of(self.scope, self._truth, folded)]
+    def to_text(self, folded: bool = True, coloured: bool = False) -> str:
+        """The table that `str` gives; with `folded=False` also what is inside of gates; `coloured` for a terminal."""
+        lines = [f"Circuit of {self.scope.title}", "", table.text_of(self.scope, self._truth, folded, coloured)]
         return "\n".join([*lines, *(["", *self.sentences] if self.sentences else [])])
 
     @property

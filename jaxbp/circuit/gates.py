@@ -281,7 +281,7 @@ def symbol_of(eqn: Any, operands: list[Any]) -> str:
     literals = [x for x in operands if isinstance(x, Literal)]
     if len(operands) != 2 or len(literals) != 1 or len(row.symbol) > 3:
         return row.symbol
-    text = literal(literals[0]).removesuffix(".0").replace("-", "−")
+    text = literal(literals[0]).removesuffix(".0").replace("-", "−").replace("jnp.inf", "∞")
     if operands[1] is literals[0]:
         return f"{row.symbol} {text}" if row.symbol != "^" else f"^{text}"
     if row.symbol == "÷":

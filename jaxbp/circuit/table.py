@@ -10,6 +10,8 @@ from jaxbp.circuit.wiring import Gate, Scope, Wire
 
 #: More wires side by side than this are not drawn.
 LANES = 16
+#: For terminals.
+COLOURS, RESET = {"value": "\x1b[32m", "gradient": "\x1b[31m"}, "\x1b[0m"
 
 
 def rows_of(scope: Scope, truth: Truth | None, folded: bool = True, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -44,8 +46,8 @@ def _row(wire: Wire, gate: Gate | None, truth: Truth | None, depth: int) -> dict
     }
 
 
-def text_of(scope: Scope, truth: Truth | None, folded: bool = True) -> str:
-    """The table with its wires, aligned."""
+def text_of(scope: Scope, truth: Truth | None, folded: bool = True, coloured: bool = False) -> str:
+    """The table with its wires, aligned; values in green and gradients in red if it is to be coloured."""
     rows = list(rows_of(scope, truth, folded))
     columns = ["name", "gate", "value", "gradient", "value ULP", "own", "gradient ULP", "line"]
     columns = [c for c in columns if any(row[c] for row in rows)]
@@ -53,14 +55,15 @@ def text_of(scope: Scope, truth: Truth | None, folded: bool = True) -> str:
     table = [["", *columns], *([lane, *(str(row[c]) for c in columns)] for lane, row in zip(lanes, rows, strict=True))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     right = {1 + columns.index(c) for c in ("value ULP", "own", "gradient ULP") if c in columns}
-    lines = [
-        "  ".join(
+    colours = [COLOURS.get(name, "") if coloured else "" for name in ("", *columns)]
+    lines = []
+    for row in table:
+        cells = [
             cell.rjust(width) if i in right else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            if width
-        ).rstrip()
-        for row in table
-    ]
+        ]
+        shown = [f"{colour}{cell}{RESET}" if colour else cell for cell, colour in zip(cells, colours, strict=True)]
+        lines.append("  ".join(cell for cell in shown if cell).rstrip())
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import jax
 import typer
+from rich.text import Text
 
 from jaxbp.check.load import load_function, make_values, wants_x64
 from jaxbp.circuit.draw import draw_circuit
@@ -23,7 +24,7 @@ def circuit(
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the picture to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, whose gates open, to this file.")] = None,
-    stages: Annotated[bool, typer.Option(help="Print staged backpropagation as Python.")] = False,
+    stages: Annotated[bool, typer.Option("--stages", help="Print staged backpropagation as Python.")] = False,
     unfolded: Annotated[bool, typer.Option("--open", help="Show what is inside of gates.")] = False,
     seed: Annotated[int, typer.Option(help="Of the arguments that are drawn.")] = 0,
     as_json: Json = False,
@@ -48,7 +49,8 @@ def circuit(
         rows = drawn.to_rows(folded=not unfolded)
         print(json.dumps({"rows": rows, "verdict": drawn.verdict, "notes": drawn.notes}, indent=2, ensure_ascii=False))
     else:
-        out.print(drawn.to_text(folded=not unfolded), markup=False, highlight=False, soft_wrap=True)
+        text = drawn.to_text(folded=not unfolded, coloured=True)
+        out.print(Text.from_ansi(text), highlight=False, soft_wrap=True)
 
 
 def _write(path: Path, text: str) -> None:
