@@ -28,6 +28,11 @@ def is_float(dtype: Any) -> bool:
     return jax.numpy.issubdtype(dtype, np.floating)
 
 
+def is_inexact(dtype: Any) -> bool:
+    """Whether a dtype is that of floats, real or complex."""
+    return jax.numpy.issubdtype(dtype, np.inexact)
+
+
 def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:
     """JAX's versions keep closed and open jaxprs in the same parameters."""
     return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())

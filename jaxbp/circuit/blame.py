@@ -46,8 +46,8 @@ class Loss:
 
     @property
     def jump(self) -> float:
-        """By how much the error grows from its causes to the step's result."""
-        return self.error.lost / max([1.0, *(cause.lost for cause in self.causes)])
+        """By how much the relative error grows from its causes, or from a rounding of the result, to the step's."""
+        return self.error.relative / max([1 / self.result_error.worthless, *(c.relative for c in self.causes)])
 
 
 def worst_loss(truth: Truth, results: Sequence[Signal]) -> Loss | None:
@@ -113,7 +113,8 @@ def verdict(truth: Truth, loss: Loss | None, results: Sequence[Signal]) -> str:
     worst = max(known, key=lambda s: truth.errors[s].ulp)
     error = truth.errors[worst]
     most = "exact" if error.ulp == 0 else f"right to {_ulps(error.ulp)}, the worst of them {worst.label}"
-    return f"No digits are lost: every result is {most}."
+    every = "every result" if len(known) == len(results) else "every result whose error is known"
+    return f"No digits are lost: {every} is {most}."
 
 
 def _where(loss: Loss) -> str:
@@ -145,6 +146,8 @@ def _why(loss: Loss) -> str:
     if own is not None and own.lost >= 0.5 * error.lost:
         if error.what == "underflow":
             return "It underflows: the exact value is below the smallest normal number of its dtype."
+        if gate is not None and gate.eqn.primitive.name == "convert_element_type":
+            return f"It rounds to {gate.eqn.params['new_dtype']}."
         inside = gate is not None and gate.eqn.primitive.name in ADDING
         cancels = ": it adds up terms of which some cancel others" if inside else ""
         return f"The error is its own, for the very numbers that it was given{cancels}."

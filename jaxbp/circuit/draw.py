@@ -61,7 +61,7 @@ class Circuit:
         return {
             w.name: w.gradient.number if w.gradient else np.zeros(w.aval.shape, w.aval.dtype)
             for w in self.scope.wires
-            if w.is_float
+            if w.is_inexact
         }
 
     @property

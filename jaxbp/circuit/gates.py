@@ -76,14 +76,14 @@ def _argument(name: str) -> Callable[[Any], Row]:
 
 
 def _spread(eqn: Any) -> Row:
-    shape, dims = tuple(eqn.params["shape"]), tuple(eqn.params["broadcast_dimensions"])
+    shape, dims = tuple(eqn.params["shape"]), tuple(map(int, eqn.params["broadcast_dimensions"]))
     old = eqn.invars[0].aval.shape
     kept = {dim for dim, size in zip(dims, old, strict=True) if size == shape[dim]}
     axes = tuple(i for i in range(len(shape)) if i not in kept)
     trailing = dims == tuple(range(len(shape) - len(old), len(shape)))
     forward = f"jnp.broadcast_to({{a}}, {shape})" if trailing else f"jax.lax.broadcast_in_dim({{a}}, {shape}, {dims})"
     back = f"jnp.sum({{d}}, axis={axes})" if axes else "{d}"
-    return Row("broadcast", forward, (back + (f".reshape({old})" if len(kept) < len(old) else ""),))
+    return Row("broadcast", forward, (back + (f".reshape({tuple(old)})" if len(kept) < len(old) else ""),))
 
 
 def _transposed(eqn: Any) -> Row:
@@ -240,10 +240,15 @@ FUNCTIONS = {"relu": Row("relu", "jax.nn.relu({a})", ("({a} > 0) * {d}",))}
 
 def row_of(eqn: Any) -> Row:
     """How an equation is drawn and printed."""
-    if eqn.primitive.name.startswith("custom_"):
+    if _is_function(eqn):
         return _custom(eqn)
     found = TABLE.get(eqn.primitive.name, Row(title_of(eqn)))
     return found if isinstance(found, Row) else found(eqn)
+
+
+def _is_function(eqn: Any) -> bool:
+    """Whether it calls a function with a rule of its own."""
+    return eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 def _custom(eqn: Any) -> Row:
@@ -270,7 +275,7 @@ def title_of(eqn: Any) -> str:
     name = eqn.params.get("name")
     if isinstance(name, str) and name and eqn.primitive.name in ("jit", "pjit", "closed_call", "core_call"):
         return name
-    if eqn.primitive.name.startswith("custom_"):
+    if _is_function(eqn):
         return function_source(called_jaxpr(eqn).jaxpr)[0] or eqn.primitive.name
     return eqn.primitive.name
 

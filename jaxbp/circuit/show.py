@@ -32,7 +32,9 @@ def brief(x: np.ndarray | None, sample: int = SAMPLE) -> str:
     entries = " ".join(number(v) for v in x.reshape(-1)[:sample])
     shape = ",".join(map(str, x.shape))
     text = f"[{shape}]"
-    if x.dtype.kind not in "iub" and x.size:
+    if x.dtype.kind == "c" and x.size:
+        text += f" norm {number(np.linalg.norm(x))}"
+    elif x.dtype.kind not in "iub" and x.size:
         with np.errstate(all="ignore"):
             text += f" norm {number(np.sqrt(np.sum(np.square(x.astype(np.float64)))))}"
     return f"{text}: {entries}{' …' if x.size > sample else ''}" if x.size else text

@@ -22,6 +22,8 @@ from jaxbp.circuit.wiring import Gate, Scope, Wire, single
 
 #: Arrays of more entries are given to the printed Python, and not written into it.
 WRITTEN = 24
+#: Primitives of several operands whose shapes are their own.
+NOT_BROADCAST = ("dot_general", "concatenate")
 #: Where the comments stand.
 MARGIN = 64
 #: The line on what is given, after the imports.
@@ -43,11 +45,13 @@ class Stages:
         self.named: dict[Signal, str] = {}
         self.given: dict[str, Any] = {}
         self.gates: dict[str, Any] = {}
-        self.active: set[Signal] = {w.value for w in scope.inputs if w.is_float}
+        self.active: set[Signal] = {w.value for w in scope.inputs if w.is_inexact}
         self.scope_of: dict[str, Any] = {"jax": jax, "jnp": jnp, "jaxbp": jaxbp, "np": np, "gate": self.gates}
         self.lines: list[str] = []
         self.pulled: set[int] = set()
         self.loose: list[Wire] = []
+        self.broken: set[int] = set()
+        self.lost: set[Signal] = set()
         self._name(scope)
         self.shown: dict[int, Any] = {}
         for line, value in jax.jit(lambda: self._write(cotangents))().items():
@@ -93,7 +97,9 @@ class Stages:
             self._backward(number, step)
         for wire in self.scope.inputs:
             name = self.named[wire.value]
-            if wire.is_float and f"d{name}" not in self.scope_of:
+            if wire.value in self.lost:
+                self.lines.append(f"# d{name} is not known, or not all of it")
+            elif wire.is_inexact and f"d{name}" not in self.scope_of:
                 self._run(f"d{name} = jnp.zeros_like({name})", f"d{name}", "")
         if self.gates:
             self.given["gate"] = self.gates
@@ -105,7 +111,9 @@ class Stages:
 
     def _give(self, name: str, x: Any) -> None:
         """An input: written down if it is small."""
-        if isinstance(x, np.ndarray) and x.size <= WRITTEN:
+        if isinstance(x, np.ndarray) and not x.size:
+            self._run(f"{name} = jnp.zeros({x.shape}, '{x.dtype.name}')", name, "")
+        elif isinstance(x, np.ndarray) and x.size <= WRITTEN:
             text = _written(x)
             plain = x.ndim == 0 and x.dtype != bool
             code = f"jnp.{x.dtype.name}({text})" if plain else f"jnp.array({text}, '{x.dtype.name}')"
@@ -138,13 +146,14 @@ class Stages:
         names = [self.named[s] for s in step.outputs]
         wires = [w for w in gate.outputs if w]
         moving = [s for s in step.inputs if s in self.active]
-        differentiable = bool(moving) and any(w.is_float for w in wires)
+        differentiable = bool(moving) and any(w.is_inexact for w in wires)
         if differentiable:
-            self.active |= {s for s, w in zip(step.outputs, wires, strict=True) if w.is_float}
+            self.active |= {s for s, w in zip(step.outputs, wires, strict=True) if w.is_inexact}
         row = row_of(gate.eqn)
         one = len(gate.eqn.outvars) == 1
         text = row.forward.format(**self._fields(gate, step.outputs)) if row.forward and one else self._unnamed(step)
-        formula = one and row.forward and row.backward is not None
+        real = not any(jnp.issubdtype(v.aval.dtype, np.complexfloating) for v in (*gate.eqn.invars, *gate.eqn.outvars))
+        formula = one and row.forward and row.backward is not None and real
         left, stage = ", ".join(names), f"({number})"
         if differentiable and not formula:
             inputs = ", ".join(self.named[s] for s in moving)
@@ -155,9 +164,15 @@ class Stages:
                 self.pulled.add(number)
                 return
             except Exception as error:
-                self.lines.append(f"# {names[0]} has no gradient: {' '.join(str(error).split())[:120]}")
+                self._fail(number, step, error)
                 left = ", ".join(names)
         self._run(f"{left} = {text}", names[0], stage)
+
+    def _fail(self, number: int, step: Step, error: Exception) -> None:
+        """Say that no gradient comes back from a stage."""
+        self.broken.add(number)
+        names = ", ".join(self.named[s] for s in step.outputs)
+        self.lines.append(f"# No gradient comes back from {names} ({number}): {' '.join(str(error).split())[:120]}")
 
     def _unnamed(self, step: Step) -> str:
         assert step.gate is not None
@@ -170,27 +185,35 @@ class Stages:
         gate = step.gate
         assert gate is not None
         names = [self.named[s] for s in step.outputs]
+        moving = [s for s in step.inputs if s in self.active]
+        if number in self.broken or self.lost.intersection(step.outputs):
+            self.lost.update(moving)
+            return
         if not any(f"d{name}" in self.scope_of for name in names):
             return
         stage = f"({number})"
         if number in self.pulled:
-            self._pull(number, step, names, stage)
+            try:
+                self._pull(number, step, names, stage)
+            except Exception as error:
+                self._fail(number, step, error)
+                self.lost.update(moving)
             return
         row = row_of(gate.eqn)
         fields = self._fields(gate, step.outputs)
         for operand, template in zip(gate.operands, row.backward or (), strict=False):
             if isinstance(operand, Wire) and operand.value in self.active and template != NONE:
                 text = template.format(**fields)
-                # A number goes with every entry of an array: it branches.
-                spread = len(gate.operands) > 1 and not operand.aval.shape and gate.eqn.outvars[0].aval.shape
-                self._hand(f"d{self.named[operand.value]}", f"jnp.sum({text})" if spread else text, stage)
+                if len(gate.operands) > 1 and gate.eqn.primitive.name not in NOT_BROADCAST:
+                    text = _summed(text, operand.aval.shape, gate.eqn.outvars[0].aval.shape)
+                self._hand(f"d{self.named[operand.value]}", text, stage)
 
     def _pull(self, number: int, step: Step, names: list[str], stage: str) -> None:
         assert step.gate is not None
         wires = [w for w in step.gate.outputs if w]
         cts = []
         for name, wire in zip(names, wires, strict=True):
-            if not wire.is_float:
+            if not wire.is_inexact:
                 cts.append(f"np.zeros({name}.shape, jax.dtypes.float0)")
             elif f"d{name}" not in self.scope_of:
                 cts.append(f"jnp.zeros_like({name})")
@@ -208,6 +231,16 @@ class Stages:
     def _hand(self, name: str, text: str, stage: str) -> None:
         """Hand a gradient to a wire; the second time it is added."""
         self._run(f"{name} {'+=' if name in self.scope_of else '='} {text}", name, stage)
+
+
+def _summed(text: str, shape: tuple[int, ...], broadcast: tuple[int, ...]) -> str:
+    """A gradient summed to its operand's shape: an entry that goes with many branches."""
+    if shape == broadcast:
+        return text
+    if not shape:
+        return f"jnp.sum({text})"
+    axes = tuple(i for i, (one, many) in enumerate(zip(shape, broadcast, strict=True)) if one != many)
+    return f"jnp.sum({text}, axis={axes}, keepdims=True)"
 
 
 def _bracketed(text: str) -> str:

@@ -109,7 +109,7 @@ class Picture:
         return [row for row in rows if row[0]]
 
     def _gradient(self, wire: Wire) -> str:
-        if not wire.is_float:
+        if not wire.is_inexact:
             return ""
         if wire.gradient is None:
             return "0" if wire.value.number is not None else "?"

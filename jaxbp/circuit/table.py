@@ -37,7 +37,7 @@ def _row(wire: Wire, gate: Gate | None, truth: Truth | None, depth: int) -> dict
         "gate": symbol_of(gate.eqn, gate.operands) + (" ▸" if gate.inside else "") if gate else wire.kind,
         "of": ", ".join(w.name for w in gate.inputs) if gate else "",
         "value": brief(wire.value.number),
-        "gradient": "" if not wire.is_float else "0" if gradient is None else brief(gradient.number),
+        "gradient": "" if not wire.is_inexact else "0" if gradient is None else brief(gradient.number),
         "value ULP": error(wire.value),
         "own": error(wire.value, own=True) if gate else "",
         "gradient ULP": error(gradient),

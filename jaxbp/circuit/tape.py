@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from jaxbp.accuracy.exact_primal import vjp, without_custom_rules
 from jaxbp.circuit.wiring import Gate, Scope, Wire, signature, single
-from jaxbp.jaxprs import is_float
+from jaxbp.jaxprs import is_inexact
 
 FORWARD, BACKWARD, BRANCH = "forward", "backward", "branch"
 
@@ -55,7 +55,8 @@ class Step:
     @property
     def program(self) -> ClosedJaxpr:
         """What the step computes, as a jaxpr without custom rules, to be evaluated in another arithmetic."""
-        key = self.kind, self.gate and signature(self.gate), tuple(map(_struct, self.inputs))
+        wires = self.gate.inputs if self.gate else [self.wire] * len(self.inputs)
+        key = self.kind, self.gate and signature(self.gate), tuple((w.aval.shape, w.aval.dtype) for w in wires if w)
         try:
             known = key in self.programs
         except TypeError:
@@ -66,18 +67,15 @@ class Step:
 
     def _program(self) -> ClosedJaxpr:
         if self.gate is None:
-            structs = [jax.ShapeDtypeStruct(*_struct(s)) for s in self.inputs]
-            return jax.make_jaxpr(lambda *xs: functools.reduce(jax.lax.add, xs))(*structs)
+            assert self.wire is not None
+            struct = jax.ShapeDtypeStruct(self.wire.aval.shape, self.wire.aval.dtype)
+            return jax.make_jaxpr(lambda *xs: functools.reduce(jax.lax.add, xs))(*[struct] * len(self.inputs))
         primal = without_custom_rules(single(self.gate))
         if self.kind == FORWARD:
             return primal
         both = vjp(primal)
         outs = both.jaxpr.outvars[len(primal.jaxpr.outvars) :]
         return ClosedJaxpr(both.jaxpr.replace(outvars=outs), both.consts)
-
-
-def _struct(signal: Signal) -> tuple[Any, Any]:
-    return (signal.number.shape, signal.number.dtype) if signal.number is not None else ((), None)
 
 
 class Tape:
@@ -140,7 +138,7 @@ class Tape:
     def backward(self, scope: Scope, cts: Sequence[Signal | None]) -> list[Signal | None]:
         """The gradients of all wires, given those of the outputs; returns those of the inputs."""
         for atom, ct in zip(scope.outputs, cts, strict=True):
-            if isinstance(atom, Wire) and atom.is_float and ct is not None:
+            if isinstance(atom, Wire) and atom.is_inexact and ct is not None:
                 self.branches.setdefault(atom, []).append((None, ct))
         for gate in reversed(scope.gates):
             self.advance(gate.title)
@@ -181,7 +179,7 @@ class Tape:
         """What a gate hands back to those of its inputs that are floats."""
         cts = []
         for wire, ct in zip(gate.outputs, above, strict=True):
-            if wire and wire.is_float:
+            if wire and wire.is_inexact:
                 cts.append(ct or Signal(np.zeros(wire.aval.shape, wire.aval.dtype)))
         inputs = [w.value for w in gate.inputs]
         floats = _floats(gate.inputs)
@@ -202,13 +200,13 @@ class Tape:
 def _pulled(closed: ClosedJaxpr, values: list[Any], cts: list[Any]) -> Sequence[Any]:
     """The cotangents of the inputs that are floats."""
     args = list(values)
-    floats = [i for i, x in enumerate(args) if is_float(x.dtype)]
+    floats = [i for i, x in enumerate(args) if is_inexact(x.dtype)]
 
     def of_floats(*xs: Any) -> list[Any]:
         for i, x in zip(floats, xs, strict=True):
             args[i] = x
         outs = jaxpr_as_fun(closed)(*args)
-        return [y for y in outs if is_float(y.dtype)]
+        return [y for y in outs if is_inexact(y.dtype)]
 
     _, pull = jax.vjp(of_floats, *(jnp.asarray(values[i]) for i in floats))
     return pull([jnp.asarray(ct) for ct in cts])
@@ -224,7 +222,7 @@ def _signal(atom: Any) -> Signal:
 
 
 def _floats(wires: Sequence[Wire]) -> list[Wire]:
-    return [w for w in wires if w.is_float]
+    return [w for w in wires if w.is_inexact]
 
 
 def _host(x: Any) -> Any:

@@ -52,6 +52,11 @@ class Error:
     given: float
     exact: float
 
+    @property
+    def relative(self) -> float:
+        """The largest relative error, at most 1: no digit is right."""
+        return self.lost / self.worthless
+
 
 class Truth:
     """Exact values of the signals of a tape.
@@ -142,7 +147,7 @@ class Truth:
     def error(self, signal: Signal, exact: Balls | None) -> Error | None:
         """How far a signal is from exact numbers; None if that is not known."""
         given = signal.number
-        if exact is None or given is None or given.shape != exact.shape or not given.size:
+        if exact is None or not isinstance(given, np.ndarray) or given.shape != exact.shape or not given.size:
             return None
         if exact.dtype != object or not is_float(given.dtype):
             return _unequal(given, exact) if exact.dtype != object else None
@@ -156,10 +161,9 @@ class Truth:
 def _error(given: np.ndarray, exact: Balls, rounded: np.ndarray) -> Error | None:
     try:
         info = ml_dtypes.finfo(given.dtype)
-        truth = extended(exact, rounded) if given.dtype == np.float64 else rounded
-        ulps = ulp_error(given, truth, nan_equal=True)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
+    truth = extended(exact, rounded) if given.dtype == np.float64 else rounded
     finite = np.array([x.is_finite() for x in exact.flat]).reshape(exact.shape)
     zero = np.array([bool(x.is_zero()) for x in exact.flat]).reshape(exact.shape)
     wide, tiny, eps = given.astype(np.float64), float(info.smallest_normal), float(info.eps)
@@ -170,10 +174,12 @@ def _error(given: np.ndarray, exact: Balls, rounded: np.ndarray) -> Error | None
     lost = np.where(special, 0, np.where(np.isnan(lost), np.inf, lost))
     worthless = 1 / eps
     lost = np.minimum(lost, worthless)
+    # Eight bits are too few for what is known of the last place.
+    ulps = ulp_error(given, truth, nan_equal=True) if given.dtype.itemsize > 1 else lost
     # Of several entries without a right digit rather one that is no number.
     at = int(np.argmax(lost + (np.isnan(wide) & ~np.isnan(rounded))))
     index = tuple(int(i) for i in np.unravel_index(at, given.shape))
-    overflow = bool(finite[index] and np.isinf(wide[index]))
+    overflow = bool(finite[index] and np.isinf(wide[index]) and abs(rounded[index]) > float(info.max))
     small = bool(not zero[index] and abs(rounded[index]) < tiny and lost[index] > 1)
     what = "overflow" if overflow else "underflow" if small else ""
     return Error(

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from jaxbp.circuit.gates import fields_of, literal, row_of, title_of
 from jaxbp.circuit.names import Expression, Names, expression_of
-from jaxbp.jaxprs import CALLS, called_jaxpr, is_float
+from jaxbp.jaxprs import CALLS, called_jaxpr, is_inexact
 
 if TYPE_CHECKING:
     from jaxbp.circuit.tape import Signal
@@ -42,8 +42,9 @@ class Wire:
     gradient: "Signal | None" = None
 
     @property
-    def is_float(self) -> bool:
-        return is_float(self.aval.dtype)
+    def is_inexact(self) -> bool:
+        """Whether a gradient flows along it."""
+        return is_inexact(self.aval.dtype)
 
 
 @dataclasses.dataclass(eq=False)

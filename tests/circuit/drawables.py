@@ -62,6 +62,15 @@ def naive_variance(x):
     return mean_of_squares - square_of_mean
 
 
+@jax.jit
+def folded(u):
+    return jnp.sin(u) * u
+
+
+def hidden(x):
+    return folded(x) + x
+
+
 def guarded_logarithm(x):
     """What `where` does not take has no digits to lose."""
     unused = jnp.log(x - x)

@@ -142,6 +142,24 @@ def test_errors_accumulate_and_own_ones_do_not():
     assert truth.errors[second].ulp == jaxbp.ulp_error(second.number, np.float64(exact))
 
 
+def test_a_narrower_dtype_is_blamed_for_what_it_rounds_away():
+    circuit, _, kind, gate = lost_in(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32) * 3.0, 0.1)
+    assert (kind, gate) == (FORWARD, "convert_element_type")
+    assert "It rounds to bfloat16" in circuit.verdict
+
+
+def test_a_rule_that_fails_is_said_and_the_rest_is_drawn():
+    @jax.custom_vjp
+    def broken(x):
+        return x * 2
+
+    broken.defvjp(lambda x: (x * 2, None), lambda res, ct: 1 / 0)
+    circuit = jaxbp.draw_circuit(lambda x, y: broken(x) * y, 3.0, 4.0)
+    assert circuit.gradients["x"] is None
+    assert circuit.gradients["y"] == 6
+    assert any("broken" in note and "ZeroDivisionError" in note for note in circuit.notes)
+
+
 def test_float64_is_held_against_more_digits():
     with jax.enable_x64(True):
         _, _, _, gate = lost_in(lambda x: jnp.exp(x) - 1.0, np.float64(1e-9))
@@ -210,7 +228,7 @@ def test_the_picture_has_every_gate_value_and_gradient():
 
 
 def test_html_opens_what_is_folded():
-    circuit = jaxbp.draw_circuit(lambda x: jax.jit(lambda u: jnp.sin(u) * u)(x) + jaxbp.sigmoid(x), 0.7)
+    circuit = jaxbp.draw_circuit(lambda x: drawables.folded(x) + jaxbp.sigmoid(x), 0.7)
     html = circuit._repr_html_()
     assert html.count("<details id=") == 2 + 1  # Within the op there is one more.
     for gate in html.split('href="#')[1:]:

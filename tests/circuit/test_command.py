@@ -23,9 +23,15 @@ def test_lists_integers_and_drawn_arrays(run):
     rows = {row["name"]: row for row in json.loads(result.out)["rows"]}
     assert rows["logits"]["type"] == "float32[2,3]"
     assert rows["labels"]["type"] == "int32[2]"
-    result = run("circuit", f"{FILE}:layer", "f32[4,3]", "f32[3,2]", "f32[2]", "--open")
+    result = run("circuit", f"{FILE}:naive_variance", "f32[3]", "--seed", 1)
     assert result.code == 0, result.err
-    assert "relu" in result.out
+    assert "[3] norm" in result.out
+
+
+def test_what_is_inside_of_gates_is_printed_on_request(run):
+    words = ("circuit", f"{FILE}:hidden", 0.5)
+    assert "sin" not in run(*words).out
+    assert "sin" in run(*words, "--open").out
 
 
 def test_pictures_and_pages_are_written(run, tmp_path):
