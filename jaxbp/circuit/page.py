@@ -23,7 +23,7 @@ STYLE = """
 .jaxbp-circuit .jaxbp-legend { color: #59636e; font-size: 12px; }
 .jaxbp-circuit .jaxbp-lost { background: #fff4c7; border-left: 4px solid #ffb300; padding: 0.35em 0.7em; }
 .jaxbp-circuit details { border-left: 2px solid #d0d7de; padding-left: 0.8em; margin: 0.4em 0; }
-.jaxbp-circuit details:target > summary { background: #fff4c7; }
+.jaxbp-circuit details:has(> :target) > summary { background: #fff4c7; }
 .jaxbp-circuit summary { cursor: pointer; color: #24292f; }
 .jaxbp-circuit table { border-collapse: collapse; font: 12px/1.4 ui-monospace, Menlo, Consolas, monospace;
   margin: 0.4em 0; display: block; overflow-x: auto; }
@@ -101,8 +101,10 @@ class _Page:
                 names = ", ".join(w.name for w in gate.outputs if w)
                 count = len(gate.inside.gates)
                 parts.append(
-                    f'<details id="{self.link(gate)[1:]}"><summary>{html.escape(names)}: inside '
-                    f"{html.escape(gate.title)}, {count} gate{'s' * (count != 1)}.{note}</summary>{picture}"
+                    f"<details><summary>{html.escape(names)}: inside {html.escape(gate.title)}, "
+                    f"{count} gate{'s' * (count != 1)}.{note}</summary>"
+                    # Followed by a link, what is inside of closed details opens them.
+                    f'<div id="{self.link(gate)[1:]}">{picture}</div>'
                 )
                 parts += [*self.folded(gate.inside), "</details>"]
         return parts

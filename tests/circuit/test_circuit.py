@@ -230,8 +230,9 @@ def test_the_picture_has_every_gate_value_and_gradient():
 def test_html_opens_what_is_folded():
     circuit = jaxbp.draw_circuit(lambda x: drawables.folded(x) + jaxbp.sigmoid(x), 0.7)
     html = circuit._repr_html_()
-    assert html.count("<details id=") == 2 + 1  # Within the op there is one more.
-    for gate in html.split('href="#')[1:]:
-        assert f'<details id="{gate.split(chr(34))[0]}">' in html
+    assert html.count("<details>") == 2 + 1 + 1  # Within the op there is one more; then the table.
+    links = [part.partition('"')[0] for part in html.split('href="#')[1:]]
+    assert len(links) == 3
+    assert all(html.count(f'<div id="{link}">') == 1 for link in links)
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # It needs nothing else.
     assert circuit.to_html().startswith("<!doctype html>")
