@@ -1,6 +1,7 @@
 """`draw_circuit`: any JAX function as a circuit of gates, with values, gradients and their errors."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,6 +14,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxbp.circuit import page, table
 from jaxbp.circuit.blame import Loss, verdict, worst_loss
 from jaxbp.circuit.names import argument_names
+from jaxbp.circuit.record import records_of
 from jaxbp.circuit.stages import Stages
 from jaxbp.circuit.svg import Picture
 from jaxbp.circuit.tape import Signal, Tape
@@ -79,7 +81,13 @@ class Circuit:
 
     def to_rows(self, folded: bool = True) -> list[dict[str, Any]]:
         """A row for each wire: name, gate, value, gradient and errors, as texts."""
-        return list(table.rows_of(self.scope, self._truth, folded))
+        return table.rows_of(self.scope, self._truth, folded)
+
+    def to_json(self, folded: bool = True) -> str:
+        """The same for other programs, with numbers and not texts, and the sentences."""
+        wires = records_of(self.scope, self._truth, folded)
+        whole = {"title": self.scope.title, "wires": wires, "verdict": self.verdict, "notes": self.notes}
+        return json.dumps(whole, indent=2, ensure_ascii=False)
 
     def to_text(self, folded: bool = True, coloured: bool = False) -> str:
         """The table that `str` gives; with `folded=False` also what is inside of gates; `coloured` for a terminal."""

@@ -17,6 +17,8 @@ from jaxbp.op import MEANT
 
 #: The gradient of an operand that has none, such as the condition of a `where`.
 NONE = ""
+#: Calls whose derivative is a rule of their own, not that of what they call.
+CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 #: The operands, in order; `d` and `y` mean something else.
 LETTERS = "abcefghijklmnopqrstuvwxz"
 
@@ -240,15 +242,10 @@ FUNCTIONS = {"relu": Row("relu", "jax.nn.relu({a})", ("({a} > 0) * {d}",))}
 
 def row_of(eqn: Any) -> Row:
     """How an equation is drawn and printed."""
-    if _is_function(eqn):
+    if eqn.primitive.name in CUSTOM:
         return _custom(eqn)
     found = TABLE.get(eqn.primitive.name, Row(title_of(eqn)))
     return found if isinstance(found, Row) else found(eqn)
-
-
-def _is_function(eqn: Any) -> bool:
-    """Whether it calls a function with a rule of its own."""
-    return eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 def _custom(eqn: Any) -> Row:
@@ -275,7 +272,7 @@ def title_of(eqn: Any) -> str:
     name = eqn.params.get("name")
     if isinstance(name, str) and name and eqn.primitive.name in ("jit", "pjit", "closed_call", "core_call"):
         return name
-    if _is_function(eqn):
+    if eqn.primitive.name in CUSTOM:
         return function_source(called_jaxpr(eqn).jaxpr)[0] or eqn.primitive.name
     return eqn.primitive.name
 

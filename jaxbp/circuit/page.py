@@ -111,7 +111,7 @@ class _Page:
 
 
 def _table(scope: Scope, truth: Truth | None) -> str:
-    rows = list(rows_of(scope, truth, folded=False))
+    rows = rows_of(scope, truth, folded=False)
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     body = "\n".join(f"<tr>{''.join(_cell(row, name) for name in COLUMNS)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

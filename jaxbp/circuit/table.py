@@ -14,16 +14,23 @@ LANES = 16
 COLOURS, RESET = {"value": "\x1b[32m", "gradient": "\x1b[31m"}, "\x1b[0m"
 
 
-def rows_of(scope: Scope, truth: Truth | None, folded: bool = True, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """A row for each wire, in topological order; with `folded=False` those inside of a gate before the gate's own."""
+def walk(scope: Scope, folded: bool = True, depth: int = 0) -> Iterator[tuple[Wire, Gate | None, int]]:
+    """Each wire, the gate that it comes from and how deep it lies, in topological order; with `folded=False` also those
+    inside of a gate, before the gate's own.
+    """
     producer = {w: gate for gate in scope.gates for w in gate.outputs if w}
     done: set[Gate] = set()
     for wire in scope.wires:
         gate = producer.get(wire)
         if gate and gate.inside and not folded and gate not in done:
             done.add(gate)
-            yield from rows_of(gate.inside, truth, folded, depth + 1)
-        yield _row(wire, gate, truth, depth)
+            yield from walk(gate.inside, folded, depth + 1)
+        yield wire, gate, depth
+
+
+def rows_of(scope: Scope, truth: Truth | None, folded: bool = True) -> list[dict[str, Any]]:
+    """A row of texts for each wire."""
+    return [_row(wire, gate, truth, depth) for wire, gate, depth in walk(scope, folded)]
 
 
 def _row(wire: Wire, gate: Gate | None, truth: Truth | None, depth: int) -> dict[str, Any]:
@@ -48,7 +55,7 @@ def _row(wire: Wire, gate: Gate | None, truth: Truth | None, depth: int) -> dict
 
 def text_of(scope: Scope, truth: Truth | None, folded: bool = True, coloured: bool = False) -> str:
     """The table with its wires, aligned; values in green and gradients in red if it is to be coloured."""
-    rows = list(rows_of(scope, truth, folded))
+    rows = rows_of(scope, truth, folded)
     columns = ["name", "gate", "value", "gradient", "value ULP", "own", "gradient ULP", "line"]
     columns = [c for c in columns if any(row[c] for row in rows)]
     lanes = [""] * len(rows) if not folded and any(g.inside for g in scope.gates) else wires_of(scope)

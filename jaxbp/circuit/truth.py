@@ -22,8 +22,8 @@ from jaxbp.jaxprs import is_float
 
 #: In bits, tried in turn; the first that certifies every signal is kept.
 PRECISIONS = (128, 256, 512, 1024)
-#: Additions and multiplications that are done one by one, at about a microsecond each.
-LIMIT = 2_000_000
+#: Additions and multiplications that are done one by one, at about a microsecond each: some seconds at most.
+LIMIT = 5_000_000
 
 Balls = np.ndarray
 

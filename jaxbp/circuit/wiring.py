@@ -8,15 +8,12 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
-from jaxbp.circuit.gates import fields_of, literal, row_of, title_of
+from jaxbp.circuit.gates import CUSTOM, fields_of, literal, row_of, title_of
 from jaxbp.circuit.names import Expression, Names, expression_of
 from jaxbp.jaxprs import CALLS, called_jaxpr, is_inexact
 
 if TYPE_CHECKING:
     from jaxbp.circuit.tape import Signal
-
-#: Calls whose derivative is a rule of their own, not that of what they call.
-CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 @dataclasses.dataclass(eq=False)

@@ -1,6 +1,5 @@
 """`jaxbp circuit`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +45,7 @@ def circuit(
     if stages:
         print(printed, end="")
     elif as_json:
-        rows = drawn.to_rows(folded=not unfolded)
-        print(json.dumps({"rows": rows, "verdict": drawn.verdict, "notes": drawn.notes}, indent=2, ensure_ascii=False))
+        print(drawn.to_json(folded=not unfolded))
     else:
         text = drawn.to_text(folded=not unfolded, coloured=True)
         out.print(Text.from_ansi(text), highlight=False, soft_wrap=True)

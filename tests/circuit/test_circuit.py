@@ -1,5 +1,6 @@
 """Circuits: the notes' numbers, the gradient of `jax.grad`, and where the digits are lost."""
 
+import json
 from xml.etree import ElementTree as ET
 
 import drawables
@@ -99,6 +100,9 @@ def test_a_naive_softmax_loses_its_digits_in_exp():
     assert (kind, gate) == (FORWARD, "exp")
     assert "overflow" in circuit.verdict
     assert "drawables.py:" in circuit.verdict
+    # JSON has neither infinities nor NaN.
+    wires = json.loads(circuit.to_json(), parse_constant=pytest.fail)["wires"]
+    assert [wire["value"]["entries"][1] for wire in wires if wire["name"] == "e"] == ["inf"]
 
 
 def test_a_naive_variance_loses_its_digits_in_the_difference():
@@ -153,7 +157,7 @@ def test_a_rule_that_fails_is_said_and_the_rest_is_drawn():
     def broken(x):
         return x * 2
 
-    broken.defvjp(lambda x: (x * 2, None), lambda res, ct: 1 / 0)
+    broken.defvjp(lambda x: (x * 2, None), lambda res, ct: (1 / 0,))
     circuit = jaxbp.draw_circuit(lambda x, y: broken(x) * y, 3.0, 4.0)
     assert circuit.gradients["x"] is None
     assert circuit.gradients["y"] == 6

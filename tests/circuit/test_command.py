@@ -20,9 +20,10 @@ def test_lists_integers_and_drawn_arrays(run):
     words = ("circuit", f"{FILE}:cross_entropy", "[[1, 2.5, -3], [0, 0, 1]]", "i32:[0, 2]", "--json")
     result = run(*words)
     assert result.code == 0, result.err
-    rows = {row["name"]: row for row in json.loads(result.out)["rows"]}
-    assert rows["logits"]["type"] == "float32[2,3]"
-    assert rows["labels"]["type"] == "int32[2]"
+    wires = {wire["name"]: wire for wire in json.loads(result.out)["wires"]}
+    assert wires["logits"]["value"]["entries"] == [[1, 2.5, -3], [0, 0, 1]]
+    assert wires["logits"]["gradient_error"]["ulp"] < 3
+    assert (wires["labels"]["dtype"], wires["labels"]["gradient"]) == ("int32", None)
     result = run("circuit", f"{FILE}:naive_variance", "f32[3]", "--seed", 1)
     assert result.code == 0, result.err
     assert "[3] norm" in result.out
