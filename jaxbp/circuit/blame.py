@@ -112,9 +112,12 @@ def verdict(truth: Truth, loss: Loss | None, results: Sequence[Signal]) -> str:
         return ""
     worst = max(known, key=lambda s: truth.errors[s].ulp)
     error = truth.errors[worst]
-    most = "exact" if error.ulp == 0 else f"right to {_ulps(error.ulp)}, the worst of them {worst.label}"
     every = "every result" if len(known) == len(results) else "every result whose error is known"
-    return f"No digits are lost: {every} is {most}."
+    if error.ulp == 0:
+        return f"No digits are lost: {every} is exact."
+    return (
+        f"No more than the last digit is lost: {every} is right to {_ulps(error.ulp)}, the worst of them {worst.label}."
+    )
 
 
 def _where(loss: Loss) -> str:

@@ -25,7 +25,7 @@ WRITTEN = 24
 #: Primitives of several operands whose shapes are their own.
 NOT_BROADCAST = ("dot_general", "concatenate")
 #: Where the comments stand.
-MARGIN = 64
+MARGIN = 44
 #: The line on what is given, after the imports.
 GIVEN = 3
 
