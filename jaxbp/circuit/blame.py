@@ -5,21 +5,27 @@ floats have it? Inputs that explain the error are followed; a branch that `where
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxbp.accuracy.exact_control import as_value
+from jaxbp.circuit.deviation import Error, Index
 from jaxbp.circuit.show import number
 from jaxbp.circuit.tape import BACKWARD, BRANCH, FORWARD, Signal, Step
-from jaxbp.circuit.truth import Error, Truth
+from jaxbp.circuit.truth import Truth, cost
 
 #: Below this many units of rounding no decimal digit is lost.
 HARMLESS = 10.0
 #: An input explains an error that it makes at least this part of.
 EXPLAINS = 0.1
+#: At most so many operations are done to find the entry of an array that explains an error; else it is the worst.
+SEARCH = 200_000
 #: Primitives that add: where the terms nearly cancel, their errors remain.
 ADDING = ("add", "add_any", "sub", "reduce_sum", "cumsum", "dot_general", "conv_general_dilated", "scatter-add")
+#: Those whose backward pass adds.
+ADDING_BACKWARDS = ("dot_general", "conv_general_dilated", "broadcast_in_dim", "gather", "cumsum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,48 +65,68 @@ def worst_loss(truth: Truth, results: Sequence[Signal]) -> Loss | None:
     if result_error.lost < HARMLESS:
         return None
     best: Loss | None = None
-    seen, ahead = {result}, [result]
+    start = (result, result_error.index)
+    seen, ahead = {start}, [start]
     while ahead:
-        signal = ahead.pop(0)
-        step, error = signal.step, truth.errors.get(signal)
-        if step is None or error is None:
+        signal, index = ahead.pop(0)
+        step = signal.step
+        if step is None or signal not in truth.entries:
             continue
-        causes = _causes(truth, step, signal, error)
-        errors = tuple(truth.errors[cause] for cause in causes)
-        found = Loss(signal, step, error, truth.own.get(signal), errors, result, result_error)
+        found_at = ((c, _cause(truth, step, (signal, index), c)) for c in _inexact(truth, step))
+        causes = [(cause, where) for cause, where in found_at if where is not None]
+        errors = tuple(truth.entries[cause].at(where) for cause, where in causes)
+        own = truth.own_entries[signal].at(index) if signal in truth.own_entries else None
+        found = Loss(signal, step, truth.entries[signal].at(index), own, errors, result, result_error)
         # What comes later in this search lies further back: at equal jumps it lost the digits first.
         if best is None or found.jump >= best.jump:
             best = found
-        for cause in causes:
-            if cause not in seen:
-                seen.add(cause)
-                ahead.append(cause)
+        ahead += [cause for cause in causes if cause not in seen]
+        seen.update(causes)
     return best
 
 
-def _causes(truth: Truth, step: Step, signal: Signal, error: Error) -> list[Signal]:
-    """The inputs whose errors explain a step's error at its worst entry."""
-    inexact = [s for s in dict.fromkeys(step.inputs) if s in truth.errors and truth.errors[s].lost > 0]
-    return [s for s in inexact if _explains(truth, step, signal, error, s)]
+def _inexact(truth: Truth, step: Step) -> list[Signal]:
+    return [s for s in dict.fromkeys(step.inputs) if s in truth.errors and truth.errors[s].lost > 0]
 
 
-def _explains(truth: Truth, step: Step, signal: Signal, error: Error, cause: Signal) -> bool:
-    assert cause.number is not None
-    tried = [as_value(cause.number) if s is cause else truth.exact.get(s) for s in step.inputs]
-    outs, _ = truth.apply(step, tried)
-    out = outs[step.outputs.index(signal)]
-    exact = truth.exact[signal]
+def _cause(truth: Truth, step: Step, effect: tuple[Signal, Index], cause: Signal) -> Index | None:
+    """The entry of an input that explains most of a step's error at one entry; None if it explains too little."""
+    size = truth.entries[cause].lost.size
+    error = truth.entries[effect[0]].at(effect[1])
+    total = _moved(truth, step, effect, cause, range(size))
+    finite = math.isfinite(error.given) and math.isfinite(error.exact)
+    if total <= (EXPLAINS * abs(error.given - error.exact) if finite else 0):
+        return None
+    shape = truth.entries[cause].lost.shape
+    if shape == truth.entries[effect[0]].lost.shape:
+        # Of gates that work entry by entry it is the same one.
+        same = int(np.ravel_multi_index(effect[1], shape)) if shape else 0
+        if _moved(truth, step, effect, cause, range(same, same + 1)) >= total / 2:
+            return effect[1]
+    if cost(step) * math.log2(size + 1) > SEARCH:
+        return truth.errors[cause].index
+    entries = range(size)
+    while len(entries) > 1:
+        half = len(entries) // 2
+        entries = max(entries[:half], entries[half:], key=lambda part: _moved(truth, step, effect, cause, part))
+    return tuple(int(i) for i in np.unravel_index(entries[0], shape))
+
+
+def _moved(truth: Truth, step: Step, effect: tuple[Signal, Index], cause: Signal, entries: range) -> float:
+    """By how much an entry of a step's result moves if these entries of one input are as floats have them."""
+    signal, index = effect
+    tried = truth.exact[cause].copy()
+    tried.reshape(-1)[entries.start : entries.stop] = as_value(cause.number).reshape(-1)[entries.start : entries.stop]
+    outs, _ = truth.apply(step, [tried if s is cause else truth.exact.get(s) for s in step.inputs])
+    out, exact = outs[step.outputs.index(signal)], truth.exact[signal]
     if out is None:
-        return True
-    a, b = out[error.index], exact[error.index]
-    if out.dtype != object:
-        return bool(a != b)
-    if not (getattr(a, "is_finite", bool)() and getattr(b, "is_finite", bool)()):
-        return a is not b
+        return math.inf
+    a, b = out[index], exact[index]
+    if out.dtype != object or not (a.is_finite() and b.is_finite()):
+        same = a is b if out.dtype == object else a == b
+        return 0.0 if same else math.inf
     with truth.arithmetic():
-        moved = abs(a - b)
-    size = abs(error.given - error.exact) if np.isfinite(error.given) and np.isfinite(error.exact) else 0.0
-    return bool(moved > EXPLAINS * size) if size else bool(moved > 0)
+        return float(abs(a - b).upper())
 
 
 def verdict(truth: Truth, loss: Loss | None, results: Sequence[Signal]) -> str:
@@ -151,13 +177,14 @@ def _why(loss: Loss) -> str:
             return "It underflows: the exact value is below the smallest normal number of its dtype."
         if gate is not None and gate.eqn.primitive.name == "convert_element_type":
             return f"It rounds to {gate.eqn.params['new_dtype']}."
-        inside = gate is not None and gate.eqn.primitive.name in ADDING
+        inside = gate is not None and gate.eqn.primitive.name in {*ADDING, *ADDING_BACKWARDS}
         cancels = ": it adds up terms of which some cancel others" if inside else ""
         return f"The error is its own, for the very numbers that it was given{cancels}."
     inputs = f"its inputs are off by no more than {_ulps(max((c.ulp for c in loss.causes), default=0.0))}"
     if own is not None:
         inputs += ", and it adds no error of its own" if own.ulp == 0 else f", and it adds {_ulps(own.ulp)} of its own"
-    if loss.step.kind == BRANCH or (loss.step.kind == FORWARD and gate and gate.eqn.primitive.name in ADDING):
+    adding = {FORWARD: ADDING, BACKWARD: ADDING_BACKWARDS}.get(loss.step.kind, ())
+    if loss.step.kind == BRANCH or (gate and gate.eqn.primitive.name in adding):
         return f"It cancels: {inputs}, but the leading digits of its terms agree and vanish."
     return f"It amplifies: {inputs}, but it makes a large error of a small one."
 

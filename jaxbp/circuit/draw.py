@@ -173,7 +173,7 @@ def draw_circuit(
     steps = [*tape.steps, *tape.aside]
     given = [*values, *(w.value for w in scope.constants), *(s for s in seeds if s)]
     given += [s for step in steps for s in step.inputs if s.step is None]
-    return Circuit(scope, tape, Truth(steps, list(dict.fromkeys(given)), advance), cotangents, notes)
+    return Circuit(scope, tape, Truth(tape.steps, tape.aside, list(dict.fromkeys(given)), advance), cotangents, notes)
 
 
 def _arguments(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[list[str], list[np.ndarray], Any]:

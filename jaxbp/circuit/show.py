@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbp.circuit.truth import Error
+from jaxbp.circuit.deviation import Error
 
 #: So many entries of an array are shown.
 SAMPLE = 3

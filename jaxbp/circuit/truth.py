@@ -5,20 +5,17 @@ rounding, from the same inputs and constants. The *own* error of a step compares
 floats that it was given: what this gate alone rounds away.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from jaxbp.accuracy.exact import extended, nearest
+from jaxbp.accuracy.exact import nearest
 from jaxbp.accuracy.exact_balls import MissingRule, Undecided, flint
 from jaxbp.accuracy.exact_control import as_value, evaluate
-from jaxbp.accuracy.ulp import ulp_error
+from jaxbp.circuit.deviation import Error, Errors, compare
 from jaxbp.circuit.tape import Signal, Step
-from jaxbp.jaxprs import is_float
 
 #: In bits, tried in turn; the first that certifies every signal is kept.
 PRECISIONS = (128, 256, 512, 1024)
@@ -28,58 +25,35 @@ LIMIT = 5_000_000
 Balls = np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Error:
-    """How far an array is off, at the entry where it is worst.
-
-    Attributes:
-        ulp: its largest error, in units in the last place of its dtype.
-        lost: its largest relative error, in units of the dtype's rounding: 1 is a wrong last bit, and `worthless` says
-            that no digit is right. Unlike `ulp` it sees digits that went below the smallest normal number.
-        worthless: what `lost` is at most.
-        what: `overflow` or `underflow` where a finite number became infinite or lost its digits below the normal
-            numbers, else empty.
-        index: the entry where `lost` is largest.
-        given: that entry.
-        exact: what it should be, to float64.
-    """
-
-    ulp: float
-    lost: float
-    worthless: float
-    what: str
-    index: tuple[int, ...]
-    given: float
-    exact: float
-
-    @property
-    def relative(self) -> float:
-        """The largest relative error, at most 1: no digit is right."""
-        return self.lost / self.worthless
-
-
 class Truth:
     """Exact values of the signals of a tape.
 
     Attributes:
-        errors: the accumulated error of each signal, where it is known.
-        own: the own error of each step's outputs, where it is known.
+        entries: the accumulated errors of each signal, where they are known; `errors` has that of the worst entry.
+        own_entries: the own errors of each step's outputs, where they are known; `own` has that of the worst entry.
         reasons: sentences that say why some are not known.
     """
 
     def __init__(
-        self, steps: Sequence[Step], inputs: Sequence[Signal], advance: Callable[[str], None] = lambda name: None
+        self,
+        steps: Sequence[Step],
+        aside: Sequence[Step],
+        inputs: Sequence[Signal],
+        advance: Callable[[str], None] = lambda name: None,
     ) -> None:
+        """Args: a tape's steps, those aside, of which it is not said why errors are missing, and what is given."""
         self.advance = advance
+        self.entries: dict[Signal, Errors] = {}
         self.errors: dict[Signal, Error] = {}
+        self.own_entries: dict[Signal, Errors] = {}
         self.own: dict[Signal, Error] = {}
         self.exact: dict[Signal, Balls] = {}
         self.reasons: list[str] = []
         self.precision = PRECISIONS[0]
-        cost = sum(_cost(step) for step in steps)
-        if cost > LIMIT:
+        total = sum(map(cost, steps))
+        if total > LIMIT:
             self.reasons.append(
-                f"There are no errors in ULP: exact arithmetic would take about {cost:.0e} operations, and at most "
+                f"There are no errors in ULP: exact arithmetic would take about {total:.0e} operations, and at most "
                 f"{LIMIT:.0e} are done. Draw the function of smaller arrays."
             )
             return
@@ -88,7 +62,10 @@ class Truth:
                 if self._evaluate(steps, inputs):
                     break
         with self.arithmetic():
-            self._judge(steps, inputs)
+            reasons = list(self.reasons)
+            self._evaluate_more(aside)
+            self.reasons = reasons
+            self._judge([*steps, *aside], inputs)
 
     def arithmetic(self) -> Any:
         """The precision that the exact values were certified at, as a context."""
@@ -97,6 +74,10 @@ class Truth:
     def _evaluate(self, steps: Sequence[Step], inputs: Sequence[Signal]) -> bool:
         """Evaluate all steps at one precision; whether nothing was left undecided."""
         self.exact = {s: as_value(s.number) for s in inputs if s.number is not None}
+        self.reasons = []
+        return self._evaluate_more(steps)
+
+    def _evaluate_more(self, steps: Sequence[Step]) -> bool:
         reasons: dict[str, None] = {}
         decided = True
         for step in steps:
@@ -109,7 +90,7 @@ class Truth:
                     self.exact[signal] = out
                     decided &= all(nearest(x) is not None for x in out.flat) if out.dtype == object else True
             decided &= "undecided" not in reason
-        self.reasons = list(reasons)
+        self.reasons += reasons
         return decided
 
     def apply(self, step: Step, values: Sequence[Balls | None]) -> tuple[list[Balls | None], str]:
@@ -133,71 +114,21 @@ class Truth:
 
     def _judge(self, steps: Sequence[Step], inputs: Sequence[Signal]) -> None:
         for signal in (*inputs, *(s for step in steps for s in step.outputs)):
-            error = self.error(signal, self.exact.get(signal))
-            if error:
-                self.errors[signal] = error
+            if signal in self.exact and isinstance(signal.number, np.ndarray):
+                found = compare(signal.number, self.exact[signal])
+                if found:
+                    self.entries[signal], self.errors[signal] = found, found.worst
         for step in steps:
             self.advance("own")
             outs, _ = self.apply(step, [None if s.number is None else as_value(s.number) for s in step.inputs])
             for signal, out in zip(step.outputs, outs, strict=True):
-                error = self.error(signal, out)
-                if error:
-                    self.own[signal] = error
-
-    def error(self, signal: Signal, exact: Balls | None) -> Error | None:
-        """How far a signal is from exact numbers; None if that is not known."""
-        given = signal.number
-        if exact is None or not isinstance(given, np.ndarray) or given.shape != exact.shape or not given.size:
-            return None
-        if exact.dtype != object or not is_float(given.dtype):
-            return _unequal(given, exact) if exact.dtype != object else None
-        values = [nearest(x) for x in exact.flat]
-        if any(v is None for v in values):
-            return None
-        rounded = np.array(values, np.float64).reshape(exact.shape)
-        return _error(given, exact, rounded)
+                if out is not None and isinstance(signal.number, np.ndarray):
+                    found = compare(signal.number, out)
+                    if found:
+                        self.own_entries[signal], self.own[signal] = found, found.worst
 
 
-def _error(given: np.ndarray, exact: Balls, rounded: np.ndarray) -> Error | None:
-    try:
-        info = ml_dtypes.finfo(given.dtype)
-    except ValueError:
-        return None
-    truth = extended(exact, rounded) if given.dtype == np.float64 else rounded
-    finite = np.array([x.is_finite() for x in exact.flat]).reshape(exact.shape)
-    zero = np.array([bool(x.is_zero()) for x in exact.flat]).reshape(exact.shape)
-    wide, tiny, eps = given.astype(np.float64), float(info.smallest_normal), float(info.eps)
-    with np.errstate(all="ignore"):
-        lost = np.abs(wide.astype(np.longdouble) - truth) / np.abs(truth) / eps
-    # Zeros, infinities and NaNs are right if the exact value is one, and not beyond the range of float64.
-    special = (wide == 0) & zero | np.isinf(wide) & ~finite & (wide == rounded) | np.isnan(wide) & np.isnan(rounded)
-    lost = np.where(special, 0, np.where(np.isnan(lost), np.inf, lost))
-    worthless = 1 / eps
-    lost = np.minimum(lost, worthless)
-    # Eight bits are too few for what is known of the last place.
-    ulps = ulp_error(given, truth, nan_equal=True) if given.dtype.itemsize > 1 else lost
-    # Of several entries without a right digit rather one that is no number.
-    at = int(np.argmax(lost + (np.isnan(wide) & ~np.isnan(rounded))))
-    index = tuple(int(i) for i in np.unravel_index(at, given.shape))
-    overflow = bool(finite[index] and np.isinf(wide[index]) and abs(rounded[index]) > float(info.max))
-    small = bool(not zero[index] and abs(rounded[index]) < tiny and lost[index] > 1)
-    what = "overflow" if overflow else "underflow" if small else ""
-    return Error(
-        float(ulps.max()), float(lost[index]), worthless, what, index, float(wide[index]), float(rounded[index])
-    )
-
-
-def _unequal(given: np.ndarray, exact: np.ndarray) -> Error | None:
-    """Integers and booleans are right or wrong."""
-    if given.dtype.kind not in "iub":
-        return None
-    wrong = np.asarray(given != exact)
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), given.shape))
-    worst = math.inf if wrong.any() else 0.0
-    return Error(worst, min(worst, 2.0**23), 2.0**23, "", index, float(given[index]), float(exact[index]))
-
-
-def _cost(step: Step) -> float:
+def cost(step: Step) -> float:
     """About how many operations on single numbers a step takes, forwards and for its own error."""
     if step.gate is None:
         return 2 * sum(s.number.size for s in step.inputs if s.number is not None)

@@ -111,6 +111,13 @@ def test_a_naive_variance_loses_its_digits_in_the_difference():
     assert "mean_of_squares - square_of_mean" in circuit.verdict
 
 
+def test_of_an_array_the_entry_that_explains_the_error_is_followed():
+    circuit, loss, _, gate = lost_in(drawables.near_one, np.array([0.3, 30.0, 20.0], "f"), 2.0)
+    assert gate == "sub"
+    assert loss.error.index == (2,)  # The second entry has lost its digits too, but nothing depends on it.
+    assert "`1.0 - s`" in circuit.verdict
+
+
 def test_what_where_does_not_take_is_not_blamed():
     circuit = jaxbp.draw_circuit(drawables.guarded_logarithm, 3.0)
     assert [row["value"] for row in circuit.to_rows() if row["name"] == "unused"] == ["-inf"]
