@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_value as exact_value
     from jaxbp.accuracy.exact import exact_vjp as exact_vjp
     from jaxbp.check.run import check_vjp as check_vjp
+    from jaxbp.circuit.draw import draw_circuit as draw_circuit
     from jaxbp.report.function import bench_vjp as bench_vjp
 
 __version__ = "0.1.0"
@@ -101,6 +102,7 @@ _ON_FIRST_USE = {
     "exact_vjp": "jaxbp.accuracy.exact",
     "check_vjp": "jaxbp.check.run",
     "bench_vjp": "jaxbp.report.function",
+    "draw_circuit": "jaxbp.circuit.draw",
 }
 #: What their modules import outright, of the extra `bench`.
 _PACKAGES = {"bench_vjp": ("pandas", "scipy")}

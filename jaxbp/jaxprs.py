@@ -17,9 +17,20 @@ CALLS = (
 JAX = Path(jax.__file__).parent
 
 
+def function_source(jaxpr: Any) -> tuple[str, str]:
+    """The name of the function that a jaxpr was traced from, and its file and line."""
+    name, _, file = str(getattr(jaxpr.debug_info, "func_src_info", "")).partition(" at ")
+    return name, file
+
+
 def is_float(dtype: Any) -> bool:
     """Whether a dtype is that of real floats."""
     return jax.numpy.issubdtype(dtype, np.floating)
+
+
+def is_inexact(dtype: Any) -> bool:
+    """Whether a dtype is that of floats, real or complex."""
+    return jax.numpy.issubdtype(dtype, np.inexact)
 
 
 def closed_jaxpr(jaxpr: Any) -> ClosedJaxpr:

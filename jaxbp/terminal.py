@@ -94,6 +94,16 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         yield advance
 
 
+@contextlib.contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with the step at hand, for work whose length is not known beforehand; silent where nobody watches."""
+    if not err.is_terminal:
+        yield lambda name: None
+        return
+    with err.status(what) as status:
+        yield lambda name: status.update(f"{what}: {name}")
+
+
 def print_table(rows: list[dict[Any, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0] if rows else ():

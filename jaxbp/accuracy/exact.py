@@ -203,7 +203,7 @@ def _certified(
                 outs = evaluate(program, args)
                 values = [_rounded(name, out) for name, out in zip(names, outs, strict=True)]
                 radii = [_radii(*pair) for pair in zip(outs, values, strict=True)] if radius else values
-                return [_extended(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
+                return [extended(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
             except Undecided as error:
                 undecided = str(error)
     raise UncertifiedError(f"{undecided}, even at {PRECISIONS[-1]} bits.")
@@ -224,8 +224,8 @@ def _rounded(name: str, out: np.ndarray) -> NDArray[Any]:
     return values
 
 
-def _extended(out: np.ndarray, values: NDArray[Any]) -> NDArray[Any]:
-    """The float64 values with the digits added that rounding left out."""
+def extended(out: np.ndarray, values: NDArray[Any]) -> NDArray[Any]:
+    """The float64 `values` of an array of balls, with the digits added that rounding left out."""
     if out.dtype != object:
         return values
     finite = ((x - v if math.isfinite(v) else 0) for x, v in zip(out.flat, values.flat, strict=True))

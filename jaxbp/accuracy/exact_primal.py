@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.extend.core.primitives import closed_call_p
 
 from jaxbp import op as op_module
-from jaxbp.jaxprs import JAX, called_jaxpr, closed_jaxpr, is_float
+from jaxbp.jaxprs import JAX, called_jaxpr, closed_jaxpr, function_source, is_float
 from jaxbp.op import MEANT
 
 #: JAX's functions that keep their custom derivative: their code has a kink or a pole where the function has none, or
@@ -119,20 +119,14 @@ def _calling(eqn: Any, closed: ClosedJaxpr) -> Any:
 
 
 def _is_jax_own(jaxpr: Jaxpr) -> bool:
-    name, file = _source(jaxpr)
+    name, file = function_source(jaxpr)
     return name in JAX_OWN and file.startswith(str(JAX))
 
 
 def _meant(jaxpr: Jaxpr) -> Callable[..., Any] | None:
     """The function that an op of jaxbp means, which its own code may approximate by a polynomial."""
-    name, file = _source(jaxpr)
+    name, file = function_source(jaxpr)
     return MEANT[name][1] if file.startswith(op_module.__file__) and name in MEANT else None
-
-
-def _source(jaxpr: Jaxpr) -> tuple[str, str]:
-    """The name of the function that was traced, and its file."""
-    name, _, file = str(getattr(jaxpr.debug_info, "func_src_info", "")).partition(" at ")
-    return name, file
 
 
 def _with_derivative(primitive: Callable[..., Any], derivative: Callable[[Any, Any], Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """What the command line names: a function in a file or a module, and arguments by dtype and shape."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -29,6 +30,8 @@ DTYPES = {
 }
 #: `f32[64,128]`, and for whole numbers below a limit `i32[64]<10`.
 SPEC = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d, ]*)\](?:<(?P<limit>\d+))?")
+#: A number or a list of them, with its dtype before a colon.
+WRITTEN = re.compile(r"(?:(?P<dtype>[a-z]+\d*):)?(?P<value>\[.*\]|[-+.\d].*)", re.DOTALL)
 WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -73,13 +76,41 @@ def _module(where: str) -> Any:
 
 def wants_x64(specs: Sequence[str]) -> bool:
     """Whether some argument takes 64 bits, which JAX has to be told of beforehand."""
-    return any("64[" in spec for spec in specs)
+    return any(re.match(r"[a-z]64[\[:]", spec.strip()) for spec in specs)
 
 
 def make_arguments(specs: Sequence[str], seed: int, domain: Mapping[str, tuple[float, float]]) -> list[Any]:
     """The arguments that specs say, drawn from a seed; `domain` has the limits of some, as those of `args[0]`."""
     rng = np.random.default_rng(seed)
     return [make_argument(spec, rng, domain.get(f"args[{i}]")) for i, spec in enumerate(specs)]
+
+
+def make_values(texts: Sequence[str], seed: int) -> list[Any]:
+    """Arguments as written, or drawn from a seed: see `make_value` and `make_argument`."""
+    rng = np.random.default_rng(seed)
+    return [make_value(text, rng) for text in texts]
+
+
+def make_value(text: str, rng: np.random.Generator) -> Any:
+    """A number or a list of numbers as it is written, in float32 or in the dtype before a colon; or as `make_argument`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> make_value("[1, -2]", rng), make_value("i32:[0, 2]", rng)
+    (array([ 1., -2.], dtype=float32), array([0, 2], dtype=int32))
+    """
+    written = WRITTEN.fullmatch(text.strip())
+    if not written:
+        return make_argument(text, rng)
+    name = written["dtype"] or "f32"
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    try:
+        return np.asarray(ast.literal_eval(written["value"])).astype(jnp.dtype(DTYPES[name]))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UsageError(
+            f"{text!r} is no argument; write a number, a list of numbers such as [1, 2.5] or i32:[0, 2], or a dtype "
+            f"and a shape such as f32[64,128]. ({error})"
+        ) from None
 
 
 def make_argument(spec: str, rng: np.random.Generator, limits: tuple[float, float] | None = None) -> Any:
