@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxbp.floats import order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
-from jaxbp.numerics import numpy_logistic
+from jaxbp.numerics import growth_and_exponent, numpy_logistic
 
 Coefficients = Mapping[np.dtype, tuple[float, ...]]
 
@@ -207,81 +207,76 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
 
 
-#: Where an exponent is below -first the second is added to it, and the fourth below -third in what is multiplied.
+#: Below -first silu's exponent is taken with the second added, and what is multiplied below -third with the fourth.
 _FAR = {jnp.dtype("float32"): (44.0, 26.0, 113.0, 95.0), jnp.dtype("float64"): (350.0, 300.0, 950.0, 900.0)}
 
 
-def _gate(x: jax.Array, v: jax.Array, multiplied: bool) -> Gate:
-    """That of x, clipped, whose logistic function is taken at v, which is no further below 0 than 112 or 183."""
-    first, shift, second, larger = _FAR[v.dtype]
-    far, farther = v < -first, v < -second
-    shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(v.dtype),)
+def _logistic_gate(x: jax.Array, multiplied: bool) -> Gate:
+    x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
+    first, shift, second, larger = _FAR[x.dtype]
+    far, farther = x < -first, x < -second
+    shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(x.dtype),)
     if multiplied:
         shifts = jnp.where(farther, larger, shifts)
-        factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(v.dtype))
+        factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(x.dtype))
     # XLA computes its own exponential once for both passes, where they are compiled together.
-    return Gate(x, jnp.exp(-v - shifts), far, factors)
-
-
-def _gated(x: jax.Array, gate: Gate) -> Scaled:
-    return Scaled(jnp.maximum(x, gate.x) / (1 + gate.decay), gate.factors)
-
-
-def _slope(gate: Gate, risen: jax.Array, x: jax.Array, crossing: Crossing) -> Scaled:
-    """(1 + e risen) / (1 + e)^2 with risen = 1 + x v'."""
-    above = jnp.where(gate.far, risen, 1 + gate.decay * risen)
-    # The square multiplied out, since that rounds less.
-    below = jnp.where(gate.far, gate.decay, 1 + gate.decay * (2 + gate.decay))
-    near, slope = slope_at_crossing(x, crossing)
-    return Scaled(jnp.where(near, slope, above / below), gate.factors)
-
-
-def _silu_gate(x: jax.Array, multiplied: bool) -> Gate:
-    x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
-    return _gate(x, x, multiplied)
+    return Gate(x, jnp.exp(-x - shifts), far, factors)
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    return _gated(x, _silu_gate(x, multiplied))
+    gate = _logistic_gate(x, multiplied)
+    return Scaled(jnp.maximum(x, gate.x) / (1 + gate.decay), gate.factors)
 
 
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative (1 + e^-x (1 + x)) / (1 + e^-x)^2."""
-    gate = _silu_gate(x, multiplied)
-    return _slope(gate, 1 + gate.x, gate.x, SILU_CROSSING)
+    x, e, far, factors = _logistic_gate(x, multiplied)
+    above = jnp.where(far, 1 + x, 1 + e * (1 + x))
+    below = jnp.where(far, e, 1 + e * (2 + e))  # The square multiplied out, since that rounds less.
+    near, slope = slope_at_crossing(x, SILU_CROSSING)
+    return Scaled(jnp.where(near, slope, above / below), factors)
 
 
-def _tanh_gate(x: jax.Array, multiplied: bool) -> tuple[Gate, jax.Array]:
-    """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v) with v = 2u; and beside it 1 + x v'."""
-    x = clipped(x, (13.14, 27.0) if multiplied else (10.97, 22.0))
-    y = jnp.abs(x)
+def _tanh_gate(x, multiplied):
+    """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v), v = 2u: y = |x|, and of that p and powers, whose product with
+    1 + p is e^-v; e^-v itself; and 1 - y v'."""
+    y = jnp.abs(clipped(x, (13.5, 27.5) if multiplied else (12.0, 24.0)))
     (a, b), (c, d) = (_halves(number, x.dtype) for number in (_SLOPE, _CUBE))
     square, rest = _halves_of_square(y)
-    # |v| = y (a + b + (c + d) y^2) and y v' = 3 |v| - 2 (a + b) y, both in two parts.
+    # v = y (a + b + (c + d) y^2) and y v' = 3 v - 2 (a + b) y, both in two parts.
     factor = upper_half(a + c * (y * y))
     factor_rest = ((a - factor) + c * square) + (b + (c * rest + d * (y * y)))
     high = upper_half(y)
     product, others = high * factor, y * factor_rest + (y - high) * factor
     v = rounded(product + others)
-    sign = jnp.where(x >= 0, 1, -1)
-    gate = _gate(x, sign * v, multiplied)
-    # To first order, what rounding left out of v.
-    gate = gate._replace(decay=gate.decay - gate.decay * (sign * ((product - v) + others)))
+    p, k = growth_and_exponent(-v, (v - product) - others)
     triple, triple_rest = 3 * factor - 2 * a, 3 * factor_rest - 2 * b
-    lower = y * triple_rest + (y - high) * triple
-    return gate, (1 + sign * (high * triple)) + sign * lower
+    first, *powers = _powers(k, x.dtype, multiplied)
+    e = functools.reduce(jnp.multiply, powers, (1 + p) * first)
+    return y, p, (first, *powers), e, (1 - high * triple) - (y * triple_rest + (y - high) * triple)
+
+
+def _unless(condition, z, factors):
+    """z, times the factors where the condition does not hold."""
+    # XLA's CPU backend computes a choice between z and z times factors in two passes over memory.
+    first, *others = (jnp.where(condition, 1, f) for f in factors)
+    return Scaled(z * first, tuple(others))
 
 
 def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x (1 + tanh(u)) / 2."""
-    return _gated(x, _tanh_gate(x, multiplied)[0])
+    y, p, powers, e, _ = _tanh_gate(x, multiplied)
+    return _unless(x >= 0, jnp.where(x >= 0, x, -(y + y * p)) / (1 + e), powers)
 
 
 def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
-    """Its derivative."""
-    gate, risen = _tanh_gate(x, multiplied)
-    return _slope(gate, risen, gate.x, TANH_CROSSING)
+    """Its derivative: 1 + e (1 + y v') over (1 + e)^2, and for x < 0 e (1 - y v' + e) over that, with e = e^-|v|."""
+    _, p, powers, e, complement = _tanh_gate(x, multiplied)
+    tail = complement + e
+    z = jnp.where(x >= 0, 1 + e * (2 - complement), tail + tail * p) / (1 + e * (2 + e))
+    near, slope = slope_at_crossing(clipped(x, (13.5, 27.5)), TANH_CROSSING)
+    return _unless((x >= 0) | near, jnp.where(near, slope, z), powers)
 
 
 def _normal_tail(x, multiplied):

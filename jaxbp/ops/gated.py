@@ -99,7 +99,7 @@ gelu = Op(
             "stable",
             gelu_fwd,
             gelu_bwd,
-            "One exponential, of an exponent in two parts: right in the tail, and where the derivative is 0.",
+            "An exponential of an exponent in two parts: right in the tail, and where the derivative is 0.",
             Accuracy(float32=(3.2, 4.2), float64=(3, 3.8)),
         ),
     ),
@@ -120,7 +120,7 @@ gelu = Op(
 (0.8412, 0.8413)
 >>> print(f"{jax.grad(jaxbp.gelu)(-6.0):.3e}, where jax.nn gives {jax.grad(jax.nn.gelu)(-6.0):.0f}")
 -7.710e-10, where jax.nn gives 0""",
-    version=3,
+    version=2,
 )
 
 
