@@ -1,0 +1,26 @@
+"""A process of one owner's thread pool, which measures what it is handed."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+
+import jax
+
+from jaxbp.engines import Owner
+from jaxbp.environment import inherited
+from jaxbp.measure.sweep import ENVIRONMENTS
+
+
+@contextlib.contextmanager
+def owner_pool(owner: Owner) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """An executor with one process, started in the environment in which that owner's engines are measured."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_no_hop_between_threads) as pool:
+        with inherited(ENVIRONMENTS[owner]):
+            pool.submit(int).result()  # It is started now.
+        yield pool
+
+
+def _no_hop_between_threads() -> None:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
