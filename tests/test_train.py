@@ -9,8 +9,10 @@ import pytest
 
 from jaxbp.cli import root
 from jaxbp.measure.machine import Noise
+from jaxbp.measure.sweep import read_journal
 from jaxbp.measure.timer import Budget
-from jaxbp.training import plan
+from jaxbp.report import training_plots
+from jaxbp.training import experiment, plan
 from jaxbp.training import run as training_run
 
 MACHINE = {
@@ -51,12 +53,21 @@ def small(monkeypatch):
     level = dataclasses.replace(plan.LEVELS["quick"], steps=12, rows=10**6, widths=(2,), evaluations=9, rate_steps=2)
     level = dataclasses.replace(level, budget=Budget(0.01, 3, 3), slow_budget=Budget(0.01, 1, 1))
     monkeypatch.setitem(plan.LEVELS, "quick", level)
+    monkeypatch.setattr(plan, "DIMENSIONS", (1,))
+    monkeypatch.setattr(training_plots, "figures", lambda frames, kind: iter(()))  # They take seconds.
     monkeypatch.setattr(training_run, "owner_pool", lambda owner: contextlib.nullcontext(InProcess()))
     monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
     monkeypatch.setattr(root, "measure_noise", lambda: Noise(0.1, 0.02))
     monkeypatch.setattr(InProcess, "interrupt_at", -1)
     monkeypatch.setattr(InProcess, "done", 0)
     return InProcess
+
+
+@pytest.fixture
+def descents_alone(monkeypatch):
+    """The other parts of a run give nothing."""
+    for what in ("step", "growth", "search", "rates"):
+        monkeypatch.setitem(experiment.PARTS, what, lambda task: iter(()))
 
 
 def only_run(out):
@@ -87,17 +98,17 @@ def test_a_run_is_stopped_and_finished(run, small, tmp_path, monkeypatch):
     assert machine["training"]["batches"] == [64]
     assert {path.name for path in folder.iterdir()} >= {
         *("machine.json", "journal.jsonl", "curves.csv", "summary.csv", "train.md"),
-        *("engines.png", "descents.png", "growth.png", "search.png", "rates.png"),
+        *("growth.csv", "search.csv", "rates.csv"),
     }
     assert "Stopped early" not in (folder / "train.md").read_text()
     # What the first attempt did was not done again, and now there is nothing left to do.
-    tasks = sum(1 for _ in (folder / "journal.jsonl").open())
+    tasks = len(read_journal(folder))
     assert small.done == tasks
     assert run("train", "--resume", folder).code == 0
     assert small.done == tasks
 
 
-def test_a_rate_that_diverges_is_reported(run, small, tmp_path):
+def test_a_rate_that_diverges_is_reported(run, small, descents_alone, tmp_path):
     result = run(*WORDS, "--engines", "rule,numpy", "--rate", "1e38", "--out", tmp_path)
     assert result.code == 0, result.err
     summary = pd.read_csv(only_run(tmp_path) / "summary.csv")
@@ -106,7 +117,7 @@ def test_a_rate_that_diverges_is_reported(run, small, tmp_path):
     assert "(diverged)" in result.out
 
 
-def test_a_process_that_dies_costs_its_task(run, small, tmp_path, monkeypatch):
+def test_a_process_that_dies_costs_its_task(run, small, descents_alone, tmp_path, monkeypatch):
     from concurrent.futures.process import BrokenProcessPool
 
     def killed(self, f, task):

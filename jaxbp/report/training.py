@@ -172,7 +172,7 @@ def _descents(rows: Sequence[Row]) -> Iterator[Row]:
             continue
         setting, (engine,) = task["setting"], task["engines"]
         cell = {**setting, **_named(task, engine), "weights": weights_of(Setting(**setting))}
-        cell |= {"status": "failed" if row["failed"] else "ok", "reason": row["failed"]}
+        cell |= {"status": "failed" if row["failed"] else "ok", "reason": row["failed"], "steps": None, "verdict": ""}
         yardstick = yardsticks.get(_kind(task)[:2])
         if yardstick:
             cell |= {f"yardstick_{to}": yardstick[of] for to, of in (("loss", "objective"), ("seconds", "seconds"))}

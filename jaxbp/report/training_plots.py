@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxbp.report.plots import STYLES
 from jaxbp.report.training import Frames
+from jaxbp.training.experiment import BASELINE
 
 #: Engines by the key of their style, and how wide their line is: curves that coincide show beside each other.
 ENGINES = {
@@ -42,32 +43,35 @@ def figures(frames: Frames, kind: tuple[str, str]) -> Iterator[tuple[str, Figure
 def engines(curves: pd.DataFrame) -> Figure:
     """Above, the objective on each step's examples by every engine; below, its distance from autodiff's."""
     problems = list(curves.groupby(["model", "loss"], sort=False))
+    names = set(curves["engine"])
+    compared = BASELINE in names and len(names) > 1
     figure, axes = plt.subplots(
-        2,
+        1 + compared,
         len(problems),
-        figsize=(max(6, 3.2 * len(problems)), 5.2),
+        figsize=(max(6, 3.2 * len(problems)), 3.2 + 2 * compared),
         squeeze=False,
         sharex="col",
         sharey="row",
-        height_ratios=(3, 2),
+        height_ratios=(3, 2)[: 1 + compared],
         layout="constrained",
     )
-    for (problem, own), above, below in zip(problems, axes[0], axes[1], strict=True):
-        by_engine = {str(name): c.set_index("step")["batch_loss"].dropna() for name, c in own.groupby("engine")}
+    for (problem, own), above, below in zip(problems, axes[0], axes[-1], strict=True):
+        by_engine = {str(name): _finite(c.set_index("step")["batch_loss"]) for name, c in own.groupby("engine")}
         for name, losses in ((name, by_engine[name]) for name in ENGINES if name in by_engine):
             style, width = ENGINES[name]
             colour = DARK.get(name, STYLES[style][0])
             above.plot(losses.index + 1, losses, color=colour, linewidth=width, label=_words(name))
-            if name != "autodiff" and "autodiff" in by_engine:
-                base = by_engine["autodiff"].reindex(losses.index)
+            if compared and name != BASELINE:
+                base = by_engine[BASELINE].reindex(losses.index)
                 apart = ((losses - base).abs() / base.abs()).replace(0, np.nan)
                 below.plot(losses.index + 1, apart, ".-", color=colour, linewidth=0.8, markersize=4)
         above.set_title(", ".join(problem), fontsize=10)
         above.set(xscale="log", yscale="log")
         below.set(xscale="log", yscale="log", xlabel="step")
-        below.axhline(1e-5, color="#999999", linewidth=0.8, linestyle=":")
+    _span(axes[0], _finite(curves["batch_loss"]))
     axes[0][0].set_ylabel("objective of the batch")
-    axes[1][0].set_ylabel("distance from autodiff,\nrelative")
+    if compared:
+        axes[1][0].set_ylabel("distance from autodiff,\nrelative")
     batch, schedule = curves["batch"].iloc[0], curves["schedule"].iloc[0]
     _finish(figure, axes, f"The same descent with the gradient of each engine: batch {batch}, {schedule} rate")
     return figure
@@ -84,7 +88,8 @@ def descents(curves: pd.DataFrame) -> Figure:
             colour = COLOURS[batches.index(str(batch)) % len(COLOURS)]
             label = f"batch {batch}, {schedule}"
             style = KIND_STYLES[str(schedule)]
-            above.plot(line["step"] + 1, line["train_loss"], style, color=colour, linewidth=1.4, label=label)
+            shown = line[np.isfinite(line["train_loss"])]
+            above.plot(shown["step"] + 1, shown["train_loss"], style, color=colour, linewidth=1.4, label=label)
             below.plot(line["step"] + 1, 100 * (1 - line["test_accuracy"]), style, color=colour, linewidth=1.4)
         above.set_title(", ".join(problem), fontsize=10)
         above.set(xscale="log", yscale="log")
@@ -92,6 +97,7 @@ def descents(curves: pd.DataFrame) -> Figure:
         below.set_yticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         below.minorticks_off()
         below.axhline(10, color="#999999", linewidth=0.8, linestyle=":")
+    _span(axes[0], _finite(curves["train_loss"]))
     axes[0][0].set_ylabel("objective, all images")
     axes[1][0].set_ylabel("test errors, %")
     _finish(figure, axes, f"Descent with the gradient by {_words(curves['engine'].iloc[0])}")
@@ -167,6 +173,16 @@ def rates(frame: pd.DataFrame) -> Figure:
     axes[0][0].set_ylabel("objective after the last step")
     _finish(figure, axes, "Inputs times 1000: the learning rate has to fall by 1000 squared")
     return figure
+
+
+def _finite(values: pd.Series) -> pd.Series:
+    return values[np.isfinite(values)]
+
+
+def _span(axes: np.ndarray, values: pd.Series) -> None:
+    """All values, and a bit more: a logarithmic axis of one value alone has no ends."""
+    for axis in axes if len(values) else ():
+        axis.set_ylim(values.min() / 1.2, values.max() * 1.2)
 
 
 def _finish(figure: Figure, axes: np.ndarray, title: str) -> None:

@@ -20,12 +20,12 @@ REPORT = "train.md"
 KIND = ["model", "loss", "batch", "schedule"]
 
 ENGINE_TEXT = f"""\
-All engines take the same steps from the same start, so that they differ in the gradient alone; the update is optax's in
-all of them. **step** is the median time of a step, gradient and update, compiled; the ratio to autodiff is of the same
-interleaved rounds where there is a verdict, else that of the medians: NumPy has a process of its own. **to {GOAL_TEXT}**
-is the first step after which {GOAL_TEXT} of the test are right, and so many steps' time. **distance** is the largest
-distance of a step's objective from autodiff's in the first {COMPARED_STEPS} steps, relative to it. The numerical engine
-stops where its budget of evaluations is spent."""
+All engines take the same steps from the same start, so that they differ in the gradient alone; the update is optax's
+in all of them. **step** is the median time of a step, gradient and update, compiled; the ratio to autodiff is of the
+same interleaved rounds where there is a verdict, else that of the medians: NumPy has a process of its own. **to
+{GOAL_TEXT}** is the first step after which {GOAL_TEXT} of the test are right, and so many steps' time. **distance** is
+the largest distance of a step's objective from autodiff's in the first {COMPARED_STEPS} steps, relative to it. The
+numerical engine stops where its budget of evaluations is spent."""
 GROWTH_TEXT = """\
 Value and gradient of the two-layer network on a batch of 128 images, with more and more hidden units. A central
 difference evaluates the objective twice for every weight."""

@@ -22,14 +22,14 @@ SCHEDULES = ("constant", "cosine")
 MOMENTUM = 0.9
 #: Learning rates that descend well, by optimizer, model and loss.
 RATES = {
-    ("sgd", "linear", "softmax"): 0.5,
-    ("sgd", "linear", "hinge"): 0.05,
-    ("sgd", "two-layer", "softmax"): 0.2,
-    ("sgd", "two-layer", "hinge"): 0.05,
-    ("momentum", "linear", "softmax"): 0.05,
-    ("momentum", "linear", "hinge"): 0.005,
-    ("momentum", "two-layer", "softmax"): 0.02,
-    ("momentum", "two-layer", "hinge"): 0.005,
+    ("sgd", "linear", "softmax"): 1.0,
+    ("sgd", "linear", "hinge"): 0.1,
+    ("sgd", "two-layer", "softmax"): 0.5,
+    ("sgd", "two-layer", "hinge"): 0.1,
+    ("momentum", "linear", "softmax"): 0.1,
+    ("momentum", "linear", "hinge"): 0.01,
+    ("momentum", "two-layer", "softmax"): 0.05,
+    ("momentum", "two-layer", "hinge"): 0.01,
     ("adam", "linear", "softmax"): 0.01,
     ("adam", "linear", "hinge"): 0.01,
     ("adam", "two-layer", "softmax"): 0.005,
@@ -60,7 +60,7 @@ class Setting:
     batch: int | None = None
     optimizer: str = "sgd"
     schedule: str = "constant"
-    rate: float = 0.5
+    rate: float = 1.0
     steps: int = 1000
     strength: float = 1e-3
     hidden: int = 32

@@ -27,7 +27,7 @@ BASELINE = "autodiff"
 
 def carry_out(task: Task) -> list[Row]:
     """The rows of a task."""
-    return list(_PARTS[task.what](task))
+    return list(PARTS[task.what](task))
 
 
 def _yardstick(task: Task) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def _rates(task: Task) -> Iterator[Row]:
         }
 
 
-_PARTS: dict[str, Callable[[Task], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Task], Iterator[Row]]] = {
     "yardstick": _yardstick,
     "descent": _descent,
     "step": _step,

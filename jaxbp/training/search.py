@@ -18,6 +18,8 @@ from jaxbp.training.models import MODELS, with_ones
 METHODS = ("grid", "random", "descent")
 #: A step of descent counts as so many evaluations of the loss: the backward pass has two matrix products more.
 STEP_COST = 3
+#: How far searches go: the weights of the minimum are about half as large, and those of random searches do best so.
+TEMPLATE_REACH, WEIGHT_REACH = 10.0, 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +72,12 @@ def space_of(dims: int | None, seed: int) -> Space:
     train, _ = load_examples(seed)
     x = with_ones(train.images)
     if dims is None:
-        return Space(x.shape[1] * CLASSES, None, 1.0)
+        return Space(x.shape[1] * CLASSES, None, WEIGHT_REACH)
     if not 1 <= dims < CLASSES:
         raise UsageError(f"There are 1 to {CLASSES - 1} class templates, not {dims}.")
     means = np.stack([x[train.labels == c].mean(axis=0) for c in range(CLASSES)], axis=1)
     u, _, v = np.linalg.svd(means - x.mean(axis=0)[:, None], full_matrices=False)
-    return Space(dims, np.einsum("id,dj->dij", u[:, :dims], v[:dims]).astype(np.float32), 10.0)
+    return Space(dims, np.einsum("id,dj->dij", u[:, :dims], v[:dims]).astype(np.float32), TEMPLATE_REACH)
 
 
 def grid_points(space: Space, evaluations: int) -> tuple[np.ndarray, int]:
