@@ -77,20 +77,20 @@ def only_run(out):
 
 def test_a_run_is_stopped_and_finished(run, small, tmp_path, monkeypatch):
     monkeypatch.setattr(small, "interrupt_at", 3)
-    result = run(*WORDS, "--out", tmp_path)
+    result = run(*WORDS, "--engines", "autodiff,numpy,central_difference", "--hidden", 2, "--out", tmp_path)
     folder = only_run(tmp_path)
     assert result.code == 130
     assert f"jaxbp train --resume {folder}" in result.err
     assert "Stopped early" in (folder / "train.md").read_text()
     before = pd.read_csv(folder / "summary.csv")
-    assert before["engine"].tolist() == ["rule", "autodiff"]
+    assert before["engine"].tolist() == ["autodiff", "numpy"]
 
     monkeypatch.setattr(small, "interrupt_at", -1)
     result = run("train", "--resume", folder, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
     assert found["folder"] == str(folder)
-    assert {row["engine"] for row in found["summary"]} == {"rule", "autodiff", "numpy", "central_difference"}
+    assert [row["engine"] for row in found["summary"]] == ["autodiff", "numpy", "central_difference"]
     assert {row["status"] for row in found["summary"]} == {"ok"}
     assert all(row["test_accuracy"] > 0.5 for row in found["summary"])
     machine = json.loads((folder / "machine.json").read_text())
@@ -131,7 +131,7 @@ def test_a_process_that_dies_costs_its_task(run, small, descents_alone, tmp_path
     assert result.code == 1
     summary = pd.read_csv(only_run(tmp_path) / "summary.csv").set_index("engine")
     assert summary["status"].to_dict() == {"rule": "failed", "autodiff": "ok"}
-    assert "terminated abruptly" in summary.loc["rule", "reason"]
+    assert "terminated abruptly" in str(summary.loc["rule", "reason"])
 
 
 @pytest.mark.parametrize(

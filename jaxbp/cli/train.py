@@ -51,15 +51,18 @@ def train(
     Exit status 1 says that a task failed; the report lists it. A learning rate that diverges is reported, and no error.
     """
     request = Request(
-        "quick" if quick else "standard",
-        *(tuple(names(text)) for text in (loss, model, engines, schedule)),
-        tuple(map(_batch, names(batch))),
-        optimizer,
-        rate,
-        steps,
-        strength,
-        hidden,
-        seed,
+        level="quick" if quick else "standard",
+        losses=tuple(names(loss)),
+        models=tuple(names(model)),
+        engines=tuple(names(engines)),
+        schedules=tuple(names(schedule)),
+        batches=tuple(map(_batch, names(batch))),
+        optimizer=optimizer,
+        rate=rate,
+        steps=steps,
+        strength=strength,
+        hidden=hidden,
+        seed=seed,
     )
     if resume:
         if request != Request():

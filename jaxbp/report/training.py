@@ -231,7 +231,8 @@ def _curves(rows: Sequence[Row]) -> Iterator[Row]:
     for task, result in _of(rows, "descent"):
         named, n = _named(task, result["engine"]), len(result["losses"])
         number = tests.get(task["setting"]["seed"], math.nan)
-        kept = {0, n - 1, n, *np.round(np.geomspace(1, max(1, n), KEPT_STEPS)).astype(int)}
+        # The same steps of every engine, however many it made.
+        kept = {0, n - 1, n, *np.round(np.geomspace(1, task["setting"]["steps"], KEPT_STEPS)).astype(int)}
         for step in sorted(step for step in kept if 0 <= step <= n):
             yield {
                 **named,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,8 +65,8 @@ def engines(curves: pd.DataFrame) -> Figure:
             if compared and name != BASELINE:
                 base = by_engine[BASELINE].reindex(losses.index)
                 apart = ((losses - base).abs() / base.abs()).replace(0, np.nan)
-                below.plot(losses.index + 1, apart, ".-", color=colour, linewidth=0.8, markersize=4)
-        above.set_title(", ".join(problem), fontsize=10)
+                below.plot(losses.index + 1, apart, "o", color=colour, markersize=2.5 if width < 2 else 4)
+        above.set_title(", ".join(map(str, problem)), fontsize=10)
         above.set(xscale="log", yscale="log")
         below.set(xscale="log", yscale="log", xlabel="step")
     _span(axes[0], _finite(curves["batch_loss"]))
@@ -91,7 +92,7 @@ def descents(curves: pd.DataFrame) -> Figure:
             shown = line[np.isfinite(line["train_loss"])]
             above.plot(shown["step"] + 1, shown["train_loss"], style, color=colour, linewidth=1.4, label=label)
             below.plot(line["step"] + 1, 100 * (1 - line["test_accuracy"]), style, color=colour, linewidth=1.4)
-        above.set_title(", ".join(problem), fontsize=10)
+        above.set_title(", ".join(map(str, problem)), fontsize=10)
         above.set(xscale="log", yscale="log")
         below.set(xscale="log", yscale="log", xlabel="step")
         below.set_yticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
@@ -189,7 +190,7 @@ def _finish(figure: Figure, axes: np.ndarray, title: str) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=8)
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(_legend(axis)), strict=True))
     figure.legend(
@@ -198,7 +199,7 @@ def _finish(figure: Figure, axes: np.ndarray, title: str) -> None:
     figure.suptitle(title, fontsize=11)
 
 
-def _legend(axis: Axes) -> tuple[list[object], list[str]]:
+def _legend(axis: Axes) -> tuple[list[Artist], list[str]]:
     lines, labels = axis.get_legend_handles_labels()
     return list(lines), list(labels)
 

@@ -104,7 +104,7 @@ def growth_table(growth: pd.DataFrame) -> pd.DataFrame:
     """One row per number of weights, one column per engine."""
     rows: dict[int, Row] = {}
     for _, cell in growth.iterrows():
-        row = rows.setdefault(cell["weights"], {"weights": f"{cell['weights']:,}"})
+        row = rows.setdefault(int(cell["weights"]), {"weights": f"{cell['weights']:,}"})
         row[cell["engine"]] = tables.amount(cell["time_us"])
         if cell["engine"] == NUMERICAL:
             row |= {"evaluations": f"{cell['evaluations']:,}"}
@@ -129,7 +129,7 @@ def rate_table(rates: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (loss, scale), own in rates.groupby(["loss", "scale"], sort=False):
         works = own.loc[own["works"].astype(bool), "rate"]
-        best = own.loc[own["last_loss"].idxmin()]
+        best = own.sort_values("last_loss").iloc[0]
         low, high = own["growth_low"].iloc[0], own["growth_high"].iloc[0]
         rows.append(
             {
@@ -149,7 +149,7 @@ def agreement(summary: pd.DataFrame) -> str:
     own = summary[summary["engine"].isin(EXACT) & (summary["engine"] != "autodiff") & summary["distance"].notna()]
     if own.empty:
         return "No two exact engines were asked for."
-    worst = own.loc[own["distance"].idxmax()]
+    worst = own.sort_values("distance").iloc[-1]
     return (
         f"The curves of the exact engines are within {_small(worst['distance'])} of autodiff's in the first "
         f"{COMPARED_STEPS} steps, relative to the objective; furthest is {worst['engine']} of {worst['model']}, "

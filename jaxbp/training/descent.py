@@ -23,9 +23,9 @@ MOMENTUM = 0.9
 #: Learning rates that descend well, by optimizer, model and loss.
 RATES = {
     ("sgd", "linear", "softmax"): 1.0,
-    ("sgd", "linear", "hinge"): 0.1,
+    ("sgd", "linear", "hinge"): 0.05,
     ("sgd", "two-layer", "softmax"): 0.5,
-    ("sgd", "two-layer", "hinge"): 0.1,
+    ("sgd", "two-layer", "hinge"): 0.04,
     ("momentum", "linear", "softmax"): 0.1,
     ("momentum", "linear", "hinge"): 0.01,
     ("momentum", "two-layer", "softmax"): 0.05,
@@ -175,7 +175,8 @@ class Trainer:
     def step(self, weights: Weights, state: Any, x: Any, labels: Any, rows: Any) -> tuple[Weights, Any, Any]:
         """The next weights and state, and the objective at these weights; `rows` are those of the batch, None all."""
         value, gradient = self.gradient(weights, *((x, labels) if rows is None else (x[rows], labels[rows])))
-        return (*self._update(weights, state, gradient), value)
+        weights, state = self._update(weights, state, gradient)
+        return weights, state, value
 
     def arguments(self, rows: np.ndarray | None) -> tuple[Any, ...]:
         """What the first step takes."""

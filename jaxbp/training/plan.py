@@ -116,7 +116,8 @@ class Request:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> "Request":
         """Back from `machine.json`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in held.items()})
+        fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in held.items()}
+        return cls(**fields)
 
 
 def _require_known(kind: str, given: Collection[str], known: Collection[str]) -> None:

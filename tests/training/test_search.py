@@ -25,7 +25,7 @@ def objective(point, space):
 
 
 def test_templates_are_orthonormal():
-    flat = space_of(9, 0).templates.reshape(9, -1)
+    flat = np.reshape(space_of(9, 0).templates, (9, -1))
     np.testing.assert_allclose(flat @ flat.T, np.eye(9), atol=1e-6)
     with pytest.raises(UsageError, match="1 to 9 class templates, not 10"):
         space_of(10, 0)
