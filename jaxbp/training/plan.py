@@ -49,7 +49,7 @@ class Level:
 LEVELS = {
     "standard": Level(
         1000,
-        50_000_000,
+        25_000_000,
         Budget(2.0, LEAST_ROUNDS, 2000),
         Budget(0.5, 3, 31),
         (2, 4, 8, 16, 32, 64),

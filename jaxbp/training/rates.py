@@ -1,7 +1,6 @@
 """The notes' inputs times 1000: how much the gradient grows, and which learning rates still work."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -53,14 +52,16 @@ def try_rates(setting: Setting, engine: str, scale: float, steps: int) -> Rates:
             value, gradient = trainer.gradient(weights, x, labels)
             return jax.tree.map(lambda w, g: w - rate * g, weights, gradient), value
 
-        weights, values = jax.lax.scan(step, weights, length=steps)
-        return jnp.append(values, trainer.gradient(weights, x, labels)[0])
+        # The last of these updates is one too many, and nobody looks at it.
+        return jax.lax.scan(step, weights, length=steps + 1)[1]
 
-    run = jax.jit(jax.vmap(functools.partial(descend), in_axes=(0, None, None, None)))
-    arguments = (trainer.weights, trainer.x, trainer.labels)
-    values = np.asarray(run(jnp.asarray(RATES, jnp.float32), *arguments))
+    def run(rates: jax.Array, *arguments: Any) -> tuple[jax.Array, Any]:
+        values = jax.vmap(descend, in_axes=(0, None, None, None))(rates, *arguments)
+        return values, trainer.gradient(*arguments)[1]
+
+    tried = jnp.asarray(RATES, jnp.float32)
+    values, gradient = jax.jit(run)(tried, trainer.weights, trainer.x, trainer.labels)
     # What is no number any more was too large.
     values = np.where(np.isfinite(values), values, np.inf)
-    _, gradient = jax.jit(trainer.gradient)(*arguments)
     pixels = np.asarray(gradient["w"])[:PIXELS]
     return Rates(scale, pixels, float(values[0, 0]), values[:, -1], values.max(axis=1))

@@ -25,7 +25,7 @@ def objective(point, space):
 
 
 def test_templates_are_orthonormal():
-    flat = np.reshape(space_of(9, 0).templates, (9, -1))
+    flat = np.asarray(space_of(9, 0).templates).reshape(9, -1)
     np.testing.assert_allclose(flat @ flat.T, np.eye(9), atol=1e-6)
     with pytest.raises(UsageError, match="1 to 9 class templates, not 10"):
         space_of(10, 0)
@@ -55,21 +55,19 @@ def test_few_coordinates_can_be_searched_and_many_need_descent():
     evaluations = 90
     for dims in (1, None):
         space = space_of(dims, 0)
-        found = {method: search(method, space, SETTING, evaluations) for method in ("grid", "random", "descent")}
+        methods = ("grid", "descent") if dims else ("random", "descent")
+        found = {method: search(method, space, SETTING, evaluations) for method in methods}
         assert len(found["descent"].best) == evaluations // STEP_COST
-        assert len(found["random"].best) == evaluations
-        if dims == 1:
+        if dims:
             assert found["grid"].best[-1] == pytest.approx(found["descent"].best[-1], rel=0.05)
         else:
+            assert len(found["random"].best) == evaluations
             assert found["descent"].best[-1] < 0.5 * found["random"].best[-1]
             assert found["descent"].correct > 2 * found["random"].correct
-    again = search("random", space, SETTING, evaluations)
-    np.testing.assert_array_equal(again.best, found["random"].best)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "hinge"])
-def test_inputs_times_1000_ask_for_a_rate_a_million_times_smaller(loss):
-    once, scaled = (try_rates(Setting(loss=loss), "rule", scale, 20) for scale in (1.0, 1000.0))
+def test_inputs_times_1000_ask_for_a_rate_a_million_times_smaller():
+    once, scaled = (try_rates(Setting(), "rule", scale, 20) for scale in (1.0, 1000.0))
     np.testing.assert_allclose(scaled.gradient, 1000 * once.gradient, rtol=1e-4, atol=1e-2)
     largest = [np.asarray(TRIED)[rates.works].max() for rates in (once, scaled)]
     # To the nearest of the rates that were tried, two a decade.
