@@ -55,7 +55,7 @@ def small(monkeypatch):
     monkeypatch.setitem(plan.LEVELS, "quick", level)
     monkeypatch.setattr(plan, "DIMENSIONS", (1,))
     monkeypatch.setattr(training_plots, "figures", lambda frames, kind: iter(()))  # They take seconds.
-    monkeypatch.setattr(training_run, "owner_pool", lambda owner: contextlib.nullcontext(InProcess()))
+    monkeypatch.setattr(training_run, "owner_pool", lambda owner, environment: contextlib.nullcontext(InProcess()))
     monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
     monkeypatch.setattr(root, "measure_noise", lambda: Noise(0.1, 0.02))
     monkeypatch.setattr(InProcess, "interrupt_at", -1)

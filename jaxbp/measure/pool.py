@@ -3,7 +3,8 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 
@@ -13,11 +14,16 @@ from jaxbp.measure.sweep import ENVIRONMENTS
 
 
 @contextlib.contextmanager
-def owner_pool(owner: Owner) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """An executor with one process, started in the environment in which that owner's engines are measured."""
+def owner_pool(
+    owner: Owner, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """An executor with one process, started in the environment in which that owner's engines are measured.
+
+    `environment` adds to it.
+    """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_no_hop_between_threads) as pool:
-        with inherited(ENVIRONMENTS[owner]):
+        with inherited({**ENVIRONMENTS[owner], **environment}):
             pool.submit(int).result()  # It is started now.
         yield pool
 

@@ -160,17 +160,11 @@ class Trainer:
         self.state = self._optimizer.init(self.weights)
         self.gradient = value_and_gradient(objective, engine)
 
-        def judge(call: Callable[..., Any], weights: Weights, x: Any, labels: Any, test: Any) -> tuple[Any, Any]:
-            right = model.scores(call, weights, test[0]).argmax(axis=-1) == test[1]
-            return objective(call, weights, x, labels), right.sum()
-
         if self.owner == "numpy":
             update = jax.jit(self._updated)
             self._update = lambda *given: jax.tree.map(np.asarray, update(*given))
-            self._judge = functools.partial(judge, by_reference)
         else:
             self._update = self._updated
-            self._judge = jax.jit(functools.partial(judge, by_stock))
 
     def step(self, weights: Weights, state: Any, x: Any, labels: Any, rows: Any) -> tuple[Weights, Any, Any]:
         """The next weights and state, and the objective at these weights; `rows` are those of the batch, None all."""
@@ -184,13 +178,27 @@ class Trainer:
 
     def judge(self, weights: Weights) -> tuple[float, int]:
         """The objective on all images for training, and how many of the test are classified correctly."""
-        with np.errstate(all="ignore"):
-            loss, right = self._judge(weights, self.x, self.labels, self._test)
+        judge = _judge_of(self.setting.model, self.setting.loss, self.setting.strength, self.owner)
+        with np.errstate(all="ignore"):  # Those of a descent that diverges overflow.
+            loss, right = judge(weights, self.x, self.labels, *self._test)
         return float(loss), int(right)
 
     def _updated(self, weights: Weights, state: Any, gradient: Weights) -> tuple[Weights, Any]:
         updates, state = self._optimizer.update(gradient, state, weights)
         return import_extra("optax", "bench").apply_updates(weights, updates), state
+
+
+@functools.cache
+def _judge_of(name: str, loss: str, strength: float, owner: Owner) -> Callable[..., tuple[Any, Any]]:
+    """The objective, and the number of right answers in a test, as a function of weights and data."""
+    model = MODELS[name]
+    call = by_reference if owner == "numpy" else by_stock
+
+    def judge(weights: Weights, x: Any, labels: Any, test: Any, answers: Any) -> tuple[Any, Any]:
+        right = model.scores(call, weights, test).argmax(axis=-1) == answers
+        return model.objective(loss, strength, call, weights, x, labels), right.sum()
+
+    return judge if owner == "numpy" else jax.jit(judge)
 
 
 def descend(setting: Setting, engine: str, steps: int | None = None) -> Curve:

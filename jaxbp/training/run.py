@@ -14,6 +14,9 @@ from jaxbp.training.plan import Task
 
 Row = dict[str, Any]
 
+#: NumPy's matrices are so small here that threads would wait for each other longer than they compute.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 
 def remaining(tasks: Iterable[Task], rows: Iterable[Row]) -> list[Task]:
     """The tasks that the rows of a journal do not hold."""
@@ -28,7 +31,7 @@ def run_tasks(tasks: Iterable[Task], journal: Journal, progress: Callable[[str],
         for task in tasks:
             progress(task.name)
             if task.owner not in pools:
-                pools[task.owner] = stack.enter_context(owner_pool(task.owner))
+                pools[task.owner] = stack.enter_context(owner_pool(task.owner, ONE_THREAD))
             row: Row = {"kind": "task", "task": task.to_json(), "rows": [], "failed": ""}
             try:
                 row["rows"] = pools[task.owner].submit(carry_out, task).result()

@@ -66,7 +66,6 @@ def test_every_engine_has_the_gradient_of_the_objective(model, loss):
 def test_the_rule_is_the_rule_and_autodiff_is_not(monkeypatch):
     """A rule that is broken on purpose changes the engine `rule` and no other."""
     objective, weights, x, labels = posed("linear", "softmax")
-    before = {engine: gradient(engine, objective)(weights, x, labels)[1]["w"] for engine in EXACT}
     broken = LOSSES["softmax"].replace(
         rules=tuple(
             type(bound.rule)(bound.name, bound.fwd, lambda res, ct, **options: (0 * res[0], 0 * res[1], None, ct), "")
@@ -75,9 +74,8 @@ def test_the_rule_is_the_rule_and_autodiff_is_not(monkeypatch):
     )
     monkeypatch.setitem(LOSSES, "softmax", broken)
     for engine in EXACT:
-        after = gradient(engine, objective)(weights, x, labels)[1]["w"]
-        assert np.array_equal(after, before[engine]) == (engine != "rule"), engine
-        assert np.any(np.asarray(after)) == (engine != "rule")
+        slopes = gradient(engine, objective)(weights, x, labels)[1]["w"]
+        assert np.any(np.asarray(slopes)) == (engine != "rule"), engine
 
 
 def test_on_a_tape_branches_add_up_and_what_is_not_used_has_no_slope():
