@@ -22,7 +22,7 @@ ORDER = [
     {"accuracy"},
     {"check"},
     {"measure"},
-    {"training"},
+    {"training"},  # It times its steps.
     {"circuit"},
     {"report"},
     {"terminal"},

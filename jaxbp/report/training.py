@@ -10,6 +10,7 @@ import pandas as pd
 
 from jaxbp.report.frames import comparison, timing
 from jaxbp.report.run import naming
+from jaxbp.training.data import load_examples
 from jaxbp.training.descent import Setting
 from jaxbp.training.experiment import BASELINE
 from jaxbp.training.plan import batch_text, weights_of
@@ -156,14 +157,13 @@ def _named(task: Row, engine: str) -> Row:
     }
 
 
-def _accuracy(rows: Sequence[Row]) -> dict[int, int]:
-    """By seed, how many images the test has."""
-    return {task["setting"]["seed"]: result["tests"] for task, result in _of(rows, "yardstick")}
+def _tests(task: Row) -> int:
+    """How many images the test has."""
+    return load_examples(task["setting"]["seed"])[1].labels.size
 
 
 def _descents(rows: Sequence[Row]) -> Iterator[Row]:
     yardsticks = {(t["setting"]["model"], t["setting"]["loss"]): y for t, y in _of(rows, "yardstick")}
-    tests = _accuracy(rows)
     steps = {(*_kind(task)[:3], result["engine"]): result for task, result in _of(rows, "step")}
     curves = {(*_kind(task), result["engine"]): result for task, result in _of(rows, "descent")}
     for row in rows:
@@ -182,7 +182,7 @@ def _descents(rows: Sequence[Row]) -> Iterator[Row]:
         if timed:
             cell |= _times(timed, steps.get((*_kind(task)[:3], BASELINE)))
         for result in row["rows"]:
-            cell |= _ended(result, tests.get(setting["seed"]), cell.get("step_us", math.nan))
+            cell |= _ended(result, _tests(task), cell.get("step_us", math.nan))
             baseline = curves.get((*_kind(task), BASELINE))
             if baseline:
                 cell["distance_all"] = distance(result["losses"], baseline["losses"])
@@ -198,19 +198,18 @@ def _times(row: Row, baseline: Row | None) -> Row:
     return columns | (comparison(row, baseline, paired=row["interleaved"]) if baseline else {})
 
 
-def _ended(result: Row, tests: int | None, step_us: float) -> Row:
+def _ended(result: Row, tests: int, step_us: float) -> Row:
     """The columns of how a descent ended."""
     columns: Row = {"steps": len(result["losses"]), "train_loss": result["train_losses"][-1]}
     if result["diverged"]:
         at = result["diverged_at"]
         why = "the objective ended above where it began" if at is None else f"not finite at step {at}"
         columns |= {"status": "diverged", "reason": why}
-    if tests:
-        accuracy = np.asarray(result["correct"]) / tests
-        columns["test_accuracy"] = accuracy[-1]
-        reached = np.flatnonzero(accuracy >= GOAL)
-        if reached.size:
-            columns |= {"steps_to_90": int(reached[0]), "seconds_to_90": int(reached[0]) * step_us / 1e6}
+    accuracy = np.asarray(result["correct"]) / tests
+    columns["test_accuracy"] = accuracy[-1]
+    reached = np.flatnonzero(accuracy >= GOAL)
+    if reached.size:
+        columns |= {"steps_to_90": int(reached[0]), "seconds_to_90": int(reached[0]) * step_us / 1e6}
     return columns
 
 
@@ -227,10 +226,8 @@ def distance(losses: Sequence[float], baseline: Sequence[float]) -> float:
 
 
 def _curves(rows: Sequence[Row]) -> Iterator[Row]:
-    tests = _accuracy(rows)
     for task, result in _of(rows, "descent"):
         named, n = _named(task, result["engine"]), len(result["losses"])
-        number = tests.get(task["setting"]["seed"], math.nan)
         # The same steps of every engine, however many it made.
         kept = {0, n - 1, n, *np.round(np.geomspace(1, task["setting"]["steps"], KEPT_STEPS)).astype(int)}
         for step in sorted(step for step in kept if 0 <= step <= n):
@@ -239,7 +236,7 @@ def _curves(rows: Sequence[Row]) -> Iterator[Row]:
                 "step": step,
                 "batch_loss": result["losses"][step] if step < n else None,
                 "train_loss": result["train_losses"][step],
-                "test_accuracy": result["correct"][step] / number,
+                "test_accuracy": result["correct"][step] / _tests(task),
             }
 
 
@@ -253,7 +250,6 @@ def _growth(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _searches(rows: Sequence[Row]) -> Iterator[Row]:
-    tests = _accuracy(rows)
     for task, result in _of(rows, "search"):
         n = len(result["best"])
         for i in sorted({int(i) for i in np.round(np.geomspace(1, n, KEPT_STEPS))}):
@@ -262,7 +258,7 @@ def _searches(rows: Sequence[Row]) -> Iterator[Row]:
                 "loss": task["setting"]["loss"],
                 "evaluations": i * result["cost"],
                 "best_loss": result["best"][i - 1],
-                "test_accuracy": result["correct"] / tests.get(task["setting"]["seed"], math.nan),
+                "test_accuracy": result["correct"] / _tests(task),
             }
 
 

@@ -1,6 +1,6 @@
 """The report of a training run: its tables as frames of text, and `train.md`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jaxbp.report.markdown import table
 from jaxbp.report.plots import save
 from jaxbp.report.run import naming, newest_record
 from jaxbp.report.training import COMPARED_STEPS, GOAL_TEXT, Frames, read_training_frames
+from jaxbp.training.experiment import BASELINE
 from jaxbp.training.gradients import EXACT, NUMERICAL
 
 Row = dict[str, Any]
@@ -26,6 +27,10 @@ same interleaved rounds where there is a verdict, else that of the medians: NumP
 {GOAL_TEXT}** is the first step after which {GOAL_TEXT} of the test are right, and so many steps' time. **distance** is
 the largest distance of a step's objective from autodiff's in the first {COMPARED_STEPS} steps, relative to it. The
 numerical engine stops where its budget of evaluations is spent."""
+DISTANCE_TEXT = f"""\
+How far the curves of the other engines are from autodiff's, in the first {COMPARED_STEPS} steps and in all, relative to
+the objective. Exact gradients differ by rounding, about 1e-7. More than that is a kink: where a margin or a unit comes
+so close to 0 that rounding decides on which side it is, the gradients differ by that image's share."""
 GROWTH_TEXT = """\
 Value and gradient of the two-layer network on a batch of 128 images, with more and more hidden units. A central
 difference evaluates the objective twice for every weight."""
@@ -56,13 +61,13 @@ def engine_table(summary: pd.DataFrame) -> pd.DataFrame:
                 "loss": cell["loss"],
                 "engine": cell["engine"],
                 "step": _seconds(cell["step_us"] / 1e6),
-                "step / autodiff": "" if cell["engine"] == "autodiff" else _ratio(cell),
+                "step / autodiff": "" if cell["engine"] == BASELINE else _ratio(cell),
                 "steps": _count(cell["steps"]),
                 f"steps to {GOAL_TEXT}": _count(cell["steps_to_90"]),
                 f"time to {GOAL_TEXT}": _seconds(cell["seconds_to_90"]),
                 "test accuracy": _share(cell["test_accuracy"]) + _status(cell),
                 "scikit-learn's": _share(cell["yardstick_accuracy"]),
-                "distance": "" if cell["engine"] == "autodiff" else _small(cell["distance"]),
+                "distance": "" if cell["engine"] == BASELINE else _small(cell["distance"]),
             }
         )
     return pd.DataFrame(rows)
@@ -91,7 +96,7 @@ def descent_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 def distance_table(summary: pd.DataFrame) -> pd.DataFrame:
     """One row per model, loss, batch and schedule: how far each engine's curve is from autodiff's."""
-    own = summary[(summary["engine"] != "autodiff") & summary["distance"].notna()]
+    own = summary[(summary["engine"] != BASELINE) & summary["distance"].notna()]
     rows: dict[tuple[Any, ...], Row] = {}
     for _, cell in own.iterrows():
         kind = {name: cell[name] for name in KIND}
@@ -145,16 +150,16 @@ def rate_table(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(summary: pd.DataFrame) -> str:
-    """How far apart the curves of the exact engines are at most, as a sentence."""
-    own = summary[summary["engine"].isin(EXACT) & (summary["engine"] != "autodiff") & summary["distance"].notna()]
+    """How far the curves of the exact engines are from autodiff's at most, as a sentence."""
+    own = summary[summary["engine"].isin(EXACT) & (summary["engine"] != BASELINE) & summary["distance"].notna()]
     if own.empty:
         return "No two exact engines were asked for."
-    worst = own.sort_values("distance").iloc[-1]
-    return (
-        f"The curves of the exact engines are within {_small(worst['distance'])} of autodiff's in the first "
-        f"{COMPARED_STEPS} steps, relative to the objective; furthest is {worst['engine']} of {worst['model']}, "
-        f"{worst['loss']}, batch {worst['batch']}, {worst['schedule']}."
-    )
+    worst = [cells.sort_values("distance").iloc[-1] for _, cells in own.groupby("engine", sort=False)]
+    furthest = [
+        f"by {cell['engine']} within {_small(cell['distance'])} ({', '.join(str(cell[name]) for name in KIND)})"
+        for cell in worst
+    ]
+    return f"In the first {COMPARED_STEPS} steps all curves are near autodiff's: {'; '.join(furthest)}."
 
 
 def write_training_report(folder: Path, machine: Row, frames: Frames) -> Path:
@@ -177,11 +182,13 @@ def readme_training(results: Path) -> str:
         return "There is no record of a training run yet."
     folder, machine = record
     frames = read_training_frames(folder)
-    made = (engine_table(frames["summary"]), growth_table(frames["growth"]), search_table(frames["search"]))
-    texts = (ENGINE_TEXT, GROWTH_TEXT, SEARCH_TEXT)
-    parts = [part for text, frame in zip(texts, made, strict=True) for part in (text, table(frame))]
-    parts.insert(2, agreement(frames["summary"]))
-    return "\n\n".join((where(machine), *parts, RATE_TEXT, table(rate_table(frames["rates"]))))
+    parts = [where(machine), ENGINE_TEXT, table(engine_table(frames["summary"])), agreement(frames["summary"])]
+    parts += [table(descent_table(frames["summary"]))]
+    for name, text, make in PARTS:
+        parts += [text, table(make(frames[name]))]
+    return "\n\n".join(
+        (*parts, f"The whole report, with pictures: `{results.name}/{folder.relative_to(results)}/{REPORT}`.")
+    )
 
 
 def _sections(machine: Row, frames: Frames, pictures: list[str]) -> Iterator[str]:
@@ -205,21 +212,32 @@ def _sections(machine: Row, frames: Frames, pictures: list[str]) -> Iterator[str
     yield agreement(summary)
     yield from picture("engines", "Loss curves of all engines, and their distance from autodiff's")
     yield "## Full batch and mini-batches, constant and cosine-decayed learning rate"
-    yield f"Of the engine {summary['engine'].iloc[0]}; the others' curves are the same, within these distances:"
+    yield f"With the gradient by {summary['engine'].iloc[0]}:"
     yield table(descent_table(summary))
-    if summary["distance"].notna().any():
-        yield table(distance_table(summary))
+    distances = distance_table(summary)
+    if len(distances):
+        yield DISTANCE_TEXT
+        yield table(distances)
     yield from picture("descents", "Objective on all images for training, by step")
-    for name, heading, text, make, shown in (
-        ("growth", "What a gradient costs as weights become more", GROWTH_TEXT, growth_table, "Time by weights"),
-        ("search", "Search against descent", SEARCH_TEXT, search_table, "Best objective by evaluations"),
-        ("rates", "Inputs times 1000", RATE_TEXT, rate_table, "Objective by learning rate"),
-    ):
+    for name, text, make in PARTS:
         if len(frames[name]):
-            yield f"## {heading}"
+            yield f"## {HEADINGS[name]}"
             yield text
             yield table(make(frames[name]))
-            yield from picture(name, shown)
+            yield from picture(name, HEADINGS[name])
+
+
+#: The parts besides descents: frame, what its table shows, and the table.
+PARTS: tuple[tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame]], ...] = (
+    ("growth", GROWTH_TEXT, growth_table),
+    ("search", SEARCH_TEXT, search_table),
+    ("rates", RATE_TEXT, rate_table),
+)
+HEADINGS = {
+    "growth": "What a gradient costs as weights become more",
+    "search": "Search against descent",
+    "rates": "Inputs times 1000",
+}
 
 
 def where(machine: Row) -> str:
@@ -227,9 +245,10 @@ def where(machine: Row) -> str:
     versions = ", ".join(
         f"{name} {machine['versions'][name]}" for name in ("jax", "numpy") if name in machine["versions"]
     )
+    noise = machine["noise"]
     return (
         f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
-        f"commit {machine['commit']}."
+        f"commit {machine['commit']}; the machine was {noise['verdict']}, load {noise['load']:.1f} per core."
     )
 
 

@@ -139,7 +139,6 @@ class Trainer:
     Attributes:
         owner: the library that computes the gradient. The update is optax's in any case.
         x: inputs for training, [n, k], with `labels`.
-        tests: how many images the test has.
         weights: the start.
         state: the optimizer's, likewise.
     """
@@ -154,7 +153,6 @@ class Trainer:
         scale = np.float32(setting.scale)
         self.x, self.labels = own((model.inputs(scale * train.images), train.labels))
         self._test = own((model.inputs(scale * test.images), test.labels))
-        self.tests = test.labels.size
         self.weights = own(model.initial(np.random.default_rng([setting.seed, 2]), setting.hidden))
         self._optimizer = make_optimizer(setting)
         self.state = self._optimizer.init(self.weights)

@@ -35,7 +35,7 @@ MACHINE = {
     "python": "3.11.9",
     "versions": {"jax": "0.10.2"},
     "commit": "abc",
-    "noise": {},
+    "noise": {"verdict": "quiet", "load": 0.1},
     "started": "2026-01-01T00:00:00Z",
     "level": "quick",
 }
@@ -75,7 +75,7 @@ def rates(scale, works):
 
 
 def searched(method, dims, best, cost=1, per_axis=None):
-    found = {"dims": dims, "method": method, "cost": cost, "best": best, "correct": 50, "per_axis": per_axis}
+    found = {"dims": dims, "method": method, "cost": cost, "best": best, "correct": 180, "per_axis": per_axis}
     return row("search", (), found, dims=dims, method=method)
 
 
@@ -83,11 +83,11 @@ ROWS = [
     row(
         "yardstick",
         (),
-        {"name": "LogisticRegression", "correct": 96, "tests": 100, "objective": 0.2, "seconds": 0.1},
+        {"name": "LogisticRegression", "correct": 345, "tests": 360, "objective": 0.2, "seconds": 0.1},
     ),
-    descent("rule", [2.0, 1.0, 0.5], [10, 80, 90, 95]),
-    descent("autodiff", [2.0, 1.0, 0.5000001], [10, 80, 90, 95]),
-    descent("numpy", [2.0, math.inf], [10, 8, 8], diverged_at=1),
+    descent("rule", [2.0, 1.0, 0.5], [36, 288, 324, 342]),
+    descent("autodiff", [2.0, 1.0, 0.5000001], [36, 288, 324, 342]),
+    descent("numpy", [2.0, math.inf], [36, 18, 18], diverged_at=1),
     row("descent", ("central_difference",), failed="The process that did it ended: it was killed"),
     row("step", ("rule", "autodiff"), timed("rule", 50.0), timed("autodiff", 100.0)),
     row("step", ("numpy",), timed("numpy", 400.0, interleaved=False)),
@@ -114,8 +114,12 @@ def test_a_descent_is_a_row(frames):
     assert list(summary.index) == ["rule", "autodiff", "numpy", "central_difference"]
     rule = summary.loc["rule"]
     assert (rule["batch"], rule["schedule"], rule["weights"], rule["steps"]) == ("128", "cosine", 650, 3)
-    assert (rule["test_accuracy"], rule["yardstick_accuracy"], rule["yardstick"]) == (0.95, 0.96, "LogisticRegression")
-    # 90 of 100 for the first time after 2 updates.
+    assert (rule["test_accuracy"], rule["yardstick_accuracy"], rule["yardstick"]) == (
+        0.95,
+        345 / 360,
+        "LogisticRegression",
+    )
+    # 324 of 360 for the first time after 2 updates.
     assert rule["steps_to_90"] == 2
     assert rule["seconds_to_90"] == pytest.approx(2 * 50e-6)
     assert rule["train_loss"] == 0.25
@@ -165,9 +169,9 @@ def test_tables(frames):
     assert engines.loc["rule", "step"] == "50 µs"
     assert str(engines.loc["rule", "step / autodiff"]).endswith("faster")
     assert engines.loc["rule", "time to 90 %"] == "100 µs"
-    assert engines.loc["numpy", "test accuracy"] == "8.0 % (diverged)"
+    assert engines.loc["numpy", "test accuracy"] == "5.0 % (diverged)"
     assert engines.loc["central_difference", "test accuracy"] == " (failed)"
-    assert descent_table(summary)["scikit-learn's accuracy"].tolist() == ["96.0 % (LogisticRegression)"]
+    assert descent_table(summary)["scikit-learn's accuracy"].tolist() == ["95.8 % (LogisticRegression)"]
     assert distance_table(summary)["rule"].tolist() == ["2.0e-07, all 3: 2.0e-07"]
     assert growth_table(frames["growth"]).to_dict("records") == [
         {
@@ -182,7 +186,7 @@ def test_tables(frames):
     assert (searches["grid"], searches["descent"]) == ("2, 50.0 %", "1, 50.0 %")
     assert rate_table(frames["rates"])["largest rate that works"].tolist() == ["1", "0.1"]
     assert rate_table(frames["rates"])["gradient times"].tolist() == ["1", "1000"]
-    assert "within inf of autodiff's" in agreement(summary)
+    assert "by rule within 2.0e-07 (linear, softmax, 128, cosine); by numpy within inf" in agreement(summary)
     assert agreement(summary[summary["engine"] == "rule"].assign(distance=np.nan)).startswith("No two exact")
 
 
@@ -204,4 +208,4 @@ def test_the_report_has_every_part_and_picture(frames, tmp_path, monkeypatch):
     for name, _ in training_plots.figures(frames, chosen_kind(frames["summary"])):
         assert f"({name})" in text
         assert (folder / name).stat().st_size > 5000
-    assert "Measured 2026-01-01 on Test CPU" in readme_training(tmp_path)
+    assert "the machine was quiet, load 0.1 per core" in readme_training(tmp_path)
