@@ -27,7 +27,7 @@ from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
 from jaxbp.report.training import FILES
-from jaxbp.report.training_tables import readme_training
+from jaxbp.report.training_tables import recorded_training
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
@@ -210,7 +210,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),
     "proof": lambda: readme_proof(RESULTS),
     "proof-columns": lambda: columns(COMPARISON_COLUMNS),
-    "training": lambda: readme_training(RESULTS),
+    "training": lambda: recorded_training(RESULTS, f"../{RESULTS.name}"),
     **{f"training-{name}-columns": functools.partial(columns, held) for name, held in FILES.items()},
     "levels": levels,
     "kinks": kinks,

@@ -175,26 +175,33 @@ def write_training_report(folder: Path, machine: Row, frames: Frames) -> Path:
     return path
 
 
-def readme_training(results: Path) -> str:
-    """The tables of the newest run under `results/training/`, and where they come from, as Markdown."""
+def recorded_training(results: Path, link: str) -> str:
+    """The tables and pictures of the newest run under `results/training/`, and where they come from, as Markdown.
+
+    `link` is the path of `results` from the page.
+    """
     record = newest_record(results, f"{FOLDER}/*")
     if record is None:
         return "There is no record of a training run yet."
     folder, machine = record
     frames = read_training_frames(folder)
-    parts = [where(machine), ENGINE_TEXT, table(engine_table(frames["summary"])), agreement(frames["summary"])]
-    parts += [table(descent_table(frames["summary"]))]
+    link = f"{link}/{folder.relative_to(results).as_posix()}"
+
+    def picture(name: str) -> str:
+        return f"![{HEADINGS[name]}]({link}/{name}.png)"
+
+    summary = frames["summary"]
+    parts = [where(machine), ENGINE_TEXT, table(engine_table(summary)), agreement(summary), picture("engines")]
+    parts += [table(descent_table(summary))]
     for name, text, make in PARTS:
-        parts += [text, table(make(frames[name]))]
-    return "\n\n".join(
-        (*parts, f"The whole report, with pictures: `{results.name}/{folder.relative_to(results)}/{REPORT}`.")
-    )
+        parts += [text, table(make(frames[name])), picture(name)]
+    return "\n\n".join(parts)
 
 
 def _sections(machine: Row, frames: Frames, pictures: list[str]) -> Iterator[str]:
-    def picture(stem: str, what: str) -> Iterator[str]:
-        if f"{stem}.png" in pictures:
-            yield f"![{what}]({stem}.png)"
+    def picture(name: str) -> Iterator[str]:
+        if f"{name}.png" in pictures:
+            yield f"![{HEADINGS[name]}]({name}.png)"
 
     summary = frames["summary"]
     batch, schedule = chosen_kind(summary)
@@ -210,7 +217,7 @@ def _sections(machine: Row, frames: Frames, pictures: list[str]) -> Iterator[str
     yield ENGINE_TEXT
     yield table(engine_table(summary))
     yield agreement(summary)
-    yield from picture("engines", "Loss curves of all engines, and their distance from autodiff's")
+    yield from picture("engines")
     yield "## Full batch and mini-batches, constant and cosine-decayed learning rate"
     yield f"With the gradient by {summary['engine'].iloc[0]}:"
     yield table(descent_table(summary))
@@ -218,13 +225,13 @@ def _sections(machine: Row, frames: Frames, pictures: list[str]) -> Iterator[str
     if len(distances):
         yield DISTANCE_TEXT
         yield table(distances)
-    yield from picture("descents", "Objective on all images for training, by step")
+    yield from picture("descents")
     for name, text, make in PARTS:
         if len(frames[name]):
             yield f"## {HEADINGS[name]}"
             yield text
             yield table(make(frames[name]))
-            yield from picture(name, HEADINGS[name])
+            yield from picture(name)
 
 
 #: The parts besides descents: frame, what its table shows, and the table.
@@ -233,7 +240,10 @@ PARTS: tuple[tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame]], ...] = (
     ("search", SEARCH_TEXT, search_table),
     ("rates", RATE_TEXT, rate_table),
 )
+#: By picture, what it shows.
 HEADINGS = {
+    "engines": "Loss curves of all engines, and their distance from autodiff's where it is not 0",
+    "descents": "Objective on all images for training and errors in the test, by step",
     "growth": "What a gradient costs as weights become more",
     "search": "Search against descent",
     "rates": "Inputs times 1000",

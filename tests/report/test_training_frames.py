@@ -18,7 +18,7 @@ from jaxbp.report.training_tables import (
     engine_table,
     growth_table,
     rate_table,
-    readme_training,
+    recorded_training,
     search_table,
     write_training_report,
 )
@@ -192,7 +192,7 @@ def test_tables(frames):
 
 def test_the_report_has_every_part_and_picture(frames, tmp_path, monkeypatch):
     folder = tmp_path / "training" / "test-2-core" / "run"
-    assert readme_training(tmp_path) == "There is no record of a training run yet."
+    assert recorded_training(tmp_path, "..") == "There is no record of a training run yet."
     folder.mkdir(parents=True)
     (folder / "machine.json").write_text(json.dumps(MACHINE))
     write_training_frames(folder, frames)
@@ -208,4 +208,6 @@ def test_the_report_has_every_part_and_picture(frames, tmp_path, monkeypatch):
     for name, _ in training_plots.figures(frames, chosen_kind(frames["summary"])):
         assert f"({name})" in text
         assert (folder / name).stat().st_size > 5000
-    assert "the machine was quiet, load 0.1 per core" in readme_training(tmp_path)
+    recorded = recorded_training(tmp_path, "..")
+    assert "the machine was quiet, load 0.1 per core" in recorded
+    assert "(../training/test-2-core/run/growth.png)" in recorded

@@ -87,7 +87,7 @@ def test_batches_take_every_image_once_before_any_again():
     rows = batches(n, asked)
     epochs = [np.concatenate([np.asarray(next(rows)) for _ in range(3)]) for _ in range(2)]
     assert all(len(set(epoch.tolist())) == 90 for epoch in epochs)
-    assert not np.array_equal(*epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
     again, other = (np.asarray(next(batches(n, Setting(batch=30, seed=seed)))) for seed in (4, 5))
     np.testing.assert_array_equal(again, epochs[0][:30])
     assert other.tolist() != again.tolist()

@@ -29,5 +29,5 @@ def test_engines_are_timed_apart_and_together(rows):
 def test_the_frame_has_their_ratio(rows):
     task = Task("growth", "jax", (), Setting(), "quick").to_json()
     frame = training_frames([{"task": task, "rows": rows, "failed": ""}])["growth"].set_index("engine")
-    assert frame.loc["central_difference", "ratio"] > 3
+    assert frame["ratio"].loc["central_difference"] > 3
     assert frame.loc["autodiff", "ratio"] == 1
