@@ -54,6 +54,8 @@ def small(monkeypatch):
     level = dataclasses.replace(level, budget=Budget(0.01, 3, 3), slow_budget=Budget(0.01, 1, 1))
     monkeypatch.setitem(plan.LEVELS, "quick", level)
     monkeypatch.setattr(plan, "DIMENSIONS", (1,))
+    monkeypatch.setattr(plan, "METHODS", ("random",))
+    monkeypatch.setattr(experiment, "SCALES", (1.0,))
     monkeypatch.setattr(training_plots, "figures", lambda frames, kind: iter(()))  # They take seconds.
     monkeypatch.setattr(training_run, "owner_pool", lambda owner, environment: contextlib.nullcontext(InProcess()))
     monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
@@ -117,7 +119,7 @@ def test_a_rate_that_diverges_is_reported(run, small, descents_alone, tmp_path):
     assert "(diverged)" in result.out
 
 
-def test_a_process_that_dies_costs_its_task(run, small, descents_alone, tmp_path, monkeypatch):
+def test_a_process_that_dies_costs_its_task_until_the_run_is_resumed(run, small, descents_alone, tmp_path, monkeypatch):
     from concurrent.futures.process import BrokenProcessPool
 
     def killed(self, f, task):
@@ -126,12 +128,20 @@ def test_a_process_that_dies_costs_its_task(run, small, descents_alone, tmp_path
         self.value = f(task)
         return self
 
+    alive = small.submit
     monkeypatch.setattr(small, "submit", killed)
     result = run(*WORDS, "--engines", "rule,autodiff", "--out", tmp_path)
     assert result.code == 1
-    summary = pd.read_csv(only_run(tmp_path) / "summary.csv").set_index("engine")
+    folder = only_run(tmp_path)
+    summary = pd.read_csv(folder / "summary.csv").set_index("engine")
     assert summary["status"].to_dict() == {"rule": "failed", "autodiff": "ok"}
     assert "terminated abruptly" in str(summary.loc["rule", "reason"])
+    # It is done again, and alone.
+    monkeypatch.setattr(small, "submit", alive)
+    before = small.done
+    assert run("train", "--resume", folder).code == 0
+    assert small.done == before + 1
+    assert set(pd.read_csv(folder / "summary.csv")["status"]) == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from jaxbp.training.descent import SCHEDULES
 from jaxbp.training.gradients import ENGINES
 from jaxbp.training.models import LOSSES, MODELS
 from jaxbp.training.plan import FULL, Request, Task, plan
-from jaxbp.training.run import remaining, run_tasks
+from jaxbp.training.run import latest, remaining, run_tasks
 
 #: What `machine.json` calls what was asked for.
 ASKED = "training"
@@ -73,8 +73,8 @@ def train(
         folder = resume or new_run(out_folder / FOLDER, request.level, {ASKED: request.to_json()})
         todo = remaining(tasks, read_journal(folder)) if resume else tasks
         finished = _carry_out(folder, todo)
-    rows = read_journal(folder)
-    machine = {**read_machine(folder), "unfinished": len(remaining(tasks, rows))}
+    rows = latest(read_journal(folder))
+    machine = {**read_machine(folder), "unfinished": len(tasks) - len(rows)}
     write_machine(folder, machine)
     frames = training_frames(rows)
     write_training_frames(folder, frames)

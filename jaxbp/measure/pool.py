@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -22,11 +23,14 @@ def owner_pool(
     `environment` adds to it.
     """
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_no_hop_between_threads) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_set_up) as pool:
         with inherited({**ENVIRONMENTS[owner], **environment}):
             pool.submit(int).result()  # It is started now.
         yield pool
 
 
-def _no_hop_between_threads() -> None:
+def _set_up() -> None:
+    # Ctrl-C ends it at once, without a word: its parent has one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # No hop to another thread per call.
     jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -18,9 +18,14 @@ Row = dict[str, Any]
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each task: one that failed is done again when the run is resumed."""
+    return list({json.dumps(row["task"]): row for row in rows}.values())
+
+
 def remaining(tasks: Iterable[Task], rows: Iterable[Row]) -> list[Task]:
-    """The tasks that the rows of a journal do not hold."""
-    done = [row["task"] for row in rows]
+    """The tasks that the rows of a journal do not hold, or hold as failed."""
+    done = [row["task"] for row in rows if not row["failed"]]
     return [task for task in tasks if json.loads(json.dumps(task.to_json())) not in done]
 
 

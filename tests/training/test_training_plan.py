@@ -10,7 +10,7 @@ from jaxbp.training.descent import Setting
 from jaxbp.training.gradients import ENGINES, NUMERICAL
 from jaxbp.training.models import MODELS
 from jaxbp.training.plan import LEVELS, Request, affordable_steps, plan, weights_of
-from jaxbp.training.run import remaining
+from jaxbp.training.run import latest, remaining
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,9 @@ def test_a_request_comes_back_from_its_file_and_done_tasks_are_left_out():
     request = Request(level="quick", batches=(None, 16), rate=0.5)
     assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
     tasks = plan(request)
-    rows = [json.loads(json.dumps({"kind": "task", "task": task.to_json(), "rows": []})) for task in tasks[:5]]
+    rows = [json.loads(json.dumps({"task": task.to_json(), "rows": [], "failed": ""})) for task in tasks[:5]]
     assert remaining(tasks, rows) == tasks[5:]
+    failed = {**rows[2], "failed": "It died."}
+    assert remaining(tasks, [*rows[:2], failed, *rows[3:]]) == [tasks[2], *tasks[5:]]
+    assert latest([failed, *rows]) == [rows[2], *rows[:2], *rows[3:]]
     assert remaining(tasks, []) == tasks
