@@ -202,7 +202,7 @@ def _judge_of(name: str, loss: str, strength: float, owner: Owner) -> Callable[.
 def descend(setting: Setting, engine: str, steps: int | None = None) -> Curve:
     """Descend with the gradient of one engine; stops where numbers overflow, or after the given steps.
 
-    >>> curve = descend(Setting(steps=20), "rule")
+    >>> curve = descend(Setting(steps=20), "numpy")
     >>> curve.train_losses[-1] < curve.train_losses[0] / 2, curve.diverged
     (True, False)
     """

@@ -85,11 +85,10 @@ def value_and_gradient(objective: Objective, engine: str) -> ValueAndGradient:
 
     >>> from jaxbp.ops.losses import l2_penalty
     >>> f = lambda call, weights, x, labels: call(l2_penalty, weights["w"], 0.5)
-    >>> for engine in ENGINES:
+    >>> for engine in ("rule", "numpy", "central_difference"):
     ...     y, gradient = value_and_gradient(f, engine)({"w": np.float32([3, -4])}, None, None)
     ...     print(engine, float(y), np.round(gradient["w"], 2).tolist())
     rule 12.5 [3.0, -4.0]
-    autodiff 12.5 [3.0, -4.0]
     numpy 12.5 [3.0, -4.0]
     central_difference 12.5 [3.0, -4.0]
     """

@@ -75,7 +75,7 @@ def test_the_learning_rate_falls_as_the_notes_write_it():
 
 def test_a_smaller_last_rate_means_smaller_last_steps():
     constant, cosine = (
-        descend(setting("linear", "hinge", schedule=s, steps=100), "rule") for s in ("constant", "cosine")
+        descend(setting("linear", "hinge", schedule=s, steps=100), "numpy") for s in ("constant", "cosine")
     )
     last = [np.ptp(c.train_losses[-10:]) for c in (constant, cosine)]
     assert last[1] < last[0] / 3
@@ -114,7 +114,7 @@ def test_numbers_that_overflow_end_the_descent(engine):
 
 
 def test_a_rate_that_only_climbs_has_diverged():
-    ended = descend(setting("linear", "softmax", rate=500.0, batch=None, schedule="constant", steps=5), "rule")
+    ended = descend(setting("linear", "softmax", rate=500.0, batch=None, schedule="constant", steps=5), "numpy")
     assert ended.diverged
     assert ended.diverged_at is None
 
@@ -122,5 +122,5 @@ def test_a_rate_that_only_climbs_has_diverged():
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "sgd"])
 def test_every_optimizer_descends(optimizer):
     rate = RATES[optimizer, "linear", "softmax"]
-    ended = descend(setting("linear", "softmax", optimizer=optimizer, rate=rate, steps=60), "rule")
+    ended = descend(setting("linear", "softmax", optimizer=optimizer, rate=rate, steps=60), "numpy")
     assert ended.correct[-1] > 0.85 * 360
