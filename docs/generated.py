@@ -26,6 +26,8 @@ from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
+from jaxbp.report.training import FILES
+from jaxbp.report.training_tables import recorded_training
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
@@ -212,6 +214,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "selftest-summary-columns": lambda: columns(SELFTEST_COLUMNS),
     "proof": lambda: readme_proof(RESULTS),
     "proof-columns": lambda: columns(COMPARISON_COLUMNS),
+    "training": lambda: recorded_training(RESULTS, f"../{RESULTS.name}"),
+    **{f"training-{name}-columns": functools.partial(columns, held) for name, held in FILES.items()},
     "levels": levels,
     "kinks": kinks,
     **{f"measured-{name}": functools.partial(measured_family, family) for name, family in families().items()},

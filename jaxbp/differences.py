@@ -69,11 +69,25 @@ def entry_vjp(
     op: Op, f: Callable[..., Any], kind: Kind, args: tuple[Any, ...], y: jax.Array, ct: Any, i: int, entries: Any
 ) -> jax.Array:
     """The cotangent of argument `i` at the given flat entries, which are perturbed one at a time."""
+    return perturbed_slopes(f, kind, _domain(op, i), args, y, ct, i, entries)
+
+
+def perturbed_slopes(
+    f: Callable[..., Any],
+    kind: Kind,
+    domain: Domain,
+    args: tuple[Any, ...],
+    y: jax.Array,
+    ct: Any,
+    i: int,
+    entries: Any,
+) -> jax.Array:
+    """`entry_vjp` of any function that has the value `y`; `domain` is that of argument `i`."""
     x = jnp.asarray(args[i])
     if not entries.size:
         return jnp.zeros(entries.shape, x.dtype)
     flat = x.ravel()
-    highs, lows = probe(flat[entries], kind, _domain(op, i))
+    highs, lows = probe(flat[entries], kind, domain)
 
     def one(probed: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         entry, high, low = probed

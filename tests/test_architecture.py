@@ -20,16 +20,28 @@ ORDER = [
     {"differences"},
     {"engines"},
     {"accuracy"},
-    {"training"},
     {"check"},
     {"measure"},
+    {"training"},  # It times its steps.
     {"circuit"},
     {"report"},
     {"terminal"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
-HEAVY = ("pandas", "matplotlib", "pyarrow", "rich", "typer", "scipy.stats", "sklearn", "flint", "torch", "psutil")
+HEAVY = (
+    "pandas",
+    "matplotlib",
+    "pyarrow",
+    "rich",
+    "typer",
+    "scipy.stats",
+    "sklearn",
+    "optax",
+    "flint",
+    "torch",
+    "psutil",
+)
 
 
 def rooms_imported(source: str) -> set[str]:

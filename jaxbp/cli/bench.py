@@ -7,13 +7,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from jaxbp.cli.root import app, machine_facts, measured_noise
+from jaxbp.cli.root import app, measured_noise, new_run, request_of
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.alone import alone
 from jaxbp.measure.function import RULE, STEPS
 from jaxbp.measure.function_task import FunctionTask, measure_in_worker
 from jaxbp.measure.limits import best_limits
-from jaxbp.measure.machine import now
 from jaxbp.measure.plan import Task, plan
 from jaxbp.measure.resident import require_proc
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
@@ -82,7 +81,7 @@ def bench(
     if peak_rss:
         require_proc()
     if resume:
-        request = _request_of(resume)
+        request = request_of(resume, "request", "jaxbp bench")
     else:
         if not names(dtypes):
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
@@ -91,7 +90,7 @@ def bench(
         request: dict[str, Any] = {**asked, "peak_rss": peak_rss}
     tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
     with alone():
-        folder = resume or _new_folder(out_folder, request)
+        folder = resume or new_run(out_folder, request["level"], {"request": request})
         todo = remaining(tasks, read_journal(folder)) if resume else tasks
         finished = _measure(folder, todo, peak_rss=request.get("peak_rss", False))
         noise = measured_noise()
@@ -118,14 +117,6 @@ def bench(
 
 def _listed(options: list[str]) -> str:
     return " and ".join(f"--{name}" for name in options)
-
-
-def _new_folder(results: Path, request: dict[str, Any]) -> Path:
-    """The folder of a new run, with what is asked of it."""
-    facts, started = machine_facts(), now()
-    folder = results / facts["name"] / f"{started.replace(':', '')}-{request['level']}"
-    write_machine(folder, {**facts, "started": started, "level": request["level"], "request": request})
-    return folder
 
 
 def _measure(folder: Path, tasks: list[Task], *, peak_rss: bool) -> bool:
@@ -204,14 +195,6 @@ def report(
 
 def _say_where(path: Path) -> None:
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _request_of(folder: Path) -> dict[str, Any]:
-    """What the stopped run in `folder` was asked to measure."""
-    machine = read_machine(folder)
-    if "request" not in machine:
-        raise ResultsError(f"{folder} was not written by jaxbp bench, so there is nothing to resume.")
-    return machine["request"]
 
 
 def _print_summary(run: Run) -> None:

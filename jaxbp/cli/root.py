@@ -2,11 +2,14 @@
 
 import dataclasses
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jaxbp.measure.machine import describe_machine, measure_noise
+from jaxbp.errors import ResultsError
+from jaxbp.measure.machine import describe_machine, measure_noise, now
+from jaxbp.report.run import read_machine, write_machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,3 +45,19 @@ def measured_noise() -> dict[str, Any]:
     """How noisy this machine is now."""
     noise = measure_noise()
     return {**dataclasses.asdict(noise), "verdict": noise.verdict}
+
+
+def new_run(results: Path, level: str, asked: dict[str, Any]) -> Path:
+    """The folder of a new run, with what this machine is and what is asked of the run."""
+    facts, started = machine_facts(), now()
+    folder = results / facts["name"] / f"{started.replace(':', '')}-{level}"
+    write_machine(folder, {**facts, "started": started, "level": level, **asked})
+    return folder
+
+
+def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
+    """What the stopped run in `folder` was asked for, by its name in `machine.json`."""
+    machine = read_machine(folder)
+    if name not in machine:
+        raise ResultsError(f"{folder} was not written by {command}, so there is nothing to resume.")
+    return machine[name]

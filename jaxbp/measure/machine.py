@@ -18,7 +18,7 @@ from jaxbp.environment import cores
 from jaxbp.errors import import_extra
 
 #: Packages whose versions a result depends on.
-PACKAGES = ("jaxbp", "jax", "jaxlib", "numpy", "scipy", "pandas", "torch")
+PACKAGES = ("jaxbp", "jax", "jaxlib", "numpy", "scipy", "pandas", "optax", "scikit-learn", "torch")
 
 #: Environment variables that change what is measured; recorded where set.
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS")

@@ -1,8 +1,6 @@
 """The measurements' proof: functions against copies of themselves, and planted slowdowns that have to be found."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.engines import make_engine
-from jaxbp.environment import inherited
 from jaxbp.measure.executables import compile_function
 from jaxbp.measure.plan import LEVELS, find_op
-from jaxbp.measure.sweep import ENVIRONMENTS
+from jaxbp.measure.pool import owner_pool
 from jaxbp.measure.timer import interleave
 from jaxbp.measure.verdict import Side, compare_sides
 
@@ -68,18 +65,10 @@ def prove(
 
     `level` says whose budget of time each has.
     """
-    with inherited(ENVIRONMENTS["jax"]):
-        pool = concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_no_hop_between_threads
-        )
-        with pool:
-            for comparison in asked:
-                progress(f"{comparison.planted}, {comparison.op}, {comparison.n:,} entries")
-                yield pool.submit(measure, comparison, level).result()
-
-
-def _no_hop_between_threads() -> None:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    with owner_pool("jax") as pool:
+        for comparison in asked:
+            progress(f"{comparison.planted}, {comparison.op}, {comparison.n:,} entries")
+            yield pool.submit(measure, comparison, level).result()
 
 
 def measure(comparison: Comparison, level: str) -> Row:

@@ -106,7 +106,10 @@ def write_machine(folder: Path, machine: dict[str, Any]) -> None:
 
 
 def newest_record(results: Path, kind: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest of the records `results/<kind>/<machine>/`, and its machine; None if there is none."""
+    """The newest of the records `results/<kind>/<machine>/`, and its machine; None if there is none.
+
+    `kind` may be a pattern, as `training/*` for the runs of every machine.
+    """
     records = {path.parent: json.loads(path.read_text()) for path in results.glob(f"{kind}/*/{MACHINE}")}
     return max(records.items(), key=lambda record: record[1]["started"]) if records else None
 
