@@ -22,7 +22,7 @@ def drawn(tokens=(7,), d=3, classes=5):
 @pytest.mark.parametrize("block", [None, 1, 2, 3, 7, 20])
 def test_blocks_that_divide_the_tokens_or_do_not(block, monkeypatch):
     monkeypatch.setattr(mean_losses, "CLASSES", 2)
-    args, ct = drawn(), np.float32(1.5)
+    args, ct = drawn(), np.array(1.5, np.float32)
     y, cts = OP.value_and_vjp(args, ct, block=block)
     exact_y, exact = reference(OP, args, ct)
     np.testing.assert_allclose(y, exact_y, rtol=1e-6)
@@ -54,7 +54,7 @@ def test_neither_logits_nor_more_than_a_block_of_them_are_held():
     engine = make_engine(OP, "rule:forward", block=32, precision=None)
     modes = compile_modes(engine, engine.prepare(args), jnp.float32(1), ("fwd_res", "bwd"))
     assert modes["fwd_res"].residual_bytes == 4 * (tokens * d + d * classes)
-    assert modes["fwd_res"].temp_bytes < 4 * tokens * classes / 3
+    assert (modes["fwd_res"].temp_bytes or np.inf) < 4 * tokens * classes / 3
 
 
 def test_a_label_that_is_none_is_not_a_number():

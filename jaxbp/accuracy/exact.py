@@ -203,7 +203,7 @@ def _certified(
                 outs = evaluate(program, args)
                 values = [_rounded(name, out) for name, out in zip(names, outs, strict=True)]
                 radii = [_radii(*pair) for pair in zip(outs, values, strict=True)] if radius else values
-                return [extended(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
+                return [with_lost_digits(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
             except Undecided as error:
                 undecided = str(error)
     raise UncertifiedError(f"{undecided}, even at {PRECISIONS[-1]} bits.")
@@ -224,7 +224,7 @@ def _rounded(name: str, out: np.ndarray) -> NDArray[Any]:
     return values
 
 
-def extended(out: np.ndarray, values: NDArray[Any]) -> NDArray[Any]:
+def with_lost_digits(out: np.ndarray, values: NDArray[Any]) -> NDArray[Any]:
     """The float64 `values` of an array of balls, with the digits added that rounding left out."""
     if out.dtype != object:
         return values

@@ -6,7 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 
-from jaxbp.accuracy.exact import extended, nearest
+from jaxbp.accuracy.exact import nearest, with_lost_digits
 from jaxbp.accuracy.ulp import ulp_error
 from jaxbp.jaxprs import is_float
 
@@ -91,7 +91,7 @@ def _floats(given: np.ndarray, exact: np.ndarray, rounded: np.ndarray) -> Errors
         info = ml_dtypes.finfo(given.dtype)
     except ValueError:
         return None
-    truth = extended(exact, rounded) if given.dtype == np.float64 else rounded
+    truth = with_lost_digits(exact, rounded) if given.dtype == np.float64 else rounded
     finite = np.array([x.is_finite() for x in exact.flat]).reshape(exact.shape)
     zero = np.array([bool(x.is_zero()) for x in exact.flat]).reshape(exact.shape)
     wide, eps = given.astype(np.float64), float(info.eps)
