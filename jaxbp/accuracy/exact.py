@@ -203,7 +203,9 @@ def _certified(
                 outs = evaluate(program, args)
                 values = [_rounded(name, out) for name, out in zip(names, outs, strict=True)]
                 radii = [_radii(*pair) for pair in zip(outs, values, strict=True)] if radius else values
-                return [with_lost_digits(*pair) for pair in zip(outs, values, strict=True)] if extended else values, radii
+                if extended:
+                    values = [with_lost_digits(*pair) for pair in zip(outs, values, strict=True)]
+                return values, radii
             except Undecided as error:
                 undecided = str(error)
     raise UncertifiedError(f"{undecided}, even at {PRECISIONS[-1]} bits.")
