@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from jaxbp.accuracy.exact import exact_vjp as exact_vjp
     from jaxbp.check.run import check_vjp as check_vjp
     from jaxbp.report.function import bench_vjp as bench_vjp
+    from jaxbp.report.load import load_runs as load_runs
 
 __version__ = "0.1.0"
 
@@ -100,9 +101,10 @@ _ON_FIRST_USE = {
     "exact_vjp": "jaxbp.accuracy.exact",
     "check_vjp": "jaxbp.check.run",
     "bench_vjp": "jaxbp.report.function",
+    "load_runs": "jaxbp.report.load",
 }
 #: What their modules import outright, of the extra `bench`.
-_PACKAGES = {"bench_vjp": ("pandas", "scipy")}
+_PACKAGES = dict.fromkeys(("bench_vjp", "load_runs"), ("pandas", "scipy"))
 
 
 def __getattr__(name: str) -> Any:

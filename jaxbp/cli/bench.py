@@ -19,6 +19,8 @@ from jaxbp.measure.resident import require_proc
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.report import tables
 from jaxbp.report.function import function_frame, mode_table, summarize_function
+from jaxbp.report.history import HISTORY, write_history
+from jaxbp.report.load import find_runs, read_all
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 from jaxbp.terminal import err, interrupts, interval, names, out, print_table, progress
@@ -169,15 +171,21 @@ def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that hold some.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the report there, with its pictures beside it.")] = None,
 ) -> None:
-    """Write the report of a run again from its tables; several runs one after the other."""
+    """Write the report of a run again from its tables; of a folder of runs, the history of all that it holds.
+
+    Exit status 2 says that something could not be read; the rest is written all the same.
+    """
     if markdown and len(runs) > 1:
         raise UsageError("--markdown names one file, so give one run with it.")
     failed = False
     for folder in runs:
         try:
+            if folder.is_dir() and find_runs(folder) != [folder]:
+                failed |= _write_history(folder, markdown)
+                continue
             run = read_run(folder)
             _print_summary(run)
             path = write_report(run, markdown)
@@ -187,6 +195,17 @@ def report(
             err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if failed:
         sys.exit(2)
+
+
+def _write_history(folder: Path, markdown: Path | None) -> bool:
+    """Write the history of the runs in a folder; whether some could not be read."""
+    runs, problems = read_all([folder])
+    for error in problems:
+        err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if runs:
+        path = write_history(runs, markdown or folder / HISTORY)
+        out.print(f"History of {len(runs)} runs: {path}", highlight=False, soft_wrap=True, markup=False)
+    return bool(problems)
 
 
 def _request_of(folder: Path) -> dict[str, Any]:
