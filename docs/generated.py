@@ -74,15 +74,14 @@ def compare_limits() -> str:
         (f"{100 * compare_times.MARGIN:g} %", "the margin: a smaller change of a time or ratio counts as none"),
         (
             f"{100 * compare_times.BETWEEN_RATIOS:g} %",
-            "what ratios to autodiff of two runs of the same code scatter by beyond their intervals (standard deviation)",
+            "the standard deviation of ratios to autodiff between two runs of the same code, beyond their intervals",
         ),
         (
             f"{100 * compare_times.BETWEEN_TIMES:g} %",
-            "the same for times, and for ratios of engines that share no rounds; where the cells themselves scatter "
-            "more, that",
+            "the same of times, and of ratios from other rounds; where most cells scatter more, that",
         ),
         (f"{100 * compare_times.FALSE_DISCOVERY_RATE:g} %", "of the changes that are stated may be chance"),
-        (str(compare_times.LEAST_CELLS), "cells tell how fast the machine was; where there are fewer, it counts as equal"),
+        (str(compare_times.LEAST_CELLS), "cells at least tell how fast the machine was, or how far times scatter"),
         (
             f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",
             "an error that is larger by more than both counts as a loss",

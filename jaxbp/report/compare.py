@@ -5,7 +5,7 @@ import pandas as pd
 from jaxbp.report.compare_errors import error_changes, status_changes
 from jaxbp.report.compare_times import MARGIN, is_ours, time_changes
 from jaxbp.report.pairs import label
-from jaxbp.report.run import Run
+from jaxbp.report.run import Run, as_text
 
 #: What each column of the frame of `compare_runs` means.
 CHANGE_COLUMNS = {
@@ -30,7 +30,7 @@ CHANGE_COLUMNS = {
     "new or gone; not compared; autodiff slower or autodiff faster, where that is what changed a ratio",
     "regression": "whether it makes the exit status 1: slower, less accurate or failed, of a rule or of another "
     "project's benchmark",
-    "note": "why it failed, or was not compared",
+    "note": "why it failed, or was not compared; in what way it was measured otherwise on one side",
 }
 #: The verdicts that are a regression, and those on what only one run has or what is not the same.
 WORSE = ("slower", "less accurate", "failed")
@@ -45,7 +45,7 @@ def compare_runs(base: Run, run: Run, *, margin: float = MARGIN) -> pd.DataFrame
     parts = [time_changes(base, run, margin), error_changes(base, run), status_changes(base, run)]
     found = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     found = found.assign(base=label(base), run=label(run)).reindex(columns=list(CHANGE_COLUMNS))
-    for name in ("case", "mode", "quantity", "note"):
-        found[name] = found[name].fillna("").astype(str)
+    for name in ("op", "case", "engine", "mode", "quantity", "verdict", "note"):
+        found[name] = as_text(found[name])
     found["regression"] = is_ours(found) & found["verdict"].isin(WORSE)
     return found

@@ -8,14 +8,14 @@ from jaxbp.report.run import Run
 from jaxbp.report.tables import SUMS, largest_error
 
 #: An error has changed when it is larger than the other by a quarter, and by half a unit in the last place. Inputs are
-#: seeded, so that errors are the same to the last digit where nothing changed, but for what another processor or another
-#: version of XLA rounds elsewhere: one more rounding of a result is half a unit.
+#: seeded: errors are the same to the last digit where nothing changed, but for what another processor or version of XLA
+#: rounds elsewhere, and one more rounding of a result is half a unit.
 MORE, MORE_ULP = 1.25, 0.5
 
 
 def error_changes(base: Run, run: Run) -> pd.DataFrame:
     """Rows for each error that both runs know of the same code: largest, 99th percentile, and entries plainly wrong."""
-    both = pair(*(_measured(r.accuracy) for r in (base, run)), ERROR)
+    both = pair(_measured(base.accuracy), _measured(run.accuracy), ERROR)
     both = both[same_code(both)].reset_index()
     found = pd.concat(
         [
@@ -62,13 +62,19 @@ def status_changes(base: Run, run: Run) -> pd.DataFrame:
     both = pair(timed(base), timed(run), CELL)
     other = both[~same_code(both)]
     versions = other["op_version"] != other["op_version" + AFTER]
-    notes = ("op_version " + other["op_version"].astype(str) + ", then " + other["op_version" + AFTER].astype(str)).where(
-        versions, "shapes " + other["shapes"] + ", then " + other["shapes" + AFTER]
-    )
-    told.append(other.index.to_frame(index=False).assign(measure="cell", verdict="not compared", note=notes.to_numpy()))
+    named = np.where(versions, "op_version", "shapes")
+    notes = [
+        f"{name} {row[name]}, then {row[name + AFTER]}" for name, (_, row) in zip(named, other.iterrows(), strict=True)
+    ]
+    told.append(other.index.to_frame(index=False).assign(measure="cell", verdict="not compared", note=notes))
     return pd.concat([part for part in told if len(part)] or told[:1], ignore_index=True).drop(
         columns="side", errors="ignore"
     )
+
+
+def _difference(row: pd.Series) -> str:
+    name = "shapes" if row["op_version"] == row["op_version" + AFTER] else "op_version"
+    return f"{name} {row[name]}, then {row[name + AFTER]}"
 
 
 def _without(cells: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from jaxbp.report.compare_errors import MORE, MORE_ULP
-from jaxbp.report.compare_times import BETWEEN_RATIOS, FALSE_DISCOVERY_RATE, LEAST_CELLS, is_ours, machine_speed
+from jaxbp.report.compare_times import FALSE_DISCOVERY_RATE, LEAST_CELLS, is_ours, machine_speed
 from jaxbp.report.markdown import table
 from jaxbp.report.pairs import CELL, label, pair, same_autodiff, same_code, same_machine, timed
 from jaxbp.report.run import Run, naming
@@ -63,13 +63,15 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
         yield f"{len(times)} times of rules: {counted(times)}." + (
             f" Half of them are known to {100 * width:.2g} % or better." if len(known) else ""
         )
+    for note, cells in times[times["note"] != ""].groupby("note"):
+        yield f"{len(cells)} ratios were measured with {note}, and count as far as they stand out from each other."
     errors = ours[ours["measure"].isin(("ulp", "p99_ulp", "wrong"))]
     if len(errors):
         yield f"{len(errors)} errors of rules: {counted(errors)}."
     yield (
-        f"Slower and faster: beyond {100 * margin:g} % and {100 * BETWEEN_RATIOS:g} % that ratios of two runs scatter "
-        f"by anyway, with at most {100 * FALSE_DISCOVERY_RATE:g} % of what is stated by chance. Less and more accurate: by "
-        f"over {100 * (MORE - 1):g} % and {MORE_ULP:g} ULP."
+        f"Slower and faster: beyond {100 * margin:g} %, and beyond what runs of the same code scatter by, with at most "
+        f"{100 * FALSE_DISCOVERY_RATE:g} % of what is stated by chance. Less and more accurate: by over "
+        f"{100 * (MORE - 1):g} % and {MORE_ULP:g} ULP."
     )
 
 
@@ -85,17 +87,28 @@ def sections(changes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for title, (verdicts, of_rules) in SECTIONS.items():
         found = changes[changes["verdict"].isin(verdicts) & (ours == of_rules)]
         if len(found):
-            yield f"{title}: {len(found)}", _listed(found, title)
+            yield f"{title}: {len(found)}", _listed(found)
     for verdict in ("new", "gone", "not compared"):
         found = changes[changes["verdict"] == verdict]
         if len(found):
             grouped = found.groupby(["op", "note"], sort=False).size().reset_index(name="cells")
-            yield f"{verdict.capitalize()}: {len(found)} cells", grouped.rename(columns={"note": "why"}).loc[
-                :, lambda frame: (frame != "").any()
-            ]
+            yield (
+                f"{verdict.capitalize()}: {len(found)} cells",
+                grouped.rename(columns={"note": "why"}).loc[:, lambda frame: (frame != "").any()],
+            )
 
 
-def _listed(found: pd.DataFrame, title: str) -> pd.DataFrame:
+def _grouped(found: pd.DataFrame) -> pd.DataFrame:
+    """How many cells there are of each op, and of which cases."""
+    rows = [
+        {"op": op, "cases": ", ".join(unique(cells["case"])), "cells": str(len(cells)), "why": note}
+        for (op, note), cells in found.groupby(["op", "note"], sort=False)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.loc[:, (frame != "").any()]
+
+
+def _listed(found: pd.DataFrame) -> pd.DataFrame:
     """What changed most comes first, and each rule as a whole before its cells."""
     size = found["change"].where(found["change"] >= 1, 1 / found["change"]).fillna(float("inf"))
     found = found.assign(size=size, whole=found["mode"] + found["case"] == "")
@@ -164,7 +177,7 @@ def _markdown(base: Run, compared: Sequence[tuple[Run, pd.DataFrame]], margin: f
                 yield f"And {len(frame) - MOST_ROWS} more, which `jaxbp compare --json` lists.\n"
         cells = every_cell(changes)
         if len(cells):
-            yield f"<details><summary>Every rule and case: after over before</summary>\n\n{table(cells)}\n\n</details>\n"
+            yield f"<details><summary>All times of rules: after over before</summary>\n\n{table(cells)}\n\n</details>\n"
 
 
 def headline(changes: pd.DataFrame) -> str:

@@ -21,16 +21,21 @@ FALSE_DISCOVERY_RATE = 0.05
 BETWEEN_RATIOS, BETWEEN_TIMES = 0.01, 0.05
 #: So many cells tell how fast a machine was, and how far times scatter.
 LEAST_CELLS = 10
+#: With more degrees of freedom Student's t is a normal distribution.
+MOST_FREEDOM = 1e6
 
 
 def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
     """A row for each cell that both runs timed of the same code, and one for each rule, over all its cells."""
     both = pair(timed(base), timed(run), CELL)
     both = both[same_code(both)]
+    if both.empty:
+        return pd.DataFrame()
     slower, _ = machine_speed(both)
     ratios, times = _changes(both, "ratio"), _changes(both, "time_us")
     times["log"] -= np.log(slower)
-    compared = ratios.notna().all(axis=1) & both.index.get_level_values("engine").str.startswith("rule:")
+    rules = np.asarray(both.index.get_level_values("engine").str.startswith("rule:"), bool)
+    compared = ratios.notna().all(axis=1) & rules
     # Of times of other machines there is nothing to say.
     times = times if same_machine(base, run) else times[:0]
     found = pd.concat(
@@ -39,12 +44,15 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
             times[~compared.reindex(times.index, fill_value=False)].dropna().assign(measure="time"),
         ]
     )
-    both = both.loc[found.index]
+    both = both[both.index.isin(found.index)]
+    found = found.loc[both.index]
     found["own"] = times["log"].reindex(found.index)
     found["called"] = _called(both)
     found["known"] = _enough(both, "") & _enough(both, AFTER)
-    interleaved = (found["measure"] == "ratio") & (both["verdict"] != "") & (both["verdict" + AFTER] != "")
-    found["between"] = np.where(interleaved, BETWEEN_RATIOS, _scatter(found[~interleaved]))
+    found["note"] = _otherwise(both).where(found["measure"] == "ratio", "")
+    found["between"] = BETWEEN_RATIOS
+    for _, others in found[(found["measure"] == "time") | (found["note"] != "")].groupby("measure"):
+        found.loc[others.index, "between"] = _scatter(others)
     found = found.reset_index()
     found = pd.concat([found, *_rules(found[found["known"] & ~found["called"]])], ignore_index=True)
     judged = _judge(found, margin)
@@ -63,6 +71,13 @@ def machine_speed(both: pd.DataFrame) -> tuple[float, int]:
     if len(controls) < LEAST_CELLS:
         return 1.0, len(controls)
     return float((controls["time_us" + AFTER] / controls["time_us"]).median()), len(controls)
+
+
+def _otherwise(both: pd.DataFrame) -> pd.Series:
+    """In what way a ratio was measured otherwise on one side, if it was."""
+    shared = (both["verdict"] != "") & (both["verdict" + AFTER] != "")
+    same = both["environment"] == both["environment" + AFTER]
+    return pd.Series(np.select([~shared, ~same], ["rounds of their own", "other settings"], ""), both.index)
 
 
 def _changes(both: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -89,7 +104,8 @@ def _quiet(both: pd.DataFrame, side: str) -> pd.Series:
 
 
 def _enough(both: pd.DataFrame, side: str) -> pd.Series:
-    return _quiet(both, side) >= both[f"rounds{side}"].clip(upper=LEAST_ROUNDS) - 0.5
+    # A share times the rounds need not be whole.
+    return _quiet(both, side) > LEAST_ROUNDS - 0.5
 
 
 def _called(both: pd.DataFrame) -> pd.Series:
@@ -100,10 +116,11 @@ def _called(both: pd.DataFrame) -> pd.Series:
 
 
 def _scatter(found: pd.DataFrame) -> float:
-    """The standard deviation between runs of times, by the cells themselves, most of which did not change."""
+    """The standard deviation between runs, by the cells themselves, most of which did not change."""
     if len(found) < LEAST_CELLS:
         return BETWEEN_TIMES
-    spread = stats.median_abs_deviation(found["log"], scale="normal")
+    # As the standard deviation of a normal distribution that has this median deviation.
+    spread = float(stats.median_abs_deviation(found["log"])) / stats.norm.ppf(0.75)
     return max(BETWEEN_TIMES, float(np.sqrt(max(0.0, spread**2 - found["variance"].median()))))
 
 
@@ -132,11 +149,11 @@ def _rules(found: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """The rows with interval, p and verdict. Rules, and other projects' benchmarks, are a family of tests of their own."""
+    """The rows with interval, p and verdict; what may be a regression is a family of tests of its own."""
     within = np.log1p(margin)
     variance = found["variance"] + found["between"] ** 2
     error, freedom = np.sqrt(variance), variance**2 / found["weight"].replace(0, np.nan)
-    student = stats.t(freedom.fillna(np.inf))
+    student = stats.t(freedom.fillna(MOST_FREEDOM).clip(upper=MOST_FREEDOM))
     half = student.ppf((1 + CONFIDENCE) / 2) * error
     # Of the hypotheses that the true change is within the margin, the nearest: one at the margin itself.
     p = student.sf((found["log"].abs() - within) / error) + student.sf((found["log"].abs() + within) / error)

@@ -43,9 +43,10 @@ HISTORY_COLUMNS = {
 }
 HOW_TO_READ = """\
 The default rule of each op at the largest case that most runs have: time over that of autodiff, in mode split (forward
-pass with residuals plus backward pass; fwd_bwd where a run has no split), with half its 95 % interval, and the worst ULP of
-its gradient. v2 marks the version of an op's declaration where it changed. **Last change** is what `jaxbp compare` says
-of the last two runs: slower and faster beyond chance and a margin. A dash says that the two do not have the same code."""
+pass with residuals plus backward pass; fwd_bwd where a run has no split), with half its 95 % interval, and the worst
+ULP of its gradient. v2 marks an earlier version of an op's declaration. **Last change** is what `jaxbp compare` says of
+the last two runs, over all cases: slower and faster beyond chance and a margin. A dash says that the two do not have
+the same code."""
 
 
 def history(runs: Sequence[Run]) -> pd.DataFrame:
@@ -60,10 +61,9 @@ def history(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _points(run: Run) -> pd.DataFrame:
-    # What was not sampled in the same rounds as autodiff has no verdict, and a ratio that scatters too much for a trend.
+    # What was not sampled in the same rounds as autodiff has no verdict, and scatters too much for a trend.
     cells = run.summary[(run.summary["verdict"] != "") & run.summary["mode"].isin(list(MODES))]
-    default = [engine == tables.default_engine(str(op)) for op, engine in zip(cells["op"], cells["engine"], strict=True)]
-    cells = cells[np.array(default, bool)]
+    cells = cells[cells["engine"] == cells["op"].map(tables.default_engine)]
     key = ["op", "case", "dtype", "engine"]
     found = cells.merge(tables.worst_gradient(run.accuracy)[[*key, "ulp"]], on=key, how="left")
     return found.assign(started=run.machine["started"], machine=run.machine["name"], commit=run.machine["commit"] or "")
@@ -83,7 +83,9 @@ def _sections(runs: Sequence[Run], path: Path) -> Iterator[str]:
     found = history(runs)
     yield f"# History of {len(runs)} runs\n\n{HOW_TO_READ}\n"
     for (machine, dtype), points in found.groupby(["machine", "dtype"], sort=False):
-        own = [run for run in runs if run.machine["name"] == machine and run.machine["started"] in set(points["started"])]
+        own = [
+            run for run in runs if run.machine["name"] == machine and run.machine["started"] in set(points["started"])
+        ]
         own.sort(key=lambda run: run.machine["started"])
         yield f"## {machine}, {dtype}\n\n{table(trend(points, own, str(dtype)))}\n\n{tables.STAR}\n"
         for column, picture in (("ratio", ratios), ("ulp", errors)):
@@ -138,7 +140,14 @@ def ratios(points: pd.DataFrame) -> Figure:
             cells = own[own["mode"] == mode]
             ends = [(cells["ratio"] - cells["ratio_low"]).clip(0), (cells["ratio_high"] - cells["ratio"]).clip(0)]
             axis.errorbar(
-                x[cells.index], cells["ratio"], ends, color=colour, marker=marker, markersize=4, linewidth=1, elinewidth=1
+                x[cells.index],
+                cells["ratio"],
+                ends,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                linewidth=1,
+                elinewidth=1,
             )
         low, high = min(0.9, own["ratio_low"].min()), max(1.1, own["ratio_high"].max())
         axis.set(yscale="log", ylim=(low / 1.05, high * 1.05))

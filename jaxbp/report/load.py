@@ -1,6 +1,5 @@
 """`load_runs`: runs, folders of runs and JSON of pytest-benchmark as one long frame; and how each of them is read."""
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from jaxbp.measure.sweep import Journal
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.options import options_frame
 from jaxbp.report.pytest_json import read_pytest_json
-from jaxbp.report.run import ACCURACY, MACHINE, SUMMARY, Run, read_machine, read_table
+from jaxbp.report.run import ACCURACY, MACHINE, SUMMARY, Run, as_text, read_machine, read_table
 
 #: The ends of the intervals of the numbers that have one.
 INTERVALS = {name: (f"{name}_low", f"{name}_high") for name in ("time_us", "ratio")}
@@ -35,7 +34,10 @@ LONG_COLUMNS = {
     },
     "mode": ("str", f"{SUMMARY_COLUMNS['mode']}; empty for errors, which are those of fwd_bwd"),
     "quantity": ("str", f"of errors, {ACCURACY_COLUMNS['quantity']}; empty for what summary.csv holds"),
-    "metric": ("str", "the name of a column of numbers of summary.csv or accuracy.csv, with its unit: time_us, max_ulp"),
+    "metric": (
+        "str",
+        "the name of a column of numbers of summary.csv or accuracy.csv, with its unit: time_us, max_ulp",
+    ),
     "value": ("float64", "the number"),
     "low": ("float64", "of time_us and ratio, the lower end of the 95 % interval"),
     "high": ("float64", "the upper end of it"),
@@ -123,16 +125,19 @@ def read_whatever(path: Path) -> tuple[Run, list[ResultsError]]:
     if path.is_file():
         return read_pytest_json(path), []
     machine = read_machine(path)
-    tables, problems = [], []
-    for name, columns in ((SUMMARY, SUMMARY_COLUMNS), (ACCURACY, ACCURACY_COLUMNS)):
+    problems = []
+
+    def table(name: str, columns: dict[str, str]) -> pd.DataFrame:
         try:
-            tables.append(read_table(path / name, list(columns)))
+            return read_table(path / name, list(columns))
         except ResultsError as error:
             problems.append(error)
-            tables.append(pd.DataFrame(columns=list(columns)))
-    if len(problems) == len(tables):
+            return pd.DataFrame(columns=list(columns))
+
+    run = Run(path, machine, table(SUMMARY, SUMMARY_COLUMNS), table(ACCURACY, ACCURACY_COLUMNS), options_frame([], {}))
+    if len(problems) == 2:
         raise problems[0]
-    return Run(path, machine, *tables, options_frame([], {})), problems
+    return run, problems
 
 
 def long_frame(run: Run) -> pd.DataFrame:
@@ -145,7 +150,7 @@ def long_frame(run: Run) -> pd.DataFrame:
     parts += [_melted(errors, name) for name in ERROR_METRICS]
     frame = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True).assign(**facts)
     frame["started"] = pd.to_datetime(frame["started"], utc=True)
-    texts = {name: frame[name].fillna("") for name, (dtype, _) in LONG_COLUMNS.items() if dtype == "str"}
+    texts = {name: as_text(frame[name]) for name, (dtype, _) in LONG_COLUMNS.items() if dtype == "str"}
     dtypes = {name: dtype for name, (dtype, _) in LONG_COLUMNS.items()}
     return frame.assign(**texts)[list(LONG_COLUMNS)].astype(dtypes)
 

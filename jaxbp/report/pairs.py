@@ -23,7 +23,7 @@ def timed(run: Run) -> pd.DataFrame:
 def pair(before: pd.DataFrame, after: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """The rows that both have, by key: the columns of the first as they are, of the second with `AFTER`."""
     sides = [frame.drop_duplicates(key).set_index(key) for frame in (before, after)]
-    return sides[0].join(sides[1], rsuffix=AFTER, how="inner")
+    return sides[0].join(sides[1].add_suffix(AFTER), how="inner")
 
 
 def same_code(both: pd.DataFrame) -> pd.Series:

@@ -13,13 +13,12 @@ from jaxbp.measure.machine import machine_name
 from jaxbp.measure.verdict import Interval, median_interval
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS, run_facts
 from jaxbp.report.options import options_frame
-from jaxbp.report.run import EMPTY, Run, naming
+from jaxbp.report.pairs import CELL
+from jaxbp.report.run import EMPTY, Run, as_text, naming
 
 Row = dict[str, Any]
 
-#: What tells the cells of one op apart, and under which a benchmark of this project says which it is.
-CELL = ("op", "case", "dtype", "engine", "mode")
-#: Half the 95 % interval of a median, in interquartile ranges over the root of the samples (McGill, Tukey, Larsen 1978).
+#: Half the 95 % interval of a median, in interquartile ranges over the root of the samples (McGill, Tukey and Larsen).
 NOTCH = 1.57
 
 
@@ -45,7 +44,7 @@ def read_pytest_json(path: Path) -> Run:
     summary = pd.DataFrame([{**row, **facts} for row in _with_ratios(rows)], columns=list(SUMMARY_COLUMNS))
     accuracy = pd.DataFrame(errors, columns=list(ACCURACY_COLUMNS))
     accuracy = accuracy.drop_duplicates(["op", "case", "dtype", "engine", "quantity"])
-    summary = summary.assign(**{name: summary[name].fillna("") for name in EMPTY})
+    summary = summary.assign(**{name: as_text(summary[name]) for name in EMPTY})
     return Run(path, machine, summary, accuracy, options_frame([], {}))
 
 

@@ -156,6 +156,15 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].fillna("") for name in EMPTY if name in frame.columns})
 
 
+def as_text(column: pd.Series) -> pd.Series:
+    """A column as text; what is missing is empty.
+
+    >>> as_text(pd.Series(["a", None, float("nan")])).tolist()
+    ['a', '', '']
+    """
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
 @contextlib.contextmanager
 def naming(path: Path, done: str) -> Iterator[None]:
     """Turn what can go wrong with a file into a sentence that names it."""

@@ -94,7 +94,11 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_compared(run, runs):
 
 
 def test_without_two_runs_nothing_is_compared(run, runs):
-    for words in ([runs / "1-base"], [runs / "none", runs / "1-base", runs / "2-same"], [runs / "1-base", runs / "none"]):
+    for words in (
+        [runs / "1-base"],
+        [runs / "none", runs / "1-base", runs / "2-same"],
+        [runs / "1-base", runs / "none"],
+    ):
         result = run("compare", *words)
         assert result.code == 2
         assert "compared" in result.err.splitlines()[-1]

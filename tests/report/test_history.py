@@ -1,5 +1,7 @@
 """The history of runs: the right case, version and verdict in the table, a picture per machine and dtype."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,10 +11,10 @@ from jaxbp.report.history import HISTORY_COLUMNS, errors, history, ratios, trend
 from jaxbp.report.run import Run
 
 
-def dated(name: str, seed: int, day: int, **planted) -> Run:
+def dated(folder: str, seed: int, day: int, name: str = "test-2-core", **planted: Any) -> Run:
     """A run of two ops whose default rule is called `stable`."""
-    machine = {"started": f"2026-01-{day:02}T00:00:00Z", "commit": f"{day:012}"}
-    return noisy_run(name, seed, {**machine, **planted.pop("machine", {})}, ops=("sigmoid", "expm1"), **planted)
+    machine = {"started": f"2026-01-{day:02}T00:00:00Z", "commit": f"{day:012}", "name": name}
+    return noisy_run(folder, seed, machine, ops=("sigmoid", "expm1"), **planted)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def runs() -> list[Run]:
         dated("second", 2, 2),
         dated("first", 1, 1),
         dated("third", 3, 3, slow={"sigmoid": 1.3}, ulp={"sigmoid": 50.0}),
-        dated("elsewhere", 4, 4, machine={"name": "other"}),
+        dated("elsewhere", 4, 4, name="other"),
     ]
 
 
@@ -55,7 +57,9 @@ def test_another_version_is_marked_and_not_compared(runs):
     assert table.loc["sigmoid", "last change"] == "-"
     # One dotted line between the two, in the panel of sigmoid alone.
     for figure in (ratios(found), errors(found)):
-        dotted = {axis.get_title(): [line for line in axis.lines if line.get_linestyle() == ":"] for axis in figure.axes}
+        dotted = {
+            axis.get_title(): [line for line in axis.lines if line.get_linestyle() == ":"] for axis in figure.axes
+        }
         assert [len(dotted[op]) for op in ("sigmoid", "expm1")] == [1, 0]
         assert dotted["sigmoid"][0].get_xdata()[0] == 0.5
         plt.close(figure)
