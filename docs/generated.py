@@ -73,15 +73,18 @@ def compare_limits() -> str:
     rows = (
         (f"{100 * compare_times.MARGIN:g} %", "the margin: a smaller change of a time or ratio counts as none"),
         (
-            f"{100 * compare_times.BETWEEN_RATIOS:g} %",
-            "the standard deviation of ratios to autodiff between two runs of the same code, beyond their intervals",
+            f"{100 * compare_times.FALSE_DISCOVERY_RATE:g} %",
+            "of the cells that are stated to have changed may be chance, and of the rules as many",
+        ),
+        (
+            f"{100 * compare_times.BETWEEN_RUNS:g} %",
+            "the least standard deviation between two runs of the same code, beyond their intervals",
         ),
         (
             f"{100 * compare_times.BETWEEN_TIMES:g} %",
-            "the same of times, and of ratios from other rounds; where most cells scatter more, that",
+            f"the same of times and of ratios from other rounds, where fewer than {compare_times.LEAST_CELLS} tell",
         ),
-        (f"{100 * compare_times.FALSE_DISCOVERY_RATE:g} %", "of the changes that are stated may be chance"),
-        (str(compare_times.LEAST_CELLS), "cells at least tell how fast the machine was, or how far times scatter"),
+        (f"{compare_times.LOADED:g}", "degrees of freedom of Student's t for runs on a busy machine, and for these"),
         (
             f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",
             "an error that is larger by more than both counts as a loss",

@@ -8,21 +8,27 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from jaxbp.measure.verdict import BLOCKS, CONFIDENCE, FLOOR_FACTOR, LEAST_ROUNDS, TRIMMED, Interval, verdict
+from jaxbp.measure.verdict import BLOCKS, CONFIDENCE, FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, TRIMMED, Interval, verdict
 from jaxbp.report.pairs import AFTER, CELL, pair, same_autodiff, same_code, same_machine, timed
 from jaxbp.report.run import Run
+from jaxbp.report.steadiness import was_busy
 
-#: A change by less counts as none.
-MARGIN = 0.02
-#: The share of chance among the changes that are stated; where nothing changed, the chance that any is stated.
-FALSE_DISCOVERY_RATE = 0.05
-#: By how much two runs of the same code differ beyond their intervals, as a standard deviation of logarithms: ratios to
-#: autodiff of the same rounds, and all other times.
-BETWEEN_RATIOS, BETWEEN_TIMES = 0.01, 0.05
-#: So many cells tell how fast a machine was, and how far times scatter.
+#: The share of chance among the cells that are stated to have changed, and among the rules. Where nothing changed, it
+#: is the chance that any is stated.
+FALSE_DISCOVERY_RATE = 0.025
+#: By how much two runs of the same code differ beyond their intervals at least, as a standard deviation of logarithms.
+BETWEEN_RUNS = 0.005
+#: The same of times, and of ratios from other rounds, where too few cells tell how far they scatter.
+BETWEEN_TIMES = 0.05
+#: So many cells tell how fast a machine was, and how far cells scatter.
 LEAST_CELLS = 10
-#: With more degrees of freedom Student's t is a normal distribution.
+#: Degrees of freedom of Student's t where the load of the machine changes what is measured: its tails are those that
+#: runs of the same code have on such a machine.
+LOADED = 5.0
+#: With so many, Student's t is a normal distribution.
 MOST_FREEDOM = 1e6
+
+RULE = ["op", "dtype", "engine"]
 
 
 def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
@@ -48,17 +54,20 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
     found = found.loc[both.index]
     found["own"] = times["log"].reindex(found.index)
     found["called"] = _called(both)
-    found["known"] = _enough(both, "") & _enough(both, AFTER)
+    found["judged"] = _enough(both, "") & _enough(both, AFTER) & ~found["called"]
     found["note"] = _otherwise(both).where(found["measure"] == "ratio", "")
-    found["between"] = BETWEEN_RATIOS
-    for _, others in found[(found["measure"] == "time") | (found["note"] != "")].groupby("measure"):
-        found.loc[others.index, "between"] = _scatter(others)
-    found = found.reset_index()
-    found = pd.concat([found, *_rules(found[found["known"] & ~found["called"]])], ignore_index=True)
+    alike = (found["measure"] == "ratio") & (found["note"] == "")
+    found["variance"] += BETWEEN_RUNS**2
+    for _, others in found[~alike].groupby("measure"):
+        found.loc[others.index, "variance"] += _scatter(others)
+    if was_busy(base.machine, base.summary) or was_busy(run.machine, run.summary):
+        alike &= False
+    found["freedom"] = found["freedom"].where(alike, found["freedom"].clip(upper=LOADED))
+    found = _with_rules(found.reset_index())
     judged = _judge(found, margin)
     if same_machine(base, run) and not same_autodiff(base, run):
         judged["verdict"] = _attributed(judged)
-    return judged.drop(columns=["log", "variance", "weight", "own", "called", "known", "between"])
+    return judged.drop(columns=["log", "variance", "freedom", "own", "called", "judged"])
 
 
 def machine_speed(both: pd.DataFrame) -> tuple[float, int]:
@@ -73,29 +82,34 @@ def machine_speed(both: pd.DataFrame) -> tuple[float, int]:
     return float((controls["time_us" + AFTER] / controls["time_us"]).median()), len(controls)
 
 
+def is_ours(frame: pd.DataFrame) -> pd.Series:
+    """Whether a row is about a rule, or a benchmark of another project: what a regression may be of."""
+    return frame["engine"].str.startswith("rule:") | (frame["engine"] == "")
+
+
+def _changes(both: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The change of a column in logarithms, its variance by both intervals, and Welch's degrees of freedom of that."""
+    found = pd.DataFrame({"before": both[column], "after": both[column + AFTER]})
+    found["log"] = np.log(found["after"] / found["before"])
+    found["variance"] = 0.0
+    weight = pd.Series(0.0, both.index)
+    for side in ("", AFTER):
+        width = np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"])
+        variance = (width / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+        found["variance"] += variance
+        # Of the rounds, or the blocks of them, that a trimmed mean keeps.
+        weight += variance**2 / ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
+    freedom = found["variance"] ** 2 / weight.where(weight > 0)
+    # Of no variance, all is known.
+    found["freedom"] = freedom.mask(weight == 0, MOST_FREEDOM)
+    return found
+
+
 def _otherwise(both: pd.DataFrame) -> pd.Series:
     """In what way a ratio was measured otherwise on one side, if it was."""
     shared = (both["verdict"] != "") & (both["verdict" + AFTER] != "")
     same = both["environment"] == both["environment" + AFTER]
     return pd.Series(np.select([~shared, ~same], ["rounds of their own", "other settings"], ""), both.index)
-
-
-def _changes(both: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The change of a column in logarithms, its variance by both intervals, and what its degrees of freedom come from.
-
-    These are by Welch and Satterthwaite: (variance + what is known exactly)^2 / weight.
-    """
-    found = pd.DataFrame({"before": both[column], "after": both[column + AFTER]})
-    found["log"] = np.log(found["after"] / found["before"])
-    found["variance"] = found["weight"] = 0.0
-    for side in ("", AFTER):
-        width = np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"])
-        variance = (width / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
-        # Of the rounds, or the blocks of them, that a trimmed mean keeps.
-        freedom = ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
-        found["variance"] += variance
-        found["weight"] += variance**2 / freedom
-    return found
 
 
 def _quiet(both: pd.DataFrame, side: str) -> pd.Series:
@@ -116,44 +130,56 @@ def _called(both: pd.DataFrame) -> pd.Series:
 
 
 def _scatter(found: pd.DataFrame) -> float:
-    """The standard deviation between runs, by the cells themselves, most of which did not change."""
+    """The variance between runs, by the cells themselves, most of which did not change."""
     if len(found) < LEAST_CELLS:
-        return BETWEEN_TIMES
-    # As the standard deviation of a normal distribution that has this median deviation.
-    spread = float(stats.median_abs_deviation(found["log"])) / stats.norm.ppf(0.75)
-    return max(BETWEEN_TIMES, float(np.sqrt(max(0.0, spread**2 - found["variance"].median()))))
+        return BETWEEN_TIMES**2
+    return max(0.0, _spread(found["log"] - found["log"].median()) - float(found["variance"].median()))
 
 
-def _rules(found: pd.DataFrame) -> list[pd.DataFrame]:
-    """A row for each rule of several cells: the mean of their changes, weighted by how well they are known.
+def _spread(deviations: pd.Series) -> float:
+    """The variance of a normal distribution whose deviations have this median."""
+    return float(deviations.abs().median() / stats.norm.ppf(0.75)) ** 2
 
-    `split` is left out, as the sum of two others. What differs between the runs may be common to the cells of a rule,
-    and does not shrink with their number.
+
+def _with_rules(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells, and a row for each rule of several: the mean of their changes, weighted by how well they are known.
+
+    `split` is left out, as the sum of two others. Where the cells of one rule disagree by more than their intervals
+    allow, as they do when other programs run, the variance of all cells is larger by that much; and that of a rule
+    by how much its own disagree, if that is more.
     """
-    cells = found[(found["measure"] == "ratio") & (found["mode"] != "split")].copy()
-    cells["share"] = 1 / (cells["variance"] + cells["between"] ** 2)
-    key = ["op", "dtype", "engine"]
-    cells["share"] /= cells.groupby(key)["share"].transform("sum")
-    cells = cells[cells.groupby(key)["op"].transform("size") > 1]
+    chosen = (found["measure"] == "ratio") & found["judged"] & (found["mode"] != "split")
+    cells = found[chosen & (found[chosen].groupby(RULE)["op"].transform("size").reindex(found.index) > 1)].copy()
     if cells.empty:
-        return []
-    weighted = cells[key].assign(
+        return found
+    cells["share"] = 1 / cells["variance"]
+    cells["share"] /= cells.groupby(RULE)["share"].transform("sum")
+    rules = cells[RULE].assign(
         log=cells["share"] * cells["log"],
         own=cells["share"] * cells["own"],
         variance=cells["share"] ** 2 * cells["variance"],
-        weight=cells["share"] ** 4 * cells["weight"],
+        freedom=cells["freedom"],
+        cells=1,
     )
-    rules = weighted.groupby(key, sort=False).sum(min_count=1)
-    rules["between"] = cells.groupby(key, sort=False)["between"].max()
-    return [rules.reset_index().assign(measure="ratio", case="", mode="", called=False, known=True)]
+    rules = rules.groupby(RULE, sort=False).sum(min_count=1)
+    mean = (cells["share"] * cells["log"]).groupby([cells[name] for name in RULE]).transform("sum")
+    cells["apart"] = (cells["log"] - mean) / np.sqrt(cells["variance"])
+    overall = max(1.0, _spread(cells["apart"] / np.sqrt(1 - cells["share"]))) if len(cells) >= LEAST_CELLS else 1.0
+    own = (cells["apart"] ** 2).groupby([cells[name] for name in RULE], sort=False).sum() / (rules["cells"] - 1)
+    rules["variance"] *= own.clip(lower=overall)
+    # What differs between two runs may be common to the cells of a rule.
+    rules["variance"] += BETWEEN_RUNS**2
+    if (cells["freedom"] <= LOADED).all():
+        rules["freedom"] = LOADED
+    found["variance"] *= np.where((found["measure"] == "ratio") & (found["note"] == ""), overall, 1.0)
+    rules = rules.reset_index().assign(measure="ratio", case="", mode="", note="", called=False, judged=True)
+    return pd.concat([found, rules.drop(columns="cells")], ignore_index=True)
 
 
 def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """The rows with interval, p and verdict; what may be a regression is a family of tests of its own."""
-    within = np.log1p(margin)
-    variance = found["variance"] + found["between"] ** 2
-    error, freedom = np.sqrt(variance), variance**2 / found["weight"].replace(0, np.nan)
-    student = stats.t(freedom.fillna(MOST_FREEDOM).clip(upper=MOST_FREEDOM))
+    """The rows with interval, p and verdict; rules, their cells, and what is no regression are families of tests."""
+    within, error = np.log1p(margin), np.sqrt(found["variance"])
+    student = stats.t(found["freedom"].clip(upper=MOST_FREEDOM))
     half = student.ppf((1 + CONFIDENCE) / 2) * error
     # Of the hypotheses that the true change is within the margin, the nearest: one at the margin itself.
     p = student.sf((found["log"].abs() - within) / error) + student.sf((found["log"].abs() + within) / error)
@@ -161,17 +187,12 @@ def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
         change=np.exp(found["log"]),
         change_low=np.exp(found["log"] - half),
         change_high=np.exp(found["log"] + half),
-        p=np.where(found["known"] & ~found["called"], p, np.nan),
+        p=np.where(found["judged"], p, np.nan),
     )
-    for _, family in judged[judged["p"].notna()].groupby(is_ours(judged)):
+    for _, family in judged[judged["judged"]].groupby([is_ours(judged), judged["mode"] + judged["case"] == ""]):
         judged.loc[family.index, "p"] = stats.false_discovery_control(np.minimum(family["p"], 1), method="bh")
     judged["verdict"] = [_verdict(row, margin) for _, row in judged.iterrows()]
     return judged
-
-
-def is_ours(frame: pd.DataFrame) -> pd.Series:
-    """Whether a row is about a rule, or a benchmark of another project: what a regression may be of."""
-    return frame["engine"].str.startswith("rule:") | (frame["engine"] == "")
 
 
 def _verdict(row: pd.Series, margin: float) -> str:
@@ -180,7 +201,7 @@ def _verdict(row: pd.Series, margin: float) -> str:
     if row["p"] < FALSE_DISCOVERY_RATE:
         return "slower" if row["log"] > 0 else "faster"
     interval = Interval(row["change"], row["change_low"], row["change_high"])
-    return "same" if row["known"] and verdict(interval, margin=margin) == "same" else "cannot say"
+    return "same" if row["judged"] and verdict(interval, margin=margin) == "same" else "cannot say"
 
 
 def _attributed(judged: pd.DataFrame) -> pd.Series:

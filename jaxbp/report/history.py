@@ -22,9 +22,6 @@ MOST_COLUMNS, MOST_POINTS = 6, 40
 COLUMNS = 6
 #: Colour (Okabe and Ito's) and marker of each mode.
 MODES = {"split": ("#0072B2", "o"), "fwd_bwd": ("#E69F00", "s")}
-#: Verdicts of a change, and those of none.
-MOVED = ("failed", "slower", "less accurate", "faster", "more accurate", "autodiff slower", "autodiff faster")
-STILL = ("same", "cannot say", "dispatch")
 #: What each column of the frame of `history` holds.
 HISTORY_COLUMNS = {
     "machine": "the machine's name",
@@ -45,7 +42,7 @@ HOW_TO_READ = """\
 The default rule of each op at the largest case that most runs have: time over that of autodiff, in mode split (forward
 pass with residuals plus backward pass; fwd_bwd where a run has no split), with half its 95 % interval, and the worst
 ULP of its gradient. v2 marks an earlier version of an op's declaration. **Last change** is what `jaxbp compare` says of
-the last two runs, over all cases: slower and faster beyond chance and a margin. A dash says that the two do not have
+the last two runs about this cell: slower and faster beyond chance and a margin. A dash says that the two do not have
 the same code."""
 
 
@@ -87,7 +84,7 @@ def _sections(runs: Sequence[Run], path: Path) -> Iterator[str]:
             run for run in runs if run.machine["name"] == machine and run.machine["started"] in set(points["started"])
         ]
         own.sort(key=lambda run: run.machine["started"])
-        yield f"## {machine}, {dtype}\n\n{table(trend(points, own, str(dtype)))}\n\n{tables.STAR}\n"
+        yield f"## {machine}, {dtype}\n\n{table(trend(points, own))}\n\n{tables.STAR}\n"
         for column, picture in (("ratio", ratios), ("ulp", errors)):
             file = path.parent / f"{path.stem}-{machine}-{dtype}-{column}.png"
             with naming(file, "written"):
@@ -95,7 +92,7 @@ def _sections(runs: Sequence[Run], path: Path) -> Iterator[str]:
             yield f"![{column} over runs]({file.name})\n"
 
 
-def trend(points: pd.DataFrame, runs: Sequence[Run], dtype: str) -> pd.DataFrame:
+def trend(points: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
     """A row per op, a column for each of the newest runs, and what changed from the last but one run to the last."""
     points = points.sort_values("mode", key=lambda mode: mode != "split", kind="stable")
     points = points.drop_duplicates(["op", "started"]).sort_values("started", kind="stable")
@@ -109,7 +106,7 @@ def trend(points: pd.DataFrame, runs: Sequence[Run], dtype: str) -> pd.DataFrame
     wide = points.assign(text=texts).pivot(index="op", columns="started", values="text")
     wide = wide.reindex(index=tables.unique(points["op"]), columns=newest).fillna("")
     wide.columns = [names[names.index == started].iloc[0] for started in newest]
-    said = _last_change(runs, dtype) if len(runs) > 1 else {}
+    said = _last_change(runs, points) if len(runs) > 1 else {}
     wide["last change"] = [said.get(str(op), "-") for op in wide.index]
     return wide.reset_index()
 
@@ -120,14 +117,17 @@ def _shown(row: pd.Series) -> str:
     return f"{row['ratio']:.2f} ±{half:.2f}, {tables.number(row['ulp'])} ULP{star}"
 
 
-def _last_change(runs: Sequence[Run], dtype: str) -> dict[str, str]:
-    """Of each op what the last two runs say of its default rule: the worst first."""
+def _last_change(runs: Sequence[Run], shown: pd.DataFrame) -> dict[str, str]:
+    """Of each op what the last two runs say of the cell that is shown, and of its errors."""
     changes = compare_runs(*runs[-2:])
     said = {}
-    for op, rows in changes[changes["dtype"] == dtype].groupby("op", sort=False):
-        own = set(rows.loc[rows["engine"] == tables.default_engine(str(op)), "verdict"])
-        moved = [verdict for verdict in MOVED if verdict in own]
-        said[str(op)] = ", ".join(moved) or next((verdict for verdict in STILL if verdict in own), "-")
+    for _, point in shown.drop_duplicates("op", keep="last").iterrows():
+        op = str(point["op"])
+        own = changes[(changes["op"] == op) & (changes["case"] == point["case"]) & (changes["dtype"] == point["dtype"])]
+        own = own[own["engine"] == tables.default_engine(op)]
+        times = own.loc[own["measure"].isin(("ratio", "time")) & (own["mode"] == point["mode"]), "verdict"]
+        errors = own.loc[own["measure"].isin(("ulp", "p99_ulp", "wrong")) & (own["verdict"] != "same"), "verdict"]
+        said[op] = ", ".join(tables.unique([*times, *errors])) or "-"
     return said
 
 
@@ -138,11 +138,11 @@ def ratios(points: pd.DataFrame) -> Figure:
         axis.axhline(1, color="#999999", linewidth=0.8)
         for mode, (colour, marker) in MODES.items():
             cells = own[own["mode"] == mode]
-            ends = [(cells["ratio"] - cells["ratio_low"]).clip(0), (cells["ratio_high"] - cells["ratio"]).clip(0)]
+            bars = [(cells["ratio"] - cells["ratio_low"]).clip(0), (cells["ratio_high"] - cells["ratio"]).clip(0)]
             axis.errorbar(
                 x[cells.index],
                 cells["ratio"],
-                ends,
+                bars,
                 color=colour,
                 marker=marker,
                 markersize=4,
@@ -151,7 +151,9 @@ def ratios(points: pd.DataFrame) -> Figure:
             )
         low, high = min(0.9, own["ratio_low"].min()), max(1.1, own["ratio_high"].max())
         axis.set(yscale="log", ylim=(low / 1.05, high * 1.05))
-        axis.set_yticks(sorted({low, 1.0, high}), [f"{tick:.2g}" for tick in sorted({low, 1.0, high})])
+        # The ends, unless they would stand on 1.
+        ends = [end for end in (low, high) if abs(math.log(end)) > math.log(high / low) / 5]
+        axis.set_yticks([1.0, *ends], ["1", *(f"{end:.2g}" for end in ends)])
 
     handles = [
         Line2D([], [], color=colour, marker=marker, linewidth=1, label=mode) for mode, (colour, marker) in MODES.items()
@@ -169,7 +171,8 @@ def errors(points: pd.DataFrame) -> Figure:
         axis.axhspan(plots.LEAST_ULP / 2, plots.FAIR_ULP, color="#009E73", alpha=0.08, linewidth=0)
         axis.set(yscale="log", ylim=(plots.LEAST_ULP / 2, max(32.0, 4 * float(ulp.max()))))
 
-    return _panels(points, "Worst ULP of the gradient; the green band ends at 4", draw, [])
+    title = f"Worst ULP of the gradient; the green band ends at {plots.FAIR_ULP}"
+    return _panels(points, title, draw, [])
 
 
 def _panels(
@@ -180,8 +183,11 @@ def _panels(
     places = {started: place for place, started in enumerate(times)}
     columns = min(COLUMNS, len(ops))
     rows = math.ceil(len(ops) / columns)
-    size = (max(6.0, 2.3 * columns), 1.5 * rows + 1.2)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, layout="constrained")
+    width, height = max(7.0, 2.3 * columns), 1.5 * rows + 1.1
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=True)
+    # In inches, since to fit a layout to so many panels takes long.
+    edges = {"left": 0.5 / width, "right": 1 - 0.1 / width, "bottom": 0.7 / height, "top": 1 - 0.65 / height}
+    figure.subplots_adjust(**edges, wspace=0.32, hspace=0.5)
     for axis in axes.flat[len(ops) :]:
         axis.set_axis_off()
     for axis, op in zip(axes.flat, ops, strict=False):
@@ -190,7 +196,7 @@ def _panels(
         draw(axis, own, x)
         for place in x[own["op_version"] != own["op_version"].shift().fillna(own["op_version"])]:
             axis.axvline(place - 0.5, color="#D55E00", linestyle=":", linewidth=1)
-        axis.set_title(f"{op} *" if op in tables.SUMS else op, fontsize=9)
+        axis.set_title(op, fontsize=9)
         axis.minorticks_off()
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
@@ -202,6 +208,8 @@ def _panels(
     for place in range(max(0, len(ops) - columns), len(ops)):
         axes.flat[place].tick_params(labelbottom=True)
     handles = [*handles, Line2D([], [], color="#D55E00", linestyle=":", label="another version of the op")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    figure.suptitle(f"{title} ({points['machine'].iloc[0]}, {points['dtype'].iloc[0]})", fontsize=11)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.suptitle(
+        f"{title} ({points['machine'].iloc[0]}, {points['dtype'].iloc[0]})", fontsize=11, y=1 - 0.15 / height
+    )
     return figure

@@ -10,7 +10,7 @@ from runs import OPS, as_run, noisy_rows, noisy_run
 from synthetic import accuracy_row, failure_row, time_row
 
 from jaxbp.report.compare import CHANGE_COLUMNS, compare_runs
-from jaxbp.report.compare_times import BETWEEN_RATIOS, FALSE_DISCOVERY_RATE, time_changes
+from jaxbp.report.compare_times import BETWEEN_RUNS, FALSE_DISCOVERY_RATE, time_changes
 from jaxbp.report.run import Run
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -118,7 +118,7 @@ def test_a_margin_and_what_runs_differ_by_are_on_top_of_the_interval():
     width = (
         np.log(compare_runs(a, far).query("measure == 'ratio'")[["change_low", "change_high"]]).diff(axis=1).iloc[0, 1]
     )
-    assert width > 2 * 1.9 * BETWEEN_RATIOS
+    assert width > 2 * 1.9 * BETWEEN_RUNS
 
 
 NEWER = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}}
