@@ -104,7 +104,7 @@ _ON_FIRST_USE = {
     "load_runs": "jaxbp.report.load",
 }
 #: What their modules import outright, of the extra `bench`.
-_PACKAGES = dict.fromkeys(("bench_vjp", "load_runs"), ("pandas", "scipy"))
+_PACKAGES = {"bench_vjp": ("pandas", "scipy"), "load_runs": ("pandas", "scipy")}
 
 
 def __getattr__(name: str) -> Any:

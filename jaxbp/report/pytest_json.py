@@ -70,7 +70,9 @@ def _row(benchmark: Mapping[str, Any]) -> Row:
     named = {name: told[name] for name in CELL} if set(told).issuperset(CELL) else _foreign(benchmark["fullname"])
     time = _median(found)
     return {
-        **{name: told.get(name, math.nan) for name in ("op_version", "n", "residual_bytes", "extrapolated")},
+        **{
+            name: told.get(name, math.nan) for name in ("op_version", "n", "residual_bytes", "extrapolated", "floor_us")
+        },
         **{name: told.get(name, "") for name in ("shapes", "device")},
         **named,
         "time_us": 1e6 * time.value,

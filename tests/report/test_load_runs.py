@@ -151,7 +151,7 @@ def test_cells_of_this_project_are_what_they_say(tmp_path):
         benchmark("a", 0.002, engine="rule:stable", errors=[error], **cell),
         benchmark("b", 0.001, engine="autodiff", **cell),
     ]
-    frame = jaxbp.load_runs(stored(tmp_path / "cells.json", benchmarks)).set_index(["engine", "metric"])
+    frame: Any = jaxbp.load_runs(stored(tmp_path / "cells.json", benchmarks)).set_index(["engine", "metric"])
     ratio = frame.loc[("rule:stable", "ratio")]
     assert ratio["value"] == pytest.approx(2)
     assert ratio["low"] < 1.99 < 2.01 < ratio["high"] < 2.1
