@@ -10,6 +10,7 @@ from jaxbp.report.compare_times import FALSE_DISCOVERY_RATE, LEAST_CELLS, is_our
 from jaxbp.report.markdown import table
 from jaxbp.report.pairs import CELL, label, pair, same_autodiff, same_code, same_machine, timed
 from jaxbp.report.run import Run, naming
+from jaxbp.report.steadiness import was_busy
 from jaxbp.report.tables import number, unique
 
 #: A comment on a pull request holds 65,536 characters, so that tables end after so many rows.
@@ -55,6 +56,9 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
             if same_machine(base, run)
             else "."
         )
+    for side in (base, run):
+        if was_busy(side.machine, side.summary):
+            yield f"The machine was BUSY in {label(side)}, which changes ratios too: only large changes can be stated."
     ours = changes[is_ours(changes)]
     times = ours[ours["measure"].isin(("ratio", "time")) & (ours["mode"] != "")]
     if len(times):
@@ -69,8 +73,8 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
     if len(errors):
         yield f"{len(errors)} errors of rules: {counted(errors)}."
     yield (
-        f"Slower and faster: beyond {100 * margin:g} %, and beyond what runs of the same code scatter by, with at most "
-        f"{100 * FALSE_DISCOVERY_RATE:g} % of what is stated by chance. Less and more accurate: by over "
+        f"Slower and faster: beyond {100 * margin:g} %, and beyond what runs of the same code scatter by; at most "
+        f"{100 * FALSE_DISCOVERY_RATE:g} % of what is stated is chance. Less and more accurate: by over "
         f"{100 * (MORE - 1):g} % and {MORE_ULP:g} ULP."
     )
 
