@@ -203,7 +203,7 @@ def _write_history(folder: Path, markdown: Path | None) -> bool:
     for error in problems:
         err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if runs:
-        path = write_history(runs, markdown or folder / HISTORY)
+        path = write_history(runs, markdown or folder / HISTORY, progress)
         out.print(f"History of {len(runs)} runs: {path}", highlight=False, soft_wrap=True, markup=False)
     return bool(problems)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from jaxbp.report import plots, tables
 from jaxbp.report.compare import compare_runs
 from jaxbp.report.markdown import table
 from jaxbp.report.run import Run, naming
+from jaxbp.report.selftest import Progress
 
 HISTORY = "history.md"
 #: Runs that a table has columns for, and a picture points; the newest count.
@@ -66,20 +68,23 @@ def _points(run: Run) -> pd.DataFrame:
     return found.assign(started=run.machine["started"], machine=run.machine["name"], commit=run.machine["commit"] or "")
 
 
-def write_history(runs: Sequence[Run], path: Path) -> Path:
+def write_history(runs: Sequence[Run], path: Path, progress: Progress) -> Path:
     """Write tables and pictures of the history of these runs beside each other."""
-    text = "\n".join(_sections(runs, path)) + "\n"
+    with naming(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    parts = dict(list(history(runs).groupby(["machine", "dtype"], sort=False)))
+    with progress(2 * len(parts)) as advance:
+        text = "\n".join(_sections(runs, parts, path, advance)) + "\n"
     with naming(path, "written"):
         path.write_text(text)
     return path
 
 
-def _sections(runs: Sequence[Run], path: Path) -> Iterator[str]:
-    with naming(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    found = history(runs)
+def _sections(
+    runs: Sequence[Run], parts: dict[Any, pd.DataFrame], path: Path, advance: Callable[[str], None]
+) -> Iterator[str]:
     yield f"# History of {len(runs)} runs\n\n{HOW_TO_READ}\n"
-    for (machine, dtype), points in found.groupby(["machine", "dtype"], sort=False):
+    for (machine, dtype), points in parts.items():
         own = [
             run for run in runs if run.machine["name"] == machine and run.machine["started"] in set(points["started"])
         ]
@@ -87,6 +92,7 @@ def _sections(runs: Sequence[Run], path: Path) -> Iterator[str]:
         yield f"## {machine}, {dtype}\n\n{table(trend(points, own))}\n\n{tables.STAR}\n"
         for column, picture in (("ratio", ratios), ("ulp", errors)):
             file = path.parent / f"{path.stem}-{machine}-{dtype}-{column}.png"
+            advance(file.name)
             with naming(file, "written"):
                 plots.save(picture(points), file)
             yield f"![{column} over runs]({file.name})\n"
@@ -184,7 +190,7 @@ def _panels(
     columns = min(COLUMNS, len(ops))
     rows = math.ceil(len(ops) / columns)
     width, height = max(7.0, 2.3 * columns), 1.5 * rows + 1.1
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=True)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     # In inches, since to fit a layout to so many panels takes long.
     edges = {"left": 0.5 / width, "right": 1 - 0.1 / width, "bottom": 0.7 / height, "top": 1 - 0.65 / height}
     figure.subplots_adjust(**edges, wspace=0.32, hspace=0.5)
@@ -204,9 +210,9 @@ def _panels(
     for axis in axes.flat:
         axis.set_xlim(-0.5, len(times) - 0.5)
         axis.set_xticks(shown, [times[place][5:10] for place in shown])
-    # Below a panel that has none under it.
-    for place in range(max(0, len(ops) - columns), len(ops)):
-        axes.flat[place].tick_params(labelbottom=True)
+    # Dates stand below the panels that have none under them.
+    for axis in axes.flat[: max(0, len(ops) - columns)]:
+        axis.tick_params(labelbottom=False)
     handles = [*handles, Line2D([], [], color="#D55E00", linestyle=":", label="another version of the op")]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=9, frameon=False)
     figure.suptitle(

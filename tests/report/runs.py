@@ -26,6 +26,7 @@ def noisy_rows(
     ulp: Mapping[str, float] | None = None,
     speed: float = 1.0,
     noise: float = 0.04,
+    shift: float = 0.0,
     rounds: int = 120,
     modes: Sequence[str] = MODES,
     **changes: Any,
@@ -33,7 +34,8 @@ def noisy_rows(
     """The journal of a run.
 
     `slow` and `autodiff` are what the times of an op's rule and of autodiff are multiplied with, `speed` what all are;
-    every round has a mood of its own, every sample a noise; errors are 2 ULP where `ulp` says nothing else.
+    every round has a mood of its own, every sample a noise, and all of a cell are off by about `shift`, as on a busy
+    machine; errors are 2 ULP where `ulp` says nothing else.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -42,7 +44,7 @@ def noisy_rows(
         for mode in modes:
             mood = speed * 500 * np.exp(rng.normal(0, 0.15, rounds))
             for engine, factor in factors.items():
-                samples = factor * mood * np.exp(rng.normal(0, noise, rounds))
+                samples = factor * mood * np.exp(rng.normal(0, noise, rounds) + rng.normal(0, shift))
                 rows.append(time_row(mode, samples, **{"op": op, "engine": engine, **changes}))
         for engine in factors:
             error = (ulp or {}).get(op, 2.0) if engine != "autodiff" else 2.0

@@ -57,6 +57,35 @@ def test_runs_of_the_same_code_are_no_regression_however_the_machine_drifts():
     assert alarms <= math.ceil(FALSE_DISCOVERY_RATE * len(pairs))
 
 
+BUSY = {"noise": {"load": 2.0, "spread": 0.5, "verdict": "busy"}}
+
+
+def test_where_cells_differ_between_runs_anyway_no_such_difference_is_stated():
+    # Intervals within 1 % that say nothing of a shift by 6 % between the runs.
+    runs = [noisy_run(str(i), 30 + i, BUSY, shift=0.06) for i in range(5)]
+    pairs = [(a, b) for a in runs[:2] for b in runs[2:]]
+    beyond = stated = 0
+    for a, b in pairs:
+        changes = time_changes(a, b)
+        stated += int(changes["verdict"].isin(("slower", "faster")).any())
+        widths = [np.log(side.summary["ratio_high"] / side.summary["ratio_low"]) / 2 for side in (a, b)]
+        beyond += int(np.sum(np.abs(np.log(changes["change"])) > 2 * np.hypot(*(np.median(w) for w in widths))))
+    assert beyond > 10 * len(pairs) / 2
+    assert stated == 0
+    # What is far beyond is still found.
+    slow = noisy_run("slow", 39, BUSY, shift=0.06, slow={"tanh": 2.0})
+    assert said(compare_runs(runs[0], slow), "slower") == {"tanh"}
+
+
+def test_the_tails_of_a_busy_machine_are_heavier():
+    sides = [
+        [noisy_run(name, seed, machine, slow=slow) for name, seed, slow in (("a", 1, None), ("b", 2, {"exp": 1.1}))]
+        for machine in ({}, BUSY)
+    ]
+    p = [compare_runs(*pair).query("op == 'exp' and engine != 'autodiff' and mode == ''")["p"].min() for pair in sides]
+    assert p[0] < p[1] / 10
+
+
 def recorded(run: int, slow: float = 1.0) -> Run:
     """One pass of `jaxbp selftest --measure` over copies of ops on a real machine as a run, one of them slowed down."""
     (path,) = RESULTS.glob("selftest-measure/*/comparisons.csv")
