@@ -84,7 +84,10 @@ def compare_limits() -> str:
             f"{100 * compare_times.BETWEEN_TIMES:g} %",
             f"the same of times and of ratios from other rounds, where fewer than {compare_times.LEAST_CELLS} tell",
         ),
-        (f"{compare_times.LOADED:g}", "degrees of freedom of Student's t for runs on a busy machine, and for these"),
+        (
+            f"{compare_times.LOADED:g}, {compare_times.LOADED_RULE:g}",
+            "degrees of freedom of Student's t on a busy machine, for a cell (or a time) and for a rule over all cells",
+        ),
         (
             f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",
             "an error that is larger by more than both counts as a loss",

@@ -22,9 +22,9 @@ BETWEEN_RUNS = 0.005
 BETWEEN_TIMES = 0.05
 #: So many cells tell how fast a machine was, and how far cells scatter.
 LEAST_CELLS = 10
-#: Degrees of freedom of Student's t where the load of the machine changes what is measured: its tails are those that
-#: runs of the same code have on such a machine.
-LOADED = 5.0
+#: Degrees of freedom of Student's t for a cell, and for a rule over all its cells, where the load of the machine
+#: changes what is measured: the tails are those that runs of the same code have on such a machine.
+LOADED, LOADED_RULE = 3.0, 5.0
 #: With so many, Student's t is a normal distribution.
 MOST_FREEDOM = 1e6
 
@@ -170,7 +170,7 @@ def _with_rules(found: pd.DataFrame) -> pd.DataFrame:
     # What differs between two runs may be common to the cells of a rule.
     rules["variance"] += BETWEEN_RUNS**2
     if (cells["freedom"] <= LOADED).all():
-        rules["freedom"] = LOADED
+        rules["freedom"] = LOADED_RULE
     found["variance"] *= np.where((found["measure"] == "ratio") & (found["note"] == ""), overall, 1.0)
     rules = rules.reset_index().assign(measure="ratio", case="", mode="", note="", called=False, judged=True)
     return pd.concat([found, rules.drop(columns="cells")], ignore_index=True)

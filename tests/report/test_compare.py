@@ -1,5 +1,6 @@
 """Comparing runs: planted slowdowns and lost digits are found, two runs of the same code are not called anything."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,10 @@ def test_a_slower_rule_is_found_and_nothing_else(base):
 
 
 def test_runs_of_the_same_code_are_no_regression_however_the_machine_drifts():
-    runs = [noisy_run(str(i), 10 + i, speed=1 + 0.2 * i) for i in range(6)]
+    runs = [noisy_run(str(i), 10 + i, speed=1 + 0.2 * i) for i in range(5)]
     pairs = [(a, b) for a in runs[:2] for b in runs[2:]]
-    alarms = sum(bool(compare_runs(a, b)["verdict"].isin(("slower", "faster")).any()) for a, b in pairs)
-    assert alarms <= math.ceil(FALSE_DISCOVERY_RATE * len(pairs))
+    alarms = sum(bool(time_changes(a, b)["verdict"].isin(("slower", "faster")).any()) for a, b in pairs)
+    assert alarms == 0
 
 
 BUSY = {"noise": {"load": 2.0, "spread": 0.5, "verdict": "busy"}}
@@ -62,15 +63,16 @@ BUSY = {"noise": {"load": 2.0, "spread": 0.5, "verdict": "busy"}}
 
 def test_where_cells_differ_between_runs_anyway_no_such_difference_is_stated():
     # Intervals within 1 % that say nothing of a shift by 6 % between the runs.
-    runs = [noisy_run(str(i), 30 + i, BUSY, shift=0.06) for i in range(5)]
-    pairs = [(a, b) for a in runs[:2] for b in runs[2:]]
+    runs = [noisy_run(str(i), 30 + i, BUSY, shift=0.06) for i in range(3)]
+    pairs = list(itertools.combinations(runs, 2))
     beyond = stated = 0
     for a, b in pairs:
         changes = time_changes(a, b)
         stated += int(changes["verdict"].isin(("slower", "faster")).any())
         widths = [np.log(side.summary["ratio_high"] / side.summary["ratio_low"]) / 2 for side in (a, b)]
-        beyond += int(np.sum(np.abs(np.log(changes["change"])) > 2 * np.hypot(*(np.median(w) for w in widths))))
-    assert beyond > 10 * len(pairs) / 2
+        naive = np.sqrt(sum(np.median(width) ** 2 for width in widths))
+        beyond += int(np.sum(np.abs(np.log(changes["change"])) > 2 * naive))
+    assert beyond > 5 * len(pairs)
     assert stated == 0
     # What is far beyond is still found.
     slow = noisy_run("slow", 39, BUSY, shift=0.06, slow={"tanh": 2.0})
