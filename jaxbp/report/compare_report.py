@@ -60,13 +60,16 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
         if was_busy(side.machine, side.summary):
             yield f"The machine was BUSY in {label(side)}, which changes ratios too: only large changes can be stated."
     ours = changes[is_ours(changes)]
-    times = ours[ours["measure"].isin(("ratio", "time")) & (ours["mode"] != "")]
+    times = ours[ours["measure"].isin(("ratio", "time")) & ((ours["mode"] != "") | (ours["engine"] == ""))]
     if len(times):
         known = times.loc[times["p"].notna(), ["change", "change_high"]]
         width = (known["change_high"] / known["change"] - 1).median()
-        yield f"{len(times)} times of rules: {counted(times)}." + (
+        yield f"{len(times)} times: {counted(times)}." + (
             f" Half of them are known to {100 * width:.2g} % or better." if len(known) else ""
         )
+    rules = ours[(ours["measure"] == "ratio") & (ours["mode"] == "")]
+    if len(rules):
+        yield f"{len(rules)} rules over all their cells: {counted(rules)}."
     for note, cells in times[times["note"] != ""].groupby("note"):
         yield f"{len(cells)} ratios were measured with {note}, and count as far as they stand out from each other."
     errors = ours[ours["measure"].isin(("ulp", "p99_ulp", "wrong"))]
@@ -150,15 +153,23 @@ def changed(row: pd.Series) -> str:
 
 
 def every_cell(changes: pd.DataFrame) -> pd.DataFrame:
-    """The change of the time of every rule at every case, a column per mode, with half its interval in percent."""
-    cells = changes[is_ours(changes) & changes["measure"].isin(("ratio", "time")) & (changes["mode"] != "")]
+    """The changes of the times of all rules with half their intervals in percent: a row per case, a column per mode."""
+    cells = changes[is_ours(changes) & changes["measure"].isin(("ratio", "time"))]
     half = 100 * (cells["change_high"] / cells["change"] - 1)
     marks = cells["verdict"].map({"slower": " slower", "faster": " faster"}).fillna("")
     texts = [f"{c:.3f} ±{h:.2g} %{mark}" for c, h, mark in zip(cells["change"], half, marks, strict=True)]
+    whole = (cells["mode"] == "") & (cells["engine"] != "")
+    cells = cells.assign(text=texts, mode=cells["mode"].mask(whole, "all modes"), case=cells["case"].mask(whole, "all"))
     key = ["op", "case", "dtype", "engine"]
-    wide = cells.assign(text=texts).pivot(index=key, columns="mode", values="text").reset_index()
-    modes = [mode for mode in ("fwd", "fwd_res", "bwd", "fwd_bwd", "split") if mode in wide]
-    return wide[[*key, *modes]].fillna("").rename_axis(columns=None)
+    modes = ("fwd", "fwd_res", "bwd", "fwd_bwd", "split", "all modes", "time")
+    rows = [
+        dict.fromkeys(modes, "")
+        | dict(zip(key, names, strict=True))
+        | dict(zip(own["mode"].replace("", "time"), own["text"], strict=True))
+        for names, own in cells.groupby(key, sort=False)
+    ]
+    frame = pd.DataFrame(rows, columns=[*key, *modes])
+    return frame.loc[:, (frame != "").any()]
 
 
 def write_comparison(path: Path, base: Run, compared: Sequence[tuple[Run, pd.DataFrame]], margin: float) -> Path:
@@ -192,7 +203,7 @@ def headline(changes: pd.DataFrame) -> str:
     """
     worse = changes[changes["regression"]]
     said = [f"{verdict} {_few(unique(cells['op']))}" for verdict, cells in worse.groupby("verdict", sort=False)]
-    return f"Regression: {'; '.join(said)}" if said else "No regression"
+    return f"Regression: {'; '.join(said)}" if said else "No regression found"
 
 
 def _few(ops: list[str]) -> str:
