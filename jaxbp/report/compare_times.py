@@ -22,9 +22,9 @@ BETWEEN_RUNS = 0.005
 BETWEEN_TIMES = 0.05
 #: So many cells tell how fast a machine was, and how far cells scatter.
 LEAST_CELLS = 10
-#: Degrees of freedom of Student's t for a cell, and for a rule over all its cells, where the load of the machine
-#: changes what is measured: the tails are those that runs of the same code have on such a machine.
-LOADED, LOADED_RULE = 3.0, 5.0
+#: Degrees of freedom of Student's t where the load of the machine changes what is measured: of a cell, and of a rule
+#: over all its cells, whose tails are lighter; those that runs of the same code had. Times have the second.
+LOADED, HEAVY = 3.0, 5.0
 #: With so many, Student's t is a normal distribution.
 MOST_FREEDOM = 1e6
 
@@ -60,10 +60,9 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
     found["variance"] += BETWEEN_RUNS**2
     for _, others in found[~alike].groupby("measure"):
         found.loc[others.index, "variance"] += _scatter(others)
-    if was_busy(base.machine, base.summary) or was_busy(run.machine, run.summary):
-        alike &= False
-    found["freedom"] = found["freedom"].where(alike, found["freedom"].clip(upper=LOADED))
-    found = _with_rules(found.reset_index())
+    busy = was_busy(base.machine, base.summary) or was_busy(run.machine, run.summary)
+    found["freedom"] = found["freedom"].clip(upper=LOADED if busy else np.where(alike, MOST_FREEDOM, HEAVY))
+    found = _with_rules(found.reset_index(), HEAVY if busy else MOST_FREEDOM)
     judged = _judge(found, margin)
     if same_machine(base, run) and not same_autodiff(base, run):
         judged["verdict"] = _attributed(judged)
@@ -141,7 +140,7 @@ def _spread(deviations: pd.Series) -> float:
     return float(deviations.abs().median() / stats.norm.ppf(0.75)) ** 2
 
 
-def _with_rules(found: pd.DataFrame) -> pd.DataFrame:
+def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     """The cells, and a row for each rule of several: the mean of their changes, weighted by how well they are known.
 
     `split` is left out, as the sum of two others. Where the cells of one rule disagree by more than their intervals
@@ -169,8 +168,7 @@ def _with_rules(found: pd.DataFrame) -> pd.DataFrame:
     rules["variance"] *= own.clip(lower=overall)
     # What differs between two runs may be common to the cells of a rule.
     rules["variance"] += BETWEEN_RUNS**2
-    if (cells["freedom"] <= LOADED).all():
-        rules["freedom"] = LOADED_RULE
+    rules["freedom"] = rules["freedom"].clip(upper=most_freedom)
     found["variance"] *= np.where((found["measure"] == "ratio") & (found["note"] == ""), overall, 1.0)
     rules = rules.reset_index().assign(measure="ratio", case="", mode="", note="", called=False, judged=True)
     return pd.concat([found, rules.drop(columns="cells")], ignore_index=True)
@@ -179,7 +177,7 @@ def _with_rules(found: pd.DataFrame) -> pd.DataFrame:
 def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
     """The rows with interval, p and verdict; rules, their cells, and what is no regression are families of tests."""
     within, error = np.log1p(margin), np.sqrt(found["variance"])
-    student = stats.t(found["freedom"].clip(upper=MOST_FREEDOM))
+    student = stats.t(found["freedom"])
     half = student.ppf((1 + CONFIDENCE) / 2) * error
     # Of the hypotheses that the true change is within the margin, the nearest: one at the margin itself.
     p = student.sf((found["log"].abs() - within) / error) + student.sf((found["log"].abs() + within) / error)

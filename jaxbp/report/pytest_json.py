@@ -56,9 +56,10 @@ def _machine(content: Mapping[str, Any]) -> Row:
     cpu = about.get("cpu") or {}
     brand = cpu.get("brand_raw") or cpu.get("brand") or about.get("processor") or about["machine"]
     commit = content.get("commit_info") or {}
+    known = commit.get("id") not in (None, "unversioned")
     return {
         "name": machine_name(brand, cpu.get("count") or 1),
-        "commit": commit.get("id") and commit["id"][:12] + "+" * bool(commit.get("dirty")),
+        "commit": commit["id"][:12] + "+" * bool(commit.get("dirty")) if known else None,
         "versions": {"jax": "", "python": about["python_version"]},
         "started": content["datetime"],
         "level": "pytest",

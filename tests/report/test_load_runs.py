@@ -113,11 +113,14 @@ def benchmark(name: str, median: float, *, data: bool = True, **extra: Any) -> d
     return {"fullname": name, "extra_info": extra, "stats": {**stats, **({"data": samples} if data else {})}}
 
 
-def stored(path: Path, benchmarks: list[dict[str, Any]]) -> Path:
+def stored(path: Path, benchmarks: list[dict[str, Any]], commit: str = "0123456789abcdef") -> Path:
     """A JSON of another project."""
     about = {"machine": "x86_64", "python_version": "3.12.1", "cpu": {"brand_raw": "Some CPU", "count": 4}}
-    commit = {"id": "0123456789abcdef", "dirty": True}
-    whole = {"machine_info": about, "commit_info": commit, "datetime": "2026-01-02T03:04:05+00:00"}
+    whole = {
+        "machine_info": about,
+        "commit_info": {"id": commit, "dirty": True},
+        "datetime": "2026-01-02T03:04:05+00:00",
+    }
     path.write_text(json.dumps({**whole, "benchmarks": benchmarks}))
     return path
 
@@ -132,11 +135,16 @@ def test_benchmarks_of_other_projects_have_their_names(tmp_path, data):
     assert 980 <= time["low"] < 1000 < time["high"] <= 1020
 
 
+def test_a_benchmark_outside_of_version_control_has_no_commit(tmp_path):
+    run, _ = read_whatever(stored(tmp_path / "cells.json", [benchmark("a", 0.001)], commit="unversioned"))
+    assert run.machine["commit"] is None
+
+
 def test_a_slower_benchmark_of_another_project_is_found(tmp_path):
     names = [f"tests/test_sort.py::test_sort[{i}]" for i in range(20)]
     before = stored(tmp_path / "before.json", [benchmark(name, 0.001) for name in names])
-    # All take 30 % longer, one takes twice as long as that.
-    slower = [benchmark(name, 0.0026 if i == 3 else 0.0013) for i, name in enumerate(names)]
+    # All take 30 % longer, one of them 15 % more than that.
+    slower = [benchmark(name, 0.001 * 1.3 * (1.15 if i == 3 else 1)) for i, name in enumerate(names)]
     runs = [read_whatever(path)[0] for path in (before, stored(tmp_path / "after.json", slower))]
     changes = compare_runs(*runs)
     assert changes.loc[changes["regression"], "op"].tolist() == [names[3]]
