@@ -82,7 +82,7 @@ def compare_limits() -> str:
         ),
         (
             f"{100 * compare_times.BETWEEN_TIMES:g} %",
-            f"the same of times and of ratios from other rounds, where fewer than {compare_times.LEAST_CELLS} tell",
+            f"the same of times, other rounds and a busy machine, where fewer than {compare_times.LEAST_CELLS} tell",
         ),
         (
             f"{compare_times.LOADED:g}, {compare_times.HEAVY:g}",

@@ -18,7 +18,8 @@ from jaxbp.report.steadiness import was_busy
 FALSE_DISCOVERY_RATE = 0.025
 #: By how much two runs of the same code differ beyond their intervals at least, as a standard deviation of logarithms.
 BETWEEN_RUNS = 0.005
-#: The same of times, and of ratios from other rounds, where too few cells tell how far they scatter.
+#: The same of times, of ratios from other rounds and of those on a busy machine, where too few cells tell how far they
+#: scatter.
 BETWEEN_TIMES = 0.05
 #: So many cells tell how fast a machine was, and how far cells scatter.
 LEAST_CELLS = 10
@@ -62,7 +63,10 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
         found.loc[others.index, "variance"] += _scatter(others)
     busy = was_busy(base.machine, base.summary) or was_busy(run.machine, run.summary)
     found["freedom"] = found["freedom"].clip(upper=LOADED if busy else np.where(alike, MOST_FREEDOM, HEAVY))
-    found = _with_rules(found.reset_index(), HEAVY if busy else MOST_FREEDOM)
+    found, alike = found.reset_index(), alike.to_numpy()
+    if busy and len(_of_several(found)) < LEAST_CELLS:
+        found.loc[alike, "variance"] += _scatter(found[alike])
+    found = _with_rules(found, HEAVY if busy else MOST_FREEDOM)
     judged = _judge(found, margin)
     if same_machine(base, run) and not same_autodiff(base, run):
         judged["verdict"] = _attributed(judged)
@@ -140,6 +144,12 @@ def _spread(deviations: pd.Series) -> float:
     return float(deviations.abs().median() / stats.norm.ppf(0.75)) ** 2
 
 
+def _of_several(found: pd.DataFrame) -> pd.DataFrame:
+    """The judged cells, but for split, of those rules that have more than one."""
+    cells = found[(found["measure"] == "ratio") & found["judged"] & (found["mode"] != "split")]
+    return cells[cells.groupby(RULE)["op"].transform("size") > 1].copy()
+
+
 def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     """The cells, and a row for each rule of several: the mean of their changes, weighted by how well they are known.
 
@@ -147,8 +157,7 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     allow, as they do when other programs run, the variance of all cells is larger by that much; and that of a rule
     by how much its own disagree, if that is more.
     """
-    chosen = (found["measure"] == "ratio") & found["judged"] & (found["mode"] != "split")
-    cells = found[chosen & (found[chosen].groupby(RULE)["op"].transform("size").reindex(found.index) > 1)].copy()
+    cells = _of_several(found)
     if cells.empty:
         return found
     cells["share"] = 1 / cells["variance"]

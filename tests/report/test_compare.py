@@ -88,6 +88,14 @@ def test_the_tails_of_a_busy_machine_are_heavier():
     assert p[0] < p[1] / 10
 
 
+def test_few_cells_on_a_busy_machine_say_little():
+    # One cell a rule: nothing tells how far cells differ between such runs.
+    few = {"ops": ["exp", "tanh"], "modes": ["fwd_bwd"], "noise": 0.01}
+    for machine, expected in (({}, {"exp"}), (BUSY, set())):
+        a, b = (noisy_run(name, 1, machine, slow={"exp": slow}, **few) for name, slow in (("a", 1.0), ("b", 1.2)))
+        assert said(time_changes(a, b), "slower") == expected
+
+
 def recorded(run: int, slow: float = 1.0) -> Run:
     """One pass of `jaxbp selftest --measure` over copies of ops on a real machine as a run, one of them slowed down."""
     (path,) = RESULTS.glob("selftest-measure/*/comparisons.csv")
