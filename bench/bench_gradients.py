@@ -11,6 +11,10 @@ from jaxbp.measure.executables import Mode
 from jaxbp.measure.plan import Task
 from jaxbp.measure.task import Prepared, Problem, check_after, check_before, compare, pose, prepare, time_row
 from jaxbp.measure.timer import Samples
+from jaxbp.report.frames import ACCURACY_COLUMNS
+
+#: What a cell says of itself, so that `jaxbp compare` knows it in the JSON.
+ABOUT = ("op", "op_version", "case", "shapes", "n", "dtype", "engine", "device", "floor_us")
 
 
 @functools.lru_cache(maxsize=1)
@@ -34,12 +38,13 @@ def bench_gradient(benchmark: BenchmarkFixture, recorder: Recorder, cell: tuple[
         prepared, accuracy = _prepared(task, engine)
     if mode not in prepared.executables:
         pytest.fail(f"{task.op} {task.case} {engine} has no mode {mode}")
-    for row in accuracy:
-        recorder.add(row, task.owner)
+    errors = [recorder.add(row, task.owner) for row in accuracy]
     gradients = [row for row in accuracy if row["quantity"] != "value"]
     benchmark.group = f"{task.op} {task.case} {task.dtype} {mode}"
     benchmark.extra_info.update(
-        engine=engine,
+        {name: errors[0][name] for name in ABOUT},
+        mode=mode,
+        errors=[{name: row.get(name) for name in ACCURACY_COLUMNS} for row in errors],
         extrapolated=prepared.scale,
         residual_bytes=prepared.executables[mode].residual_bytes,
         value_max_ulp=accuracy[0]["max_ulp"],

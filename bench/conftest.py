@@ -50,9 +50,11 @@ class Recorder:
     folder: Path
     journal: Journal
 
-    def add(self, row: dict[str, Any], owner: Owner) -> None:
-        """Write one row."""
-        self.journal.append({**row, **_about(owner)})
+    def add(self, row: dict[str, Any], owner: Owner) -> dict[str, Any]:
+        """Write one row, and return it as it was written."""
+        written = {**row, **_about(owner)}
+        self.journal.append(written)
+        return written
 
 
 @functools.cache
@@ -80,6 +82,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say where the report is."""
     if REPORT in config.stash:
         terminalreporter.write_line(f"Report: {config.stash[REPORT]}")
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Name the machine in the JSON as in the folder of the run, for `jaxbp compare`."""
+    machine_info["jaxbp"] = describe_machine()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,8 +19,11 @@ from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
+from jaxbp.report import compare_errors, compare_times
+from jaxbp.report.compare import CHANGE_COLUMNS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
+from jaxbp.report.load import LONG_COLUMNS
 from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import measured, newest_run, readme_census, where
@@ -59,6 +62,40 @@ def code(plain: str) -> str:
 def columns(meanings: dict[str, str]) -> str:
     """What each column of a table means."""
     return table(("column", "meaning"), ((code(name), text(meaning)) for name, meaning in meanings.items()))
+
+
+def long_columns() -> str:
+    """What each column of the frame of `load_runs` holds."""
+    rows = ((code(name), code(dtype), text(meaning)) for name, (dtype, meaning) in LONG_COLUMNS.items())
+    return table(("column", "dtype", "meaning"), rows)
+
+
+def compare_limits() -> str:
+    """The numbers that `jaxbp compare` judges by."""
+    rows = (
+        (f"{100 * compare_times.MARGIN:g} %", "the margin: a smaller change of a time or ratio counts as none"),
+        (
+            f"{100 * compare_times.FALSE_DISCOVERY_RATE:g} %",
+            "of the cells that are stated to have changed may be chance, and of the rules as many",
+        ),
+        (
+            f"{100 * compare_times.BETWEEN_RUNS:g} %",
+            "the least standard deviation between two runs of the same code, beyond their intervals",
+        ),
+        (
+            f"{100 * compare_times.BETWEEN_TIMES:g} %",
+            f"the same of times, other rounds and a busy machine, where fewer than {compare_times.LEAST_CELLS} tell",
+        ),
+        (
+            f"{compare_times.LOADED:g}, {compare_times.HEAVY:g}",
+            "degrees of freedom of Student's t on a busy machine, of a cell and of a rule; times have the second",
+        ),
+        (
+            f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",
+            "an error that is larger by more than both counts as a loss",
+        ),
+    )
+    return table(("limit", "what it is"), rows)
 
 
 def levels() -> str:
@@ -207,6 +244,9 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
+    "long-columns": long_columns,
+    "change-columns": lambda: columns(CHANGE_COLUMNS),
+    "compare-limits": compare_limits,
     "option-columns": lambda: columns(OPTION_COLUMNS),
     "function-columns": lambda: columns(FUNCTION_COLUMNS),
     "selftest": lambda: readme_selftest(RESULTS),

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from jaxbp.check.run import check_vjp as check_vjp
     from jaxbp.circuit.draw import draw_circuit as draw_circuit
     from jaxbp.report.function import bench_vjp as bench_vjp
+    from jaxbp.report.load import load_runs as load_runs
 
 __version__ = "0.1.0"
 
@@ -103,9 +104,10 @@ _ON_FIRST_USE = {
     "check_vjp": "jaxbp.check.run",
     "bench_vjp": "jaxbp.report.function",
     "draw_circuit": "jaxbp.circuit.draw",
+    "load_runs": "jaxbp.report.load",
 }
 #: What their modules import outright, of the extra `bench`.
-_PACKAGES = {"bench_vjp": ("pandas", "scipy")}
+_PACKAGES = {"bench_vjp": ("pandas", "scipy"), "load_runs": ("pandas", "scipy")}
 
 
 def __getattr__(name: str) -> Any:

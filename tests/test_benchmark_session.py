@@ -11,6 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import jaxbp
+from jaxbp.report.compare import compare_runs
+from jaxbp.report.load import read_whatever
+
 ROOT = Path(__file__).parents[1]
 RULE, AUTODIFF = "rule:stable", "autodiff"
 
@@ -86,6 +90,20 @@ def test_it_writes_the_report_of_a_run(session, benchmarks):
     accuracy = pd.read_csv(run / "accuracy.csv").set_index(["engine", "quantity"])["max_ulp"].to_dict()
     for engine, row in benchmarks.items():
         assert accuracy[engine, "ct_x"] == pytest.approx(row["extra_info"]["gradient_max_ulp"], rel=1e-4)
+
+
+def test_its_json_is_a_run_of_the_same_cells_as_the_folder(session, benchmarks):
+    folder = session[0]
+    (run,) = (folder / "results").glob("*/*")
+    sides = [jaxbp.load_runs(path) for path in (run, folder / "out.json")]
+    assert sides[0]["machine"].unique() == sides[1]["machine"].unique()
+    key = ["op", "op_version", "case", "shapes", "dtype", "engine", "device", "quantity", "metric"]
+    for metric in ("time_us", "ratio", "max_ulp", "floor_us"):
+        table, told = (side[side["metric"] == metric].set_index(key)["value"].sort_index() for side in sides)
+        assert len(table) >= len(benchmarks)
+        # The folder's table has six digits.
+        pd.testing.assert_series_equal(table, told, rtol=1e-4)
+    assert not compare_runs(*(read_whatever(path)[0] for path in (run, folder / "out.json")))["regression"].any()
 
 
 def test_plain_pytest_collects_no_benchmark():

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxbp.cli import bench, catalog, checks, circuit, train  # noqa: F401 - each adds its commands
+from jaxbp.cli import bench, catalog, checks, circuit, compare, train  # noqa: F401 - each adds its commands
 from jaxbp.cli.root import app
 from jaxbp.errors import MissingExtraError, ResultsError, UsageError
 from jaxbp.terminal import err

@@ -18,7 +18,9 @@ from jaxbp.measure.resident import require_proc
 from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
 from jaxbp.report import tables
 from jaxbp.report.function import function_frame, mode_table, summarize_function
+from jaxbp.report.history import HISTORY, write_history
 from jaxbp.report.html.page import PAGE, write_page
+from jaxbp.report.load import find_runs, read_all
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
 from jaxbp.terminal import err, interrupts, interval, names, out, print_table, progress
@@ -162,7 +164,7 @@ def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that hold some.")],
     html: Annotated[
         Path | None, typer.Option(help="Write the page there, one of all these runs, and nothing else.")
     ] = None,
@@ -170,27 +172,44 @@ def report(
         Path | None, typer.Option(help="Write the Markdown there, its pictures beside it, and nothing else.")
     ] = None,
 ) -> None:
-    """Write the reports of runs again from their tables: report.md and report.html in each run's folder."""
+    """Write the reports of runs again from their tables: report.md and report.html in each run's folder.
+
+    Of a folder of runs, write the history of all that it holds. Exit status 2 says that something could not be read;
+    the rest is written all the same.
+    """
     if markdown and len(runs) > 1:
         raise UsageError("--markdown names one file, so give one run with it.")
-    good, wrong = [], []
+    good: list[Run] = []
+    wrong: list[str] = []
     for folder in runs:
         try:
-            run = read_run(folder)
-            _print_summary(run)
-            if markdown:
-                _say_where(write_report(run, markdown))
-            if not markdown and not html:
-                _say_where(write_report(run))
-                _say_where(write_page([run], folder / PAGE))
-            good.append(run)
+            if folder.is_dir() and find_runs(folder) != [folder]:
+                found, problems = read_all([folder])
+                wrong += map(str, problems)
+                if found and not html:
+                    path = write_history(found, markdown or folder / HISTORY, progress)
+                    out.print(f"History of {len(found)} runs: {path}", highlight=False, soft_wrap=True, markup=False)
+            else:
+                found = [read_run(folder)]
+                _report_one(found[0], markdown, only=bool(markdown or html))
+            good += found
         except ResultsError as error:
             wrong.append(str(error))
-            err.print(f"jaxbp: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    for text in wrong:
+        err.print(f"jaxbp: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
     if html and good:
         _say_where(write_page(good, html, wrong))
     if wrong:
         sys.exit(2)
+
+
+def _report_one(run: Run, markdown: Path | None, *, only: bool) -> None:
+    """The summary of a run and its Markdown, unless `only` another file is asked for its page as well."""
+    _print_summary(run)
+    if markdown or not only:
+        _say_where(write_report(run, markdown))
+    if not only:
+        _say_where(write_page([run], run.folder / PAGE))
 
 
 def _say_where(path: Path) -> None:

@@ -35,7 +35,7 @@ def describe_machine() -> dict[str, Any]:
     cpu = import_extra("cpuinfo", "bench").get_cpu_info()
     brand = cpu.get("brand_raw", platform.processor() or "unknown")
     return {
-        "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()}-core".lower()).strip("-"),
+        "name": machine_name(brand, cores()),
         "cpu": brand,
         "architecture": platform.machine(),
         "cores": cores(),
@@ -46,6 +46,15 @@ def describe_machine() -> dict[str, Any]:
         "commit": git_commit(),
         "variables": {name: _without_paths(os.environ[name]) for name in VARIABLES if name in os.environ},
     }
+
+
+def machine_name(brand: str, cores: int) -> str:
+    """The name of a machine, and of the folder of its runs.
+
+    >>> machine_name("AMD EPYC (R) 7B13", 8)
+    'amd-epyc-r-7b13-8-core'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core".lower()).strip("-")
 
 
 def now() -> str:

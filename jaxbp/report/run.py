@@ -148,13 +148,14 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder,
         read_machine(folder),
-        _read_frame(folder / SUMMARY, list(SUMMARY_COLUMNS)),
-        _read_frame(folder / ACCURACY, list(ACCURACY_COLUMNS)),
-        _read_frame(options, list(OPTION_COLUMNS)) if options.exists() else options_frame([], {}),
+        read_table(folder / SUMMARY, list(SUMMARY_COLUMNS)),
+        read_table(folder / ACCURACY, list(ACCURACY_COLUMNS)),
+        read_table(options, list(OPTION_COLUMNS)) if options.exists() else options_frame([], {}),
     )
 
 
-def _read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read a table of a run back, with the dtypes of its columns set."""
     with naming(path, "read"):
         content = path.read_text()
         frame = pd.read_csv(io.StringIO(content), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
@@ -170,6 +171,15 @@ def _read_frame(path: Path, columns: list[str]) -> pd.DataFrame:
         if len(frame) and name not in TEXT and not pd.api.types.is_numeric_dtype(frame[name]):
             raise ResultsError(f"{path} cannot be read: its column {name!r} does not hold numbers alone.")
     return frame.assign(**{name: frame[name].fillna("") for name in EMPTY if name in frame.columns})
+
+
+def as_text(column: pd.Series) -> pd.Series:
+    """A column as text; what is missing is empty.
+
+    >>> as_text(pd.Series(["a", None, float("nan")])).tolist()
+    ['a', '', '']
+    """
+    return column.astype(object).where(column.notna(), "").astype(str)
 
 
 @contextlib.contextmanager

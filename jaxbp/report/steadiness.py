@@ -12,6 +12,14 @@ from jaxbp.report.resources import UNKNOWN
 BUSY = 0.1
 
 
+def was_busy(machine: Mapping[str, Any], summary: pd.DataFrame) -> bool:
+    """Whether other programs computed during a run, by the noise before and after it and by interrupted rounds."""
+    noise = [machine.get(name) or {} for name in ("noise", "noise_after")]
+    cells = summary[(summary["status"] == "ok") & summary["interrupted"].notna()]
+    waited = (cells["interrupted"] * cells["rounds"]).sum() > BUSY * cells["rounds"].sum()
+    return bool(waited) or any(told.get("verdict") == "busy" for told in noise)
+
+
 def sentence(summary: pd.DataFrame, noise_after: Mapping[str, Any] | None) -> str:
     """What there is to say of the timed cells.
 

@@ -27,11 +27,15 @@ def worst_gradient(accuracy: pd.DataFrame) -> pd.DataFrame:
     It is the largest error in ULP of the entry; for the ops in `SUMS`, in ULP of the largest entry.
     """
     gradients = accuracy[accuracy["quantity"] != VALUE]
-    eps = gradients["dtype"].map({name: float(jnp.finfo(name).eps) for name in unique(gradients["dtype"])})
-    of_largest = gradients["norm_rel"] / eps.astype(float)
-    ulp = gradients["max_ulp"].where(~gradients["op"].isin(SUMS), of_largest)
-    ranked = gradients.assign(ulp=ulp).sort_values("ulp", ascending=False, kind="stable")
+    ranked = gradients.assign(ulp=largest_error(gradients)).sort_values("ulp", ascending=False, kind="stable")
     return ranked.drop_duplicates(["op", "case", "dtype", "engine"])
+
+
+def largest_error(accuracy: pd.DataFrame) -> pd.Series:
+    """The largest error of each row in ULP of the entry; for the ops in `SUMS`, in ULP of the largest entry."""
+    eps = accuracy["dtype"].map({name: float(jnp.finfo(name).eps) for name in unique(accuracy["dtype"])})
+    of_largest = accuracy["norm_rel"] / eps.astype(float)
+    return accuracy["max_ulp"].where(~accuracy["op"].isin(SUMS), of_largest)
 
 
 def default_engine(op: str) -> str:
