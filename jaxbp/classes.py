@@ -1,9 +1,14 @@
 """The losses of rows of class scores and their slopes, for ops that take the scores and ops that compute them."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.cases import Case, Labels, Normal
+from jaxbp.declaration import Flops, Shapes
 from jaxbp.numerics import numpy_exponent_shift
 
 #: What an op says of its labels.
@@ -99,6 +104,43 @@ def numpy_hinge(scores: np.ndarray, labels: np.ndarray, *, count_label: bool = F
     others = ~where & (margins > 0)
     slopes = np.where(where, -np.sum(others, axis=-1, keepdims=True), others)
     return np.sum(margins if count_label else np.where(where, 0, margins), axis=-1), slopes
+
+
+def linear_cross_entropy_stock(x: jax.Array, w: jax.Array, labels: jax.Array, precision: Any) -> jax.Array:
+    """The losses of the logits x w, as optax.softmax_cross_entropy_with_integer_labels."""
+    logits = jnp.matmul(x, w, precision=precision)
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def numpy_linear_cross_entropy_vjp(
+    ct: np.ndarray, x: np.ndarray, w: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, None]:
+    """Their cotangents in NumPy, for references; ct has one entry a token."""
+    _, slopes = numpy_cross_entropy(np.matmul(x, w), labels)
+    slopes = slopes * ct[..., None]
+    rows = (-1, x.shape[-1]), (-1, w.shape[1])
+    return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
+
+
+def linear_cross_entropy_flops(shapes: Shapes) -> Flops:
+    """Three products, and what the losses and slopes of the logits take."""
+    x, w, _ = shapes
+    logits = math.prod(x[:-1]) * w[1]
+    return Flops(logits * (2 * w[0] + 5), logits * (4 * w[0] + 4))
+
+
+def linear_cross_entropy_cases() -> tuple[Case, ...]:
+    """Tokens, their size and classes at three sizes, and those of a model."""
+    sizes = {
+        "small": (32, 16, 64),
+        "cache": (256, 64, 1024),
+        "memory": (1024, 256, 8192),
+        "t5": (128, 512, 32128),
+    }
+    return tuple(
+        Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
+        for name, (n, d, classes) in sizes.items()
+    )
 
 
 def _from_the_start(scores: jax.Array, labels: jax.Array) -> jax.Array:

@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
     {"numerics"},
-    {"classes", "gating"},
+    {"gating"},
     {"blocks", "cases", "declaration"},
+    {"classes"},
     {"op"},
     {"ops"},
     {"differences"},

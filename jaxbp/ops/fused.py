@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp import classes as rows_of_classes
 from jaxbp.broadcasting import shape_of, sum_to
-from jaxbp.cases import Case, Labels, Normal
+from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
@@ -157,9 +157,7 @@ def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
 
 def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None):
     _require_labels(x, labels)
-    logits = jnp.matmul(x, w, precision=precision)
-    # As optax.softmax_cross_entropy_with_integer_labels.
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return rows_of_classes.linear_cross_entropy_stock(x, w, labels, precision)
 
 
 def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None):
@@ -168,30 +166,7 @@ def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None):
 
 
 def linear_cross_entropy_reference_vjp(ct, x, w, labels, *, chunk=None, precision=None):
-    _, slopes = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
-    slopes = slopes * ct[..., None]
-    rows = (-1, x.shape[-1]), (-1, w.shape[1])
-    return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
-
-
-def linear_cross_entropy_flops(shapes: Shapes) -> Flops:
-    x, w, _ = shapes
-    logits = math.prod(x[:-1]) * w[1]
-    return Flops(logits * (2 * w[0] + 5), logits * (4 * w[0] + 4))
-
-
-def _cross_entropy_cases():
-    """Tokens, their size and classes at three sizes, and those of a model."""
-    sizes = {
-        "small": (32, 16, 64),
-        "cache": (256, 64, 1024),
-        "memory": (1024, 256, 8192),
-        "t5": (128, 512, 32128),
-    }
-    return tuple(
-        Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
-        for name, (n, d, classes) in sizes.items()
-    )
+    return rows_of_classes.numpy_linear_cross_entropy_vjp(ct, x, w, labels)
 
 
 linear_cross_entropy = Op(
@@ -217,8 +192,8 @@ linear_cross_entropy = Op(
     stock=linear_cross_entropy_stock,
     reference=linear_cross_entropy_reference,
     reference_vjp=linear_cross_entropy_reference_vjp,
-    cases=_cross_entropy_cases(),
-    flops=linear_cross_entropy_flops,
+    cases=rows_of_classes.linear_cross_entropy_cases(),
+    flops=rows_of_classes.linear_cross_entropy_flops,
     torch=lambda torch: (
         lambda x, w, labels, *, chunk=None, precision=None: torch.nn.functional.cross_entropy(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1), reduction="none"

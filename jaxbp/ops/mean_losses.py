@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import classes as rows_of_classes
-from jaxbp.cases import Case, Labels, Normal
-from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.declaration import Rule
 from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
@@ -103,10 +102,7 @@ def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
 
 def mean_linear_cross_entropy_stock(x, w, labels, *, block=None, precision=None):
     rows_of_classes.require_rows(x, labels)
-    logits = jnp.matmul(x, w, precision=precision)
-    # As optax.softmax_cross_entropy_with_integer_labels.
-    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jnp.mean(losses)
+    return jnp.mean(rows_of_classes.linear_cross_entropy_stock(x, w, labels, precision))
 
 
 def mean_linear_cross_entropy_reference(x, w, labels, *, block=None, precision=None):
@@ -115,30 +111,7 @@ def mean_linear_cross_entropy_reference(x, w, labels, *, block=None, precision=N
 
 
 def mean_linear_cross_entropy_reference_vjp(ct, x, w, labels, *, block=None, precision=None):
-    _, slopes = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
-    slopes = slopes * (ct / labels.size)
-    rows = (-1, x.shape[-1]), (-1, w.shape[1])
-    return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
-
-
-def mean_linear_cross_entropy_flops(shapes: Shapes) -> Flops:
-    x, w, _ = shapes
-    logits = math.prod(x[:-1]) * w[1]
-    return Flops(logits * (2 * w[0] + 5), logits * (4 * w[0] + 4))
-
-
-def _cases():
-    """Tokens, their size and classes at three sizes, and those of a model."""
-    sizes = {
-        "small": (32, 16, 64),
-        "cache": (256, 64, 1024),
-        "memory": (1024, 256, 8192),
-        "t5": (128, 512, 32128),
-    }
-    return tuple(
-        Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
-        for name, (n, d, classes) in sizes.items()
-    )
+    return rows_of_classes.numpy_linear_cross_entropy_vjp(np.full(labels.shape, ct / labels.size), x, w, labels)
 
 
 mean_linear_cross_entropy = Op(
@@ -163,8 +136,8 @@ mean_linear_cross_entropy = Op(
     stock=mean_linear_cross_entropy_stock,
     reference=mean_linear_cross_entropy_reference,
     reference_vjp=mean_linear_cross_entropy_reference_vjp,
-    cases=_cases(),
-    flops=mean_linear_cross_entropy_flops,
+    cases=rows_of_classes.linear_cross_entropy_cases(),
+    flops=rows_of_classes.linear_cross_entropy_flops,
     torch=lambda torch: (
         lambda x, w, labels, *, block=None, precision=None: torch.nn.functional.cross_entropy(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1)
