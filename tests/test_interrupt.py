@@ -22,19 +22,7 @@ from jaxbp.measure.machine import Noise
 from jaxbp.measure.plan import Task, plan
 from jaxbp.measure.sweep import Journal
 from jaxbp.measure.task import measure
-
-MACHINE = {
-    "name": "test-2-core",
-    "cpu": "Test CPU",
-    "architecture": "x86_64",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "system": "Linux",
-    "python": "3.11.9",
-    "versions": {"jax": "0.10.2"},
-    "commit": None,
-    "variables": {},
-}
+from tests.machine import MACHINE
 
 
 class InProcess:

@@ -14,19 +14,8 @@ from jaxbp.measure.timer import Budget
 from jaxbp.report import training_plots
 from jaxbp.training import experiment, plan
 from jaxbp.training import run as training_run
+from tests.machine import MACHINE
 
-MACHINE = {
-    "name": "test-2-core",
-    "cpu": "Test CPU",
-    "architecture": "x86_64",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "system": "Linux",
-    "python": "3.11.9",
-    "versions": {"jax": "0.10.2"},
-    "commit": None,
-    "variables": {},
-}
 WORDS = ("train", "--quick", "--loss", "softmax", "--model", "linear", "--batch", "64", "--schedule", "cosine")
 
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from jaxbp.cli.root import app, measured_noise, new_run, request_of
+from jaxbp.cli.root import app, into_journal, measured_noise, new_run, request_of, stopped_early
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.alone import alone
 from jaxbp.measure.function import RULE, STEPS
@@ -23,7 +24,7 @@ from jaxbp.report.html.page import PAGE, write_page
 from jaxbp.report.load import find_runs, read_all
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
-from jaxbp.terminal import err, interrupts, interval, names, out, print_table, progress
+from jaxbp.terminal import err, interval, names, out, print_table, progress
 
 
 @app.command()
@@ -106,13 +107,7 @@ def bench(
     for path in reports:
         _say_where(path)
     if not finished:
-        err.print(
-            f"Stopped early; what was measured is in the report. Go on with: jaxbp bench --resume {folder}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        sys.exit(130)
+        stopped_early(folder, "jaxbp bench")
     if len(tables.failures(run.summary)):
         sys.exit(1)
 
@@ -123,20 +118,14 @@ def _listed(options: list[str]) -> str:
 
 def _measure(folder: Path, tasks: list[Task], *, peak_rss: bool) -> bool:
     """Measure into the journal; False where Ctrl-C ended it early."""
-    journal = Journal(folder)
-    try:
-        with progress(len(tasks)) as advance, interrupts() as check:
 
-            def tell(task: Task) -> None:
-                check()
-                advance(f"{task.op} {task.case} {task.dtype} {task.owner}")
+    def work(journal: Journal, tell: Callable[[str], None]) -> None:
+        def told(task: Task) -> None:
+            tell(f"{task.op} {task.case} {task.dtype} {task.owner}")
 
-            run_tasks(tasks, journal, progress=tell, peak_rss=peak_rss)
-    except KeyboardInterrupt:
-        return False
-    finally:
-        journal.close()
-    return True
+        run_tasks(tasks, journal, progress=told, peak_rss=peak_rss)
+
+    return into_journal(folder, len(tasks), work)
 
 
 def _bench_function(task: FunctionTask, *, as_json: bool) -> NoReturn:

@@ -1,15 +1,19 @@
 """The application that the commands join, and what they share."""
 
 import dataclasses
+import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
+from jaxbp.measure.sweep import Journal
 from jaxbp.report.run import read_machine, write_machine
+from jaxbp.terminal import err, interrupts, progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,3 +65,32 @@ def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
     if name not in machine:
         raise ResultsError(f"{folder} was not written by {command}, so there is nothing to resume.")
     return machine[name]
+
+
+def into_journal(folder: Path, tasks: int, work: Callable[[Journal, Callable[[str], None]], None]) -> bool:
+    """Do so many tasks, whose work tells of each before it starts, into the run's journal; False after a Ctrl-C."""
+    journal = Journal(folder)
+    try:
+        with progress(tasks) as advance, interrupts() as check:
+
+            def tell(name: str) -> None:
+                check()
+                advance(name)
+
+            work(journal, tell)
+    except KeyboardInterrupt:
+        return False
+    finally:
+        journal.close()
+    return True
+
+
+def stopped_early(folder: Path, command: str) -> NoReturn:
+    """Say how to go on with a run that was stopped, and leave with the exit status of an interruption."""
+    err.print(
+        f"Stopped early; what was done is kept. Go on with: {command} --resume {folder}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    sys.exit(130)

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from jaxbp.cli.root import Json, app, new_run, request_of
+from jaxbp.cli.root import Json, app, into_journal, new_run, request_of, stopped_early
 from jaxbp.errors import UsageError
 from jaxbp.measure.alone import alone
-from jaxbp.measure.sweep import Journal, read_journal
+from jaxbp.measure.sweep import read_journal
 from jaxbp.report.run import read_machine, write_machine
 from jaxbp.report.training import training_frames, write_training_frames
 from jaxbp.report.training_tables import FOLDER, agreement, engine_table, write_training_report
-from jaxbp.terminal import err, interrupts, names, out, print_table, progress
+from jaxbp.terminal import names, out, print_table
 from jaxbp.training.descent import SCHEDULES
 from jaxbp.training.gradients import ENGINES
 from jaxbp.training.models import LOSSES, MODELS
-from jaxbp.training.plan import FULL, Request, Task, plan
+from jaxbp.training.plan import FULL, Request, plan
 from jaxbp.training.run import latest, remaining, run_tasks
 
 #: What `machine.json` calls what was asked for.
@@ -72,7 +72,7 @@ def train(
     with alone():
         folder = resume or new_run(out_folder / FOLDER, request.level, {ASKED: request.to_json()})
         todo = remaining(tasks, read_journal(folder)) if resume else tasks
-        finished = _carry_out(folder, todo)
+        finished = into_journal(folder, len(todo), lambda journal, tell: run_tasks(todo, journal, tell))
     rows = latest(read_journal(folder))
     machine = {**read_machine(folder), "unfinished": len(tasks) - len(rows)}
     write_machine(folder, machine)
@@ -89,13 +89,7 @@ def train(
             out.print(agreement(summary), highlight=False, soft_wrap=True, markup=False)
             out.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
     if not finished:
-        err.print(
-            f"Stopped early; what was done is kept. Go on with: jaxbp train --resume {folder}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        sys.exit(130)
+        stopped_early(folder, "jaxbp train")
     sys.exit(1 if any(row["failed"] for row in rows) else 0)
 
 
@@ -106,21 +100,3 @@ def _batch(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise UsageError(f"--batch says {text!r}; give whole numbers, or {FULL} for all images.") from None
-
-
-def _carry_out(folder: Path, tasks: list[Task]) -> bool:
-    """Do the tasks into the journal; False where Ctrl-C ended it early."""
-    journal = Journal(folder)
-    try:
-        with progress(len(tasks)) as advance, interrupts() as check:
-
-            def tell(name: str) -> None:
-                check()
-                advance(name)
-
-            run_tasks(tasks, journal, tell)
-    except KeyboardInterrupt:
-        return False
-    finally:
-        journal.close()
-    return True

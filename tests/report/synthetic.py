@@ -5,26 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxbp.report.run import Run, write_frames, write_machine
+from tests import machine
 
 Row = dict[str, Any]
 
 FACTS: Row = {"machine": "test-2-core", "commit": "0123456789ab", "jax": "0.10.2"}
-MACHINE: Row = {
-    "name": "test-2-core",
-    "cpu": "Test CPU",
-    "architecture": "x86_64",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "system": "Linux",
-    "python": "3.11.9",
-    "versions": {"jax": "0.10.2", "numpy": "2.4.6"},
-    # All digits: a number to whoever does not know that it is text.
-    "commit": "012345678901",
-    "variables": {},
-    "noise": {"load": 0.1, "spread": 0.02, "verdict": "quiet"},
-    "started": "2024-11-23T00:00:00Z",
-    "level": "quick",
-}
+MACHINE: Row = {**machine.MACHINE, **machine.RUN}
 
 
 RESIDUAL: Row = {"shape": [1024], "dtype": "float32", "bytes": 4096, "where": "output"}

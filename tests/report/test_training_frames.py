@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import MACHINE
 
 from jaxbp.report import training_plots
 from jaxbp.report.training import FILES, distance, read_training_frames, training_frames, write_training_frames
@@ -25,20 +26,6 @@ from jaxbp.report.training_tables import (
 from jaxbp.training.descent import Setting
 from jaxbp.training.plan import Task
 
-MACHINE = {
-    "name": "test-2-core",
-    "cpu": "Test CPU",
-    "architecture": "x86_64",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "system": "Linux",
-    "python": "3.11.9",
-    "versions": {"jax": "0.10.2"},
-    "commit": "abc",
-    "noise": {"verdict": "quiet", "load": 0.1},
-    "started": "2026-01-01T00:00:00Z",
-    "level": "quick",
-}
 SETTING = Setting(batch=128, schedule="cosine", steps=3, hidden=4)
 
 
