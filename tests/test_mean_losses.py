@@ -57,6 +57,18 @@ def test_neither_logits_nor_more_than_a_block_of_them_are_held():
     assert (modes["fwd_res"].temp_bytes or np.inf) < 4 * tokens * classes / 3
 
 
+def test_small_gradients_of_many_tokens_outlast_float16():
+    x, w, labels = drawn((2**18,))
+    args, ct = (x.astype(np.float16), w.astype(np.float16), labels), np.array(2.0**14, np.float16)  # A loss scale.
+    _, cts = OP.value_and_vjp(args, ct, block=2**16)
+    _, exact = reference(OP, args, ct)
+    for actual, truth in zip(cts[:2], exact, strict=False):
+        typical = np.median(np.abs(truth))
+        np.testing.assert_allclose(np.asarray(actual, np.float64), truth, rtol=1e-3, atol=1e-3 * typical)
+    # As they are, without the scale, most would be rounded to a few digits or to 0.
+    assert np.median(np.abs(exact[0])) / 2.0**14 < np.finfo(np.float16).tiny
+
+
 def test_a_label_that_is_none_is_not_a_number():
     x, w, _ = drawn((2,))
     assert np.isnan(OP(x, w, np.array([1, 5])))

@@ -16,9 +16,9 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jaxbp.check.rounding import LINEAR_ALGEBRA, Rounding, error_size, is_inexact, unit
+from jaxbp.check.rounding import LINEAR_ALGEBRA, Rounding, error_size, unit
 from jaxbp.errors import UsageError
-from jaxbp.jaxprs import CALLS, called_jaxpr, closed_jaxpr, is_float, place, scan_parts
+from jaxbp.jaxprs import CALLS, called_jaxpr, closed_jaxpr, is_float, is_inexact, place, scan_parts
 
 #: Primitives that look at a float's bits or neighbours, which are others in float64.
 OF_THE_DTYPE = frozenset(("bitcast_convert_type", "nextafter"))

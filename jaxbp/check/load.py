@@ -105,7 +105,11 @@ def make_value(text: str, rng: np.random.Generator) -> Any:
     if name not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
     try:
-        return np.asarray(ast.literal_eval(written["value"])).astype(jnp.dtype(DTYPES[name]))
+        given = np.asarray(ast.literal_eval(written["value"]))
+        value = given.astype(jnp.dtype(DTYPES[name]))
+        if value.dtype.kind in "iub" and not np.array_equal(value, given):
+            raise ValueError(f"{DTYPES[name]} cannot hold it")
+        return value
     except (ValueError, SyntaxError, TypeError) as error:
         raise UsageError(
             f"{text!r} is no argument; write a number, a list of numbers such as [1, 2.5] or i32:[0, 2], or a dtype "

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbp.jaxprs import is_inexact
+
 #: Primitives whose results are not rounded.
 EXACT = frozenset(
     (
@@ -110,11 +112,6 @@ class Rounding:
 def unit(dtype: Any) -> float:
     """The unit roundoff."""
     return float(jnp.finfo(dtype).eps) / 2
-
-
-def is_inexact(dtype: Any) -> bool:
-    """Whether numbers of a dtype are rounded: floats and complex numbers."""
-    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def narrows(eqn: Any) -> bool:

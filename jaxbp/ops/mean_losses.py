@@ -86,13 +86,15 @@ def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
 
     start = jnp.zeros((), weights.dtype), jnp.zeros_like(weights)
     (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w.shape[1], block))
-    return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape).astype(x.dtype), (ct_w / n).astype(w.dtype))
+    # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not.
+    return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / n)
 
 
 def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
     x, w, *slopes = res
     if not slopes:
-        return ct * x, ct * w, None  # These are the gradients.
+        # These are the gradients.
+        return (widened(ct) * x).astype(ct.dtype), (widened(ct) * w).astype(ct.dtype), None
     (slopes,) = slopes
     scaled = slopes * (widened(ct) / slopes.shape[0])
     ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)

@@ -57,6 +57,8 @@ def test_stages_are_python(run):
         (("rational", "3", "four"), "'four' is no argument"),
         (("rational", "[3", "4"), "'[3' is no argument"),
         (("rational", "q9:3", "4"), "no dtype called 'q9'"),
+        (("rational", "i32:0.5", "4"), "int32 cannot hold it"),
+        (("rational", "i32:[3000000000]", "4"), "int32 cannot hold it"),
         (("rational", "3"), "cannot be traced"),
         (("rationale", "3", "4"), "did you mean 'rational'"),
     ],
