@@ -175,10 +175,16 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     overall = max(1.0, _spread(cells["apart"] / np.sqrt(1 - cells["share"]))) if len(cells) >= LEAST_CELLS else 1.0
     own = (cells["apart"] ** 2).groupby([cells[name] for name in RULE], sort=False).sum() / (rules["cells"] - 1)
     rules["variance"] *= own.clip(lower=overall)
-    # What differs between two runs may be common to the cells of a rule.
-    rules["variance"] += BETWEEN_RUNS**2
+    # What differs between two runs may be common to the cells of a rule; how much, the rules tell, most of which did
+    # not change.
+    between = max(BETWEEN_RUNS**2, _scatter(rules) if len(rules) >= LEAST_CELLS else 0.0)
+    rules["variance"] += between
+    alike = (found["measure"] == "ratio") & (found["note"] == "")
+    found.loc[alike, "variance"] = overall * found.loc[alike, "variance"] + between - BETWEEN_RUNS**2
+    if between > BETWEEN_RUNS**2:  # Scatter of that kind has heavy tails.
+        most_freedom = min(most_freedom, HEAVY)
+        found["freedom"] = found["freedom"].clip(upper=LOADED)
     rules["freedom"] = rules["freedom"].clip(upper=most_freedom)
-    found["variance"] *= np.where((found["measure"] == "ratio") & (found["note"] == ""), overall, 1.0)
     rules = rules.reset_index().assign(measure="ratio", case="", mode="", note="", called=False, judged=True)
     return pd.concat([found, rules.drop(columns="cells")], ignore_index=True)
 
