@@ -112,6 +112,11 @@ def _unequal(given: np.ndarray, exact: np.ndarray) -> Errors:
     wrong = np.asarray(given != exact)
     never = np.zeros(given.shape, bool)
     return Errors(
-        np.where(wrong, math.inf, 0.0), np.where(wrong, WRONG, 0.0), WRONG, never, never,
-        given.astype(np.float64), exact.astype(np.float64),
-    )  # fmt: skip
+        np.where(wrong, math.inf, 0.0),
+        np.where(wrong, WRONG, 0.0),
+        WRONG,
+        never,
+        never,
+        given.astype(np.float64),
+        exact.astype(np.float64),
+    )

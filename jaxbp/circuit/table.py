@@ -87,13 +87,13 @@ def wires_of(scope: Scope) -> list[str]:
     lines = []
     for i, wire in enumerate(order):
         sources = producer[wire].inputs if wire in producer else []
-        used = {lanes.index(w) for w in sources}
-        ended = {j for j in used if last[lanes[j]] == i}  # pyright: ignore
+        used = {lanes.index(w): w for w in sources}
+        ended = {j for j, w in used.items() if last[w] == i}
         free = sorted(ended) + [j for j, w in enumerate(lanes) if w is None]
         own = free[0] if free else len(lanes)
         if own == len(lanes):
             lanes.append(None)
-        lines.append(_lane(lanes, used, ended, own))
+        lines.append(_lane(lanes, set(used), ended, own))
         for j in ended:
             lanes[j] = None
         lanes[own] = wire if last[wire] > i or wire in scope.ends else None

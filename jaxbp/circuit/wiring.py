@@ -35,7 +35,7 @@ class Wire:
     own: bool
     kind: str
     readers: list["Gate"] = dataclasses.field(default_factory=list)
-    value: "Signal" = None  # pyright: ignore
+    value: "Signal" = dataclasses.field(init=False)
     gradient: "Signal | None" = None
 
     @property

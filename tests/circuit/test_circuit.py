@@ -37,8 +37,11 @@ def test_the_neuron(f):
         assert gates == ["×", "×", "+", "+", "× −1", "exp", "+ 1", "1/x"]
         # As in the notes' picture: from exp to the end.
         assert [(round(v, 2), round(g, 2)) for v, g in list(found.values())[-4:]] == [
-            (-1, -0.2), (0.37, -0.53), (1.37, -0.53), (0.73, 1),
-        ]  # fmt: skip
+            (-1, -0.2),
+            (0.37, -0.53),
+            (1.37, -0.53),
+            (0.73, 1),
+        ]
     else:
         assert gates == ["×", "×", "+", "+", "sigmoid"]
 
