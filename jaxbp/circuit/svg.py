@@ -24,6 +24,9 @@ HALF = 31.0
 MARGIN = 14.0
 #: Circuits of up to so many gates have their inputs in one column, as in the notes.
 IN_A_COLUMN = 24
+#: In larger ones an input that more gates than this read is named beside each of them: lines from one place to all of
+#: them would cross the whole picture, and take long to lay out.
+FAR_READERS = 4
 STYLE = f"text{{font-family:{FONT}}}"
 
 
@@ -35,12 +38,15 @@ class Box:
         gate: drawn at its left.
         wire: drawn from there to its right, with its texts.
         head: the width of the gate.
+        width: of both.
+        mention: whether it only names a wire that is drawn elsewhere.
     """
 
     gate: Gate | None
     wire: Wire | None
     head: float
     width: float
+    mention: bool = False
 
 
 class Picture:
@@ -57,6 +63,7 @@ class Picture:
         self.scope, self.tape, self.truth, self.worst, self.link = scope, tape, truth, worst, link
         self.boxes: dict[str, Box] = {}
         self.box_of: dict[Wire, str] = {}
+        self.mention_of: dict[tuple[Wire, Gate], str] = {}
         self._collect()
         self.edges = list(self._edges())
         sizes = {name: (box.width, 2 * HALF) for name, box in self.boxes.items()}
@@ -74,15 +81,20 @@ class Picture:
                 self._box(gate, None)
                 for wire in wires:
                     self._box(None, wire)
+        if len(self.scope.gates) > IN_A_COLUMN:
+            for wire in (*self.scope.inputs, *self.scope.constants):
+                if len(wire.readers) > FAR_READERS:
+                    self.mention_of |= {(wire, gate): self._box(None, wire, mention=True) for gate in wire.readers}
 
-    def _box(self, gate: Gate | None, wire: Wire | None) -> None:
+    def _box(self, gate: Gate | None, wire: Wire | None, mention: bool = False) -> str:
         head = self._head(gate) if gate else 0.0
-        texts = [(text, size) for text, size, _, _ in self._texts(wire)] if wire else []
+        texts = [(text, size) for text, size, _, _ in self._texts(wire, mention)] if wire else []
         line = max((len(text) * size * LETTER for text, size in texts), default=0.0) + 18 if wire else 0.0
         name = f"b{len(self.boxes)}"
-        self.boxes[name] = Box(gate, wire, head, head + line)
-        if wire:
+        self.boxes[name] = Box(gate, wire, head, head + line, mention)
+        if wire and not mention:
             self.box_of[wire] = name
+        return name
 
     def _head(self, gate: Gate) -> float:
         return max(30.0, len(symbol_of(gate.eqn, gate.operands)) * SIZE * LETTER + 14) + (14 if gate.inside else 0)
@@ -92,8 +104,10 @@ class Picture:
             return None, None
         return self.truth.errors.get(wire.value), wire.gradient and self.truth.errors.get(wire.gradient)
 
-    def _texts(self, wire: Wire) -> list[tuple[str, int, float, str]]:
-        """What stands on a wire: text, size, height below the wire, colour."""
+    def _texts(self, wire: Wire, mention: bool) -> list[tuple[str, int, float, str]]:
+        """What stands on a wire, or where it is mentioned: text, size, height below the wire, colour."""
+        if mention:
+            return [(wire.name if wire.own else brief(wire.value.number), SMALL, -6.0, FAINT)]
         errors = self._errors(wire)
         shown = [ulp_text(e) for e in errors]
         error = " / ".join(text or "–" for text in shown) if any(shown) else ""
@@ -125,7 +139,8 @@ class Picture:
                 parts = self.tape.branches.get(wire, [])
                 back = [s for g, s in parts if g is gate]
                 text = f"+= {brief(back[0].number, 1)}" if len(parts) > 1 and back else ""
-                yield Edge(self.box_of[wire], name, text, straight=wire.kind == "gate"), wire
+                tail = self.mention_of.get((wire, gate), self.box_of[wire])
+                yield Edge(tail, name, text, straight=wire.kind == "gate"), wire
             if box.wire is None:
                 for wire in gate.outputs:
                     if wire:
@@ -172,7 +187,7 @@ class Picture:
         if not box.gate:
             _add(group, "title", f"{wire.kind} {wire.name}: {shape_of(wire.aval)}")
         start, end = left + box.head, left + box.width
-        if self.worst is not None and self._holds(wire, self.worst):
+        if self.worst is not None and self._holds(wire, self.worst) and not box.mention:
             _add(
                 group,
                 "rect",
@@ -186,7 +201,8 @@ class Picture:
             )
         _add(group, "line", x1=start, y1=y, x2=end, y2=y, stroke=INK, stroke_width=1.3)
         if len(wire.readers) > 1:
-            _add(group, "circle", cx=end - 1, cy=y, r=3.6, fill=INK)
+            if not box.mention:
+                _add(group, "circle", cx=end - 1, cy=y, r=3.6, fill=INK)
         elif wire in self.scope.ends:
             _add(
                 group,
@@ -198,7 +214,7 @@ class Picture:
             )
         if not box.gate and wire.kind != "gate":
             _add(group, "circle", cx=start + 2, cy=y, r=2.4, fill=FAINT if wire.kind == "constant" else INK)
-        for text, size, below, colour in self._texts(wire):
+        for text, size, below, colour in self._texts(wire, box.mention):
             _label(group, text, (start + 6, y + below), size, colour)
 
     def _holds(self, wire: Wire, signal: Signal) -> bool:

@@ -25,6 +25,7 @@ from jaxbp.measure.executables import Executable, Mode, compile_function, compil
 from jaxbp.measure.plan import LEVELS
 from jaxbp.measure.task import accuracy_of
 from jaxbp.measure.timer import Budget, interleave
+from jaxbp.measure.truth import Truth
 from jaxbp.measure.yardstick import Flat, Yardstick, make_yardstick, near
 
 MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
@@ -286,8 +287,8 @@ def _accuracy(problem: Problem, values: list[np.ndarray], grads: list[np.ndarray
     rows = []
     for name, truth, entries in zip(names, stick.truths, stick.entries, strict=True):
         if name in got and truth.size:
-            actual = got[name] if entries is None else got[name].reshape(-1)[entries]
-            rows.append(accuracy_of(name, actual, truth, None, entries, problem.rng))
+            known = Truth(name, truth.shape, truth.reshape(-1)).at(entries)
+            rows.append(accuracy_of(name, known.of(got[name]), known))
     if not rows:
         return {}
     worst = max(rows, key=lambda row: -1.0 if np.isnan(row["max_ulp"]) else row["max_ulp"])

