@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,6 @@ LOOKED_AT = 2**14
 #: How long a result may take to change after it was handed over, if it ever does.
 SETTLING_SECONDS = 0.002
 
-Answer = tuple[Mode, Any, Sequence[Any] | None]
 Truths = Sequence[Truth | None]
 
 
@@ -87,13 +86,13 @@ def _checksum(x: np.ndarray) -> int:
     return zlib.crc32(entries[_some(entries.size)].tobytes(), total & 0xFFFFFFFF) + total
 
 
-def require_right(subject: Subject, args: Sequence[np.ndarray], truths: Truths) -> None:
-    """Every mode gives the value and cotangents that it should for these arguments, but for what is mere imprecision.
+def require_right(subject: Subject, args: Sequence[np.ndarray], truths: Truths, outputs: Mapping[Mode, Any]) -> None:
+    """What each mode gave is what it should be for these arguments, but for what is mere imprecision.
 
     A `DishonestError` says what is wrong.
     """
     _require_untouched(subject)
-    _compare(subject, subject.args, subject.ct, args, truths)
+    _compare(subject, outputs.items(), args, truths)
 
 
 def require_honest(subject: Subject, moved: Moved) -> None:
@@ -107,17 +106,18 @@ def require_honest(subject: Subject, moved: Moved) -> None:
         _require_settled(subject, mode, executable)
     args, ct = subject.engine.prepare(moved.args), subject.engine.prepare(moved.ct)
     try:
-        _compare(subject, args, ct, moved.args, moved.truths)
+        _compare(subject, _outputs(subject, args, ct), moved.args, moved.truths)
     except DishonestError as error:
         raise DishonestError(f"For inputs other than those it was timed with: {error}") from error
 
 
-def _compare(subject: Subject, args: Any, ct: Any, plain: Sequence[np.ndarray], truths: Truths) -> None:
-    """`args` and `ct` as the engine takes them, `plain` the arguments as NumPy arrays."""
-    known = _known_faults(subject, plain)
+def _compare(subject: Subject, outputs: Iterable[tuple[Mode, Any]], args: Sequence[np.ndarray], truths: Truths) -> None:
+    known = _known_faults(subject, args)
     some = [None if truth is None else truth.at(_some(truth.exact.size)) for truth in truths]
-    for mode, value, cts in _answers(subject, args, ct):
-        for actual, truth in zip((value, *(cts or [None] * len(args))), some, strict=True):
+    for mode, output in outputs:
+        value, cts = _results(mode, output)
+        results = subject.engine.finish((value, *(cts or [None] * len(args))))
+        for actual, truth in zip(results, some, strict=True):
             if actual is None or truth is None:
                 continue
             name = f"cotangent of {truth.argument}" if truth.argument else "value"
@@ -141,20 +141,32 @@ def _compare(subject: Subject, args: Any, ct: Any, plain: Sequence[np.ndarray], 
                 )
 
 
-def _answers(subject: Subject, args: Any, ct: Any) -> Iterator[Answer]:
-    """By mode, the value and the cotangents for these arguments, from the executables that are timed."""
-    finish, executables = subject.engine.finish, subject.executables
+def _outputs(subject: Subject, args: Any, ct: Any) -> Iterator[tuple[Mode, Any]]:
+    """What the executables that are timed give for these arguments, by mode."""
+    executables = subject.executables
     if "fwd" in executables:
-        yield "fwd", finish(executables["fwd"].apply(*args)), None
+        yield "fwd", executables["fwd"].apply(*args)
     if "fwd_bwd" in executables:
-        value, cts = executables["fwd_bwd"].apply(args, ct)
-        yield "fwd_bwd", finish(value), finish(cts)
+        yield "fwd_bwd", executables["fwd_bwd"].apply(args, ct)
     if "fwd_res" in executables:
         output = executables["fwd_res"].apply(*args)
-        yield "fwd_res", finish(output[0]), None
+        yield "fwd_res", output
         backward = executables["bwd"]
         assert backward.handed_over is not None
-        yield "bwd", None, finish(backward.apply(args, backward.handed_over(output), ct))
+        yield "bwd", backward.apply(args, backward.handed_over(output), ct)
+
+
+def _results(mode: Mode, output: Any) -> tuple[Any, Sequence[Any] | None]:
+    """The value and the cotangents in an executable's output; None for what is not in it."""
+    match mode:
+        case "fwd":
+            return output, None
+        case "fwd_res":
+            return output[0], None
+        case "bwd":
+            return None, output
+        case _:
+            return output
 
 
 def _require_untouched(subject: Subject) -> None:

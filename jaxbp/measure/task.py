@@ -38,6 +38,8 @@ class Prepared:
         ct: the cotangent, likewise.
         executables: by mode.
         first_call_us: by mode, the first call after compiling.
+        outputs: by mode, what that call returned; `check_before` empties it, so that it is not alive any more when the
+            calls are timed.
         entries: the flat entries of each argument whose cotangents it computes; None for all.
         scale: what its time is multiplied with, for all entries instead of the sampled ones.
         fingerprint: checksums of its data before anything is timed.
@@ -48,6 +50,7 @@ class Prepared:
     ct: Any
     executables: dict[Mode, Executable]
     first_call_us: dict[Mode, float]
+    outputs: dict[Mode, Any]
     entries: tuple[np.ndarray | None, ...] | None = None
     scale: float = 1.0
     fingerprint: tuple[int, ...] = ()
@@ -139,8 +142,9 @@ def measure(task: Task) -> Iterator[Row]:
             for engine, mode in thunks
             if engine != "autodiff" and ("autodiff", mode) in thunks
         }
+        first = {(p.engine.name, mode): us / 1e6 for p in group for mode, us in p.first_call_us.items()}
         try:
-            samples = interleave(thunks, budget, problem.rng, baselines)
+            samples = interleave(thunks, budget, problem.rng, baselines, first)
         except Exception as error:
             yield from ({**about, "engine": p.engine.name, **_failure(error)} for p in group)
             continue
@@ -161,9 +165,10 @@ def measure(task: Task) -> Iterator[Row]:
 
 
 def check_before(problem: Problem, prepared: Prepared) -> None:
-    """A `DishonestError` where an engine that claims to be exact is wrong in some mode."""
+    """A `DishonestError` where an engine that claims to be exact was wrong in some mode at its first call."""
     if prepared.engine.difference is None:
-        require_right(subject_of(problem, prepared), problem.args, problem.truths)
+        require_right(subject_of(problem, prepared), problem.args, problem.truths, prepared.outputs)
+    prepared.outputs.clear()
 
 
 def check_after(problem: Problem, prepared: Prepared) -> None:
@@ -233,19 +238,18 @@ def prepare(problem: Problem, name: str) -> Prepared:
         }
         applied: dict[Mode, Callable[..., Any]] = {"fwd": engine.fwd, "fwd_bwd": engine.fwd_bwd}
         executables = {mode: Executable(calls[mode], applied[mode]) for mode in calls if mode in level.modes}
-    first: dict[Mode, float] = {mode: _timed(executable.call) for mode, executable in executables.items()}
-    return Prepared(engine, args, ct, executables, first, entries, scale, fingerprint)
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e6 * (time.perf_counter() - start)
+    first: dict[Mode, float] = {}
+    outputs: dict[Mode, Any] = {}
+    for mode, executable in executables.items():
+        start = time.perf_counter()
+        outputs[mode] = executable.call()
+        first[mode] = 1e6 * (time.perf_counter() - start)
+    return Prepared(engine, args, ct, executables, first, outputs, entries, scale, fingerprint)
 
 
 def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
-    """One accuracy row for the value and for each cotangent, from the executable that will be timed."""
-    y, cts = prepared.engine.finish(prepared.executables["fwd_bwd"].call())
+    """One accuracy row for the value and for each cotangent, from the first call of the executable that is timed."""
+    y, cts = prepared.engine.finish(prepared.outputs["fwd_bwd"])
     for actual, entries, truth, sample, bound in zip(
         (y, *cts),
         (None, *(prepared.entries or [None] * len(cts))),

@@ -68,14 +68,20 @@ def sample(thunk: Thunk, inner: int) -> tuple[float, float]:
     return passed / inner, (time.process_time() - used) / passed
 
 
-def calibrate(thunk: Thunk, sample_seconds: float) -> int:
-    """The number of calls that fill a sample; doubles until it does, which also warms the function up."""
+def calibrate(thunk: Thunk, sample_seconds: float, earlier: float = 0.0) -> int:
+    """The number of calls that fill a sample; doubles until it does, which also warms the function up.
+
+    `earlier` is how many seconds a call took before; 0 if there was none.
+    """
+    if earlier >= INTERRUPTION_SECONDS:
+        return 1
     inner, enough = 1, sample_seconds / 2
     while True:
         elapsed = sample(thunk, inner)[0] * inner
         if enough <= elapsed < INTERRUPTION_SECONDS:
             # It may only have been interrupted; hardly twice in a row.
-            elapsed = min(elapsed, sample(thunk, inner)[0] * inner)
+            again = earlier if inner == 1 and earlier else sample(thunk, inner)[0] * inner
+            elapsed = min(elapsed, again)
         if elapsed >= enough:
             return max(1, round(inner * sample_seconds / elapsed)) if elapsed < sample_seconds else inner
         inner *= 2
@@ -86,14 +92,15 @@ def interleave(
     budget: Budget,
     rng: np.random.Generator,
     baselines: Mapping[Name, Name] = MappingProxyType({}),
+    earlier: Mapping[Name, float] = MappingProxyType({}),
 ) -> dict[Name, Samples]:
     """Sample all functions once a round, each round in a new random order.
 
     What disturbs the machine for longer than a sample then disturbs all of them alike, and the order favours
     none. Functions must wait for their own results. `baselines` names the function that another is compared with; when
-    to stop goes by how well their ratio is known, never by what it says.
+    to stop goes by how well their ratio is known, never by what it says. `earlier` are the seconds of calls before.
     """
-    inner = {name: calibrate(thunk, budget.sample_seconds) for name, thunk in thunks.items()}
+    inner = {name: calibrate(thunk, budget.sample_seconds, earlier.get(name, 0.0)) for name, thunk in thunks.items()}
     for base in set(baselines.values()):
         # What is compared averages over equally many calls: else an interruption weighs more on one side.
         alike = [base, *(name for name, other in baselines.items() if other == base)]

@@ -46,9 +46,9 @@ def find_truths(op: Op, args: tuple[np.ndarray, ...], ct: np.ndarray, pick: Pick
     Of an elementwise op only the picked entries are computed: the reference would take longer than what it judges. Of
     any other op an entry may need all arguments, and all are known.
     """
-    entries = pick(ct.size) if op.elementwise and all(x.shape == ct.shape for x in args) else None
+    shape = ct.shape
+    entries = pick(ct.size) if op.elementwise and all(x.shape == shape for x in args) else None
     if entries is not None:
-        shape = ct.shape
         args, ct = tuple(x.reshape(-1)[entries] for x in args), ct.reshape(-1)[entries]
     y, cts = engines.reference(op, args, ct)
     return tuple(

@@ -163,6 +163,9 @@ def test_a_mode_that_differs_from_the_others(plant, mode, text):
     wrong = dataclasses.replace(right, apply=lambda *args: jax.tree.map(jnp.zeros_like, right.apply(*args)))
     spoilt = dataclasses.replace(prepared, executables={**prepared.executables, mode: wrong})
     with pytest.raises(DishonestError, match=f"{text} in mode {mode}"):
+        check_after(problem, spoilt)
+    spoilt = dataclasses.replace(prepared, outputs={mode: jax.tree.map(jnp.zeros_like, right.call())})
+    with pytest.raises(DishonestError, match=f"{text} in mode {mode}"):
         check_before(problem, spoilt)
 
 

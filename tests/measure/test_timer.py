@@ -78,6 +78,15 @@ def test_an_interruption_does_not_pass_for_a_slow_function(clock):
     assert calibrate(interrupted, 0.002) == 200
 
 
+def test_what_an_earlier_call_took_is_not_found_out_again(clock):
+    assert calibrate(clock.costing(5.0), 0.002, 5.0) == 1
+    assert clock.calls == []
+    assert calibrate(clock.costing(0.03), 0.002, 0.03) == 1
+    assert len(clock.calls) == 1
+    # It was cold, or interrupted.
+    assert calibrate(clock.costing(1e-5), 0.002, 0.03) == 200
+
+
 def rounds_of(clock: Clock, names: str, budget: Budget) -> list[list[str]]:
     """The order in which each round visits functions that each fill a sample with one call."""
     samples = interleave({name: clock.costing(1.0, name) for name in names}, budget, rng())
