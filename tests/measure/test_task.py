@@ -217,3 +217,13 @@ def test_numpy_of_every_op(task: Task):
     assert {row["quantity"] for row in rows if row["kind"] == "accuracy"} == {"value", *(f"ct_{a}" for a in floats)}
     # float32 NumPy of the same formulas; ops whose entries are sums are judged by their largest entry.
     assert all(row["norm_rel"] < 1e-5 for row in rows if row["kind"] == "accuracy")
+
+
+def test_entries_that_are_compared_do_not_depend_on_what_was_drawn_before(monkeypatch):
+    monkeypatch.setattr(task_module, "COMPARED", 100)
+    first, second = (pose(Task("exp", "small", "float32", "jax", (), "quick")) for _ in range(2))
+    second.rng.random(7)
+    for a, b in zip(first.samples, second.samples, strict=True):
+        assert a is not None
+        assert b is not None
+        np.testing.assert_array_equal(a.entries, b.entries)
