@@ -62,6 +62,7 @@ def test_second_derivatives_agree_with_those_of_stock_in_float64(form):
     ours, stock, crossing = GATED[form]
     x = np.append(np.linspace(-6, 6, 97), [0.0, -0.0, float(crossing.root), -1e3, 1e3]).astype(np.float32)
     with jax.enable_x64(True):
-        expected = jax.vmap(jax.grad(jax.grad(stock)))(x.astype(np.float64))
-    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(ours)))(x), expected, rtol=1e-4, atol=1e-6)
-    assert jax.grad(jax.grad(ours))(1e30) == 0
+        expected = jax.jit(jax.vmap(jax.grad(jax.grad(stock))))(x.astype(np.float64))
+    second = jax.jit(jax.vmap(jax.grad(jax.grad(ours))))(np.append(x, np.float32(1e30)))
+    np.testing.assert_allclose(second[:-1], expected, rtol=1e-4, atol=1e-6)
+    assert second[-1] == 0

@@ -82,7 +82,7 @@ def test_second_derivatives_agree_with_those_of_stock_in_float64(unit):
     op, options = UNITS[unit]
 
     def of_both(f):
-        return jax.vmap(jax.hessian(lambda p: f(*p, **options)))
+        return jax.jit(jax.vmap(jax.hessian(lambda p: f(*p, **options))))
 
     gates = np.append(np.linspace(-6, 6, 41), [0.0, -1e3, 1e3])
     pairs = np.stack([np.full_like(gates, 1.5), gates], axis=1).astype(np.float32)

@@ -64,6 +64,6 @@ def test_second_derivatives_agree_with_those_of_stock(op):
     x, *parameters = arguments(op, 2, 3)
 
     def hessian(f):
-        return jax.jacrev(jax.grad(lambda x: jnp.sum(jnp.sin(f(x, *parameters)))))(x)
+        return jax.jit(jax.jacrev(jax.grad(lambda x: jnp.sum(jnp.sin(f(x, *parameters))))))(x)
 
     np.testing.assert_allclose(hessian(op), hessian(op.stock), rtol=2e-3, atol=1e-4)

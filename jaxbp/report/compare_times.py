@@ -23,9 +23,11 @@ BETWEEN_RUNS = 0.005
 BETWEEN_TIMES = 0.05
 #: So many cells tell how fast a machine was, and how far cells scatter.
 LEAST_CELLS = 10
-#: Degrees of freedom of Student's t where the load of the machine changes what is measured: of a cell, and of a rule
-#: over all its cells, whose tails are lighter; those that runs of the same code had. Times have the second.
-LOADED, HEAVY = 3.0, 5.0
+#: Degrees of freedom of Student's t: of a cell, whose time depends on where its arrays lie in memory, so that now and
+#: then one process has it several percent slower than another; and where the load of the machine changes what is
+#: measured, of a rule over all its cells, whose tails are lighter. Those that runs of the same code had. Times have the
+#: second.
+CELL_FREEDOM, HEAVY = 3.0, 5.0
 #: With so many, Student's t is a normal distribution.
 MOST_FREEDOM = 1e6
 
@@ -62,7 +64,7 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
     for _, others in found[~alike].groupby("measure"):
         found.loc[others.index, "variance"] += _scatter(others)
     busy = was_busy(base.machine, base.summary) or was_busy(run.machine, run.summary)
-    found["freedom"] = found["freedom"].clip(upper=LOADED if busy else np.where(alike, MOST_FREEDOM, HEAVY))
+    found["freedom"] = found["freedom"].clip(upper=np.where(alike | busy, CELL_FREEDOM, HEAVY))
     found, alike = found.reset_index(), alike.to_numpy()
     if busy and len(_of_several(found)) < LEAST_CELLS:
         found.loc[alike, "variance"] += _scatter(found[alike])
@@ -183,7 +185,7 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     found.loc[alike, "variance"] = overall * found.loc[alike, "variance"] + between - BETWEEN_RUNS**2
     if between > BETWEEN_RUNS**2:  # Scatter of that kind has heavy tails.
         most_freedom = min(most_freedom, HEAVY)
-        found["freedom"] = found["freedom"].clip(upper=LOADED)
+        found["freedom"] = found["freedom"].clip(upper=CELL_FREEDOM)
     rules["freedom"] = rules["freedom"].clip(upper=most_freedom)
     rules = rules.reset_index().assign(measure="ratio", case="", mode="", note="", called=False, judged=True)
     return pd.concat([found, rules.drop(columns="cells")], ignore_index=True)

@@ -175,10 +175,14 @@ def agrees_with_autodiff(f, *args) -> bool:
         changed = dict(zip(floats, xs, strict=True))
         return f(*(changed.get(i, x) for i, x in enumerate(args)))
 
+    def value_and_vjp(ct, *xs):
+        y, pull = jax.vjp(of_floats, *xs)
+        return y, pull(ct)
+
     with jax.enable_x64(True):
-        y, pull = jax.vjp(of_floats, *(jnp.asarray(args[i]) for i in floats))
-        ct = np.asarray(np.random.default_rng(6).uniform(0.5, 2, y.shape))
-        cts = pull(jnp.asarray(ct))
+        xs = [jnp.asarray(args[i]) for i in floats]
+        ct = np.asarray(np.random.default_rng(6).uniform(0.5, 2, jax.eval_shape(of_floats, *xs).shape))
+        y, cts = jax.jit(value_and_vjp)(ct, *xs)
     exact_y, exact_cts = jaxbp.exact_vjp(f, args, ct)
     pairs = zip((y, *cts), (exact_y, *(exact_cts[i] for i in floats)), strict=True)
     return all(np.allclose(a, b, rtol=1e-10, atol=1e-12) and np.shape(a) == b.shape for a, b in pairs)

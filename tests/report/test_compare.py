@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs import OPS, as_run, noisy_rows, noisy_run
+from scipy import stats
 from synthetic import accuracy_row, failure_row, time_row
 
 from jaxbp.report.compare import CHANGE_COLUMNS, compare_runs
-from jaxbp.report.compare_times import BETWEEN_RUNS, FALSE_DISCOVERY_RATE, time_changes
+from jaxbp.report.compare_times import BETWEEN_RUNS, CELL_FREEDOM, FALSE_DISCOVERY_RATE, time_changes
 from jaxbp.report.run import Run
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -132,7 +133,8 @@ def recorded(run: int, slow: float = 1.0) -> Run:
 
 def test_copies_that_a_real_machine_measured_are_no_regression_and_one_of_them_slowed_is():
     runs = [recorded(i) for i in range(4)]
-    for a, b in [(runs[0], runs[1]), (runs[1], runs[2]), (runs[3], runs[0])]:
+    # In one of them divide of 10^5 entries had its arrays where it took 7 % longer than in the others.
+    for a, b in itertools.permutations(runs, 2):
         assert not time_changes(a, b)["verdict"].isin(("slower", "faster")).any()
     changes = compare_runs(runs[0], recorded(2, slow=1.1))
     assert said(changes, "slower") == {"tanh"}
@@ -145,7 +147,9 @@ def test_many_cells_are_accounted_for():
     )
     changes = compare_runs(a, b)
     cells = changes[changes["measure"] == "ratio"]
-    beyond = (cells["change_low"] > 1) | (cells["change_high"] < 1)
+    # Of a normal distribution; that which is used has heavier tails.
+    wide, usual = np.log(cells["change_high"] / cells["change_low"]) / 2, stats.norm.ppf(0.975)
+    beyond = np.log(cells["change"]).abs() > wide * usual / stats.t(CELL_FREEDOM).ppf(0.975)
     assert beyond.sum() >= 1
     assert not cells["verdict"].isin(("slower", "faster")).any()
 
