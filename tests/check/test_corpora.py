@@ -1,12 +1,11 @@
 """The checker finds wrong rules and leaves right ones alone: a sample of the corpora; `jaxbp selftest` does all."""
 
 import collections
-import functools
 
 import pytest
 
 import jaxbp
-from tests.mutants import Mutant, Outcome, judge, mutants, rights
+from tests.mutants import Mutant, judge, mutants, rights
 from tests.mutants.mutant import differs
 from tests.mutants.operators import OPERATORS
 
@@ -15,7 +14,7 @@ RIGHTS = rights()
 #: How many diagnoses have to name the bug.
 NAMED = 0.8
 #: Checks of these take ten times as long as others, so that they stand for no operator that others have.
-LONG = {"power", "gelu", "multiclass_hinge"}
+LONG = {"power", "gelu", "multiclass_hinge", "linear_cross_entropy", "mean_linear_cross_entropy", "attention"}
 
 
 def sample() -> list[Mutant]:
@@ -25,15 +24,10 @@ def sample() -> list[Mutant]:
         by_operator["hand" if mutant.op == "hand" else mutant.name.split("/")[1]].append(mutant)
     by_hand = by_operator.pop("hand")
     groups = [[mutant for mutant in group if mutant.op not in LONG] or group for group in by_operator.values()]
-    return [group[7 * i % len(group)] for i, group in enumerate(groups)][::3] + by_hand[::60]
+    return [group[7 * i % len(group)] for i, group in enumerate(groups)][::3] + by_hand[::80]
 
 
 SAMPLE = sample()
-
-
-@functools.cache
-def outcome(i: int) -> Outcome:
-    return judge(SAMPLE[i])
 
 
 def test_the_corpora_are_as_large_as_they_claim():
@@ -46,15 +40,10 @@ def test_the_corpora_are_as_large_as_they_claim():
     assert {mutant.op for mutant in MUTANTS} >= {op.name for op in jaxbp.OPS}
 
 
-@pytest.mark.parametrize("i", range(len(SAMPLE)), ids=lambda i: SAMPLE[i].name)
-def test_a_wrong_rule_is_found(i):
-    assert differs(SAMPLE[i])
-    assert outcome(i).flagged
-
-
-def test_most_wrong_rules_are_called_by_their_name():
-    # One in four: another process of the same session may have the others.
-    outcomes = [outcome(i) for i in range(0, len(SAMPLE), 4)]
+def test_wrong_rules_are_found_and_most_are_called_by_their_name():
+    assert all(differs(mutant) for mutant in SAMPLE)
+    outcomes = [judge(mutant) for mutant in SAMPLE]
+    assert [o.name for o in outcomes if not o.flagged] == []
     misnamed = {o.name: o.said for o in outcomes if not o.named}
     assert len(misnamed) <= (1 - NAMED) * len(outcomes), misnamed
 
