@@ -1,5 +1,6 @@
 """The command line, typed in by tests."""
 
+import gc
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,13 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("machine")))
         patch.setattr(tempfile, "tempdir", None)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """To trace programs makes many objects that live; looking through all of them for garbage takes a while."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

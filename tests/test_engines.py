@@ -62,7 +62,8 @@ def in_float64(op):
     return op.replace(stock=op.exact) if op.name in ("attention", "padded_attention") else op
 
 
-@pytest.mark.parametrize("op", jaxbp.OPS, ids=repr)
+# Those of elementwise ops agree with certified values: tests/accuracy/test_exact_functions.py.
+@pytest.mark.parametrize("op", [op for op in jaxbp.OPS if not op.elementwise], ids=repr)
 def test_the_reference_agrees_with_autodiff_in_float64(op):
     op = in_float64(op)
     with jax.enable_x64(True):

@@ -146,7 +146,7 @@ def limit(op: Op, engine: str, dtype: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("op", [op for op in jaxbp.OPS if op.elementwise and len(op.arguments) > 1], ids=repr)
-@pytest.mark.parametrize("shapes", [((3, 1), (1, 4)), ((), (5,)), ((4, 1, 2), (3, 1))])
+@pytest.mark.parametrize("shapes", [((), (5,)), ((4, 1, 2), (3, 1))])
 def test_cotangents_are_summed_over_broadcast_axes(op, shapes):
     shapes = (*shapes, shapes[0])[: len(op.arguments)]
     args, ct = draw(op, "float32", shapes)

@@ -139,6 +139,10 @@ def verdict(truth: Truth, loss: Loss | None, results: Sequence[Signal]) -> str:
     worst = max(known, key=lambda s: truth.errors[s].ulp)
     error = truth.errors[worst]
     every = "every result" if len(known) == len(results) else "every result whose error is known"
+    undefined = [s.label for s in known if np.isnan(np.asarray(s.number, np.float64)).any()]
+    if undefined:
+        are = "are" if len(undefined) > 1 else "is"
+        return f"{' and '.join(undefined)} {are} not a number, in exact arithmetic either."
     if error.ulp == 0:
         return f"No digits are lost: {every} is exact."
     return (

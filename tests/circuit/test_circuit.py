@@ -242,6 +242,11 @@ def test_the_picture_has_every_gate_value_and_gradient():
     assert {"exp", "1/x", "+ 1", "× −1", "0.7311", "0.3932", "dot", "w0"} <= set(texts)
 
 
+def test_what_is_no_number_in_exact_arithmetic_either_is_not_called_exact():
+    circuit = jaxbp.draw_circuit(lambda x: x / x, 0.0)
+    assert circuit.verdict == "f and dx are not a number, in exact arithmetic either."
+
+
 def test_an_input_of_many_gates_of_a_large_circuit_is_named_beside_each():
     def chain(x, rate, steps):
         for _ in range(steps):
