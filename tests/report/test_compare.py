@@ -149,7 +149,7 @@ def test_many_cells_are_accounted_for():
     cells = changes[changes["measure"] == "ratio"]
     # Of a normal distribution; that which is used has heavier tails.
     wide, usual = np.log(cells["change_high"] / cells["change_low"]) / 2, stats.norm.ppf(0.975)
-    beyond = np.log(cells["change"]).abs() > wide * usual / stats.t(CELL_FREEDOM).ppf(0.975)
+    beyond = np.abs(np.log(cells["change"])) > wide * usual / stats.t(CELL_FREEDOM).ppf(0.975)
     assert beyond.sum() >= 1
     assert not cells["verdict"].isin(("slower", "faster")).any()
 
