@@ -87,8 +87,8 @@ def compare_limits() -> str:
             f"the same of times, other rounds and a busy machine, where fewer than {compare_times.LEAST_CELLS} tell",
         ),
         (
-            f"{compare_times.LOADED:g}, {compare_times.HEAVY:g}",
-            "degrees of freedom of Student's t on a busy machine, of a cell and of a rule; times have the second",
+            f"{compare_times.CELL_FREEDOM:g}, {compare_times.HEAVY:g}",
+            "degrees of freedom of Student's t at the most: of a cell; of times, and of a rule on a busy machine",
         ),
         (
             f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",

@@ -1,6 +1,7 @@
 """The command line, typed in by tests."""
 
 import gc
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,12 +35,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A folder for what was compiled, which all processes of this session share: tests meet the same programs again."""
     import jax
 
     base = tmp_path_factory.getbasetemp()
-    jax.config.update("jax_compilation_cache_dir", str((base if worker_id == "master" else base.parent) / "compiled"))
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    jax.config.update("jax_compilation_cache_dir", str(shared / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

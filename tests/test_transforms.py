@@ -36,7 +36,7 @@ def assert_gradients(op, f):
         np.testing.assert_allclose(actual, truth, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("op", jaxbp.OPS[::6], ids=repr)
+@pytest.mark.parametrize("op", jaxbp.OPS[::12], ids=repr)
 def test_grad_without_jit(op):
     assert_gradients(op, all_gradients)
 

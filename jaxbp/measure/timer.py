@@ -73,8 +73,6 @@ def calibrate(thunk: Thunk, sample_seconds: float, earlier: float = 0.0) -> int:
 
     `earlier` is how many seconds a call took before; 0 if there was none.
     """
-    if earlier >= INTERRUPTION_SECONDS:
-        return 1
     inner, enough = 1, sample_seconds / 2
     while True:
         elapsed = sample(thunk, inner)[0] * inner

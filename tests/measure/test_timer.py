@@ -79,12 +79,11 @@ def test_an_interruption_does_not_pass_for_a_slow_function(clock):
 
 
 def test_what_an_earlier_call_took_is_not_found_out_again(clock):
-    assert calibrate(clock.costing(5.0), 0.002, 5.0) == 1
-    assert clock.calls == []
     assert calibrate(clock.costing(0.03), 0.002, 0.03) == 1
     assert len(clock.calls) == 1
-    # It was cold, or interrupted.
-    assert calibrate(clock.costing(1e-5), 0.002, 0.03) == 200
+    # It was cold, interrupted, or imported a library.
+    for earlier in (0.03, 5.0):
+        assert calibrate(clock.costing(1e-5), 0.002, earlier) == 200
 
 
 def rounds_of(clock: Clock, names: str, budget: Budget) -> list[list[str]]:
