@@ -1,5 +1,6 @@
 """`load_runs`: runs, folders of runs and JSON of pytest-benchmark as one long frame; and how each of them is read."""
 
+import json
 import os
 import warnings
 from collections.abc import Iterable
@@ -110,10 +111,20 @@ def find_runs(path: Path) -> list[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, broken or not; the records of other commands have a `summary.csv`, too."""
+    if _is_training(folder):
+        return False
     if any((folder / name).exists() for name in (ACCURACY, Journal.NAME)):
         return True
     summary = folder / SUMMARY
     return summary.is_file() and summary.read_text(errors="replace").startswith("op,op_version,")
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether `jaxbp train` wrote it, which has a journal as well."""
+    try:
+        return "training" in json.loads((folder / MACHINE).read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def read_whatever(path: Path) -> tuple[Run, list[ResultsError]]:

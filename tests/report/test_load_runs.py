@@ -74,6 +74,14 @@ def test_runs_are_found_by_machine_and_time_and_records_are_not(folder):
     assert find_runs(folder / "machine" / "first") == [folder / "machine" / "first"]
 
 
+def test_the_journal_of_a_training_is_not_that_of_a_run(folder):
+    training = folder / "training" / "machine" / "run"
+    training.mkdir(parents=True)
+    (training / "machine.json").write_text('{"training": {"level": "standard"}}')
+    (training / "journal.jsonl").write_text("")
+    assert training not in find_runs(folder)
+
+
 def test_what_cannot_be_read_is_a_warning_and_the_rest_is_loaded(folder):
     (folder / "machine" / "first" / "machine.json").write_text("{")
     table = folder / "machine" / "second" / "accuracy.csv"
