@@ -106,7 +106,11 @@ def test_its_json_is_a_run_of_the_same_cells_as_the_folder(session, benchmarks):
 
 
 def test_plain_pytest_collects_no_benchmark(request):
-    # Of this session itself. That benchmarks would be found if they were looked for is what the one above shows.
+    # Where it looks, and of this session itself what it found. That benchmarks would be found if they were looked for
+    # is what the one above shows.
+    paths = [ROOT / name for name in request.config.getini("testpaths")]
+    assert ROOT / "tests" in paths
+    assert not any((ROOT / "bench").is_relative_to(path) for path in paths)
     names = [item.nodeid for item in request.session.items]
     assert request.node.nodeid in names
     assert not [name for name in names if "bench_gradient" in name or name.startswith("bench/")]

@@ -288,7 +288,7 @@ def _accuracy(problem: Problem, values: list[np.ndarray], grads: list[np.ndarray
     for name, truth, entries in zip(names, stick.truths, stick.entries, strict=True):
         if name in got and truth.size:
             known = Truth(name, truth.shape, truth.reshape(-1)).at(entries)
-            rows.append(accuracy_of(name, known.of(got[name]), known))
+            rows.append(accuracy_of(known.of(got[name]), known))
     if not rows:
         return {}
     worst = max(rows, key=lambda row: -1.0 if np.isnan(row["max_ulp"]) else row["max_ulp"])

@@ -120,7 +120,7 @@ def _compare(subject: Subject, outputs: Iterable[tuple[Mode, Any]], args: Sequen
         for actual, truth in zip(results, some, strict=True):
             if actual is None or truth is None:
                 continue
-            name = f"cotangent of {truth.argument}" if truth.argument else "value"
+            name = truth.quantity.replace("ct_", "cotangent of ", 1)
             actual, exact = np.asarray(actual), truth.exact
             if actual.shape != truth.shape:
                 raise DishonestError(f"The {name} has shape {list(actual.shape)} in mode {mode}.")

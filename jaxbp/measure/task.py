@@ -267,10 +267,9 @@ def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
         elif actual.shape == truth.shape:
             actual = sample.of(actual)
         else:
-            raise ValueError(f"{quantity_of(truth)} must have shape {list(truth.shape)}, got {list(actual.shape)}.")
+            raise ValueError(f"{truth.quantity} must have shape {list(truth.shape)}, got {list(actual.shape)}.")
         allowed = None if bound is None else sample.of(bound)
-        accuracy = accuracy_of(quantity_of(sample), actual, sample, allowed)
-        yield {**problem.about, "engine": prepared.engine.name, **accuracy}
+        yield {**problem.about, "engine": prepared.engine.name, **accuracy_of(actual, sample, allowed)}
 
 
 def sampled_entries(total: int, rng: np.random.Generator) -> np.ndarray | None:
@@ -281,12 +280,7 @@ def sampled_entries(total: int, rng: np.random.Generator) -> np.ndarray | None:
     return np.arange(COMPARED) * block + rng.integers(0, block, COMPARED)
 
 
-def quantity_of(truth: Truth) -> str:
-    """What the rows call a result."""
-    return f"ct_{truth.argument}" if truth.argument else "value"
-
-
-def accuracy_of(quantity: str, actual: np.ndarray, truth: Truth, bound: np.ndarray | None = None) -> Row:
+def accuracy_of(actual: np.ndarray, truth: Truth, bound: np.ndarray | None = None) -> Row:
     """The accuracy row of one result; `actual` and `bound` are flat, of the entries that the truth is about."""
     exact = truth.exact
     allowed = np.full(1, np.nan) if bound is None else bound
@@ -305,7 +299,7 @@ def accuracy_of(quantity: str, actual: np.ndarray, truth: Truth, bound: np.ndarr
     difference = float(np.max(differences, initial=0))
     return {
         "kind": "accuracy",
-        "quantity": quantity,
+        "quantity": truth.quantity,
         **error,
         "norm_rel": difference / largest if largest else difference,
         # 0 / 0 is an entry without terms, and right.

@@ -17,13 +17,13 @@ class Truth:
     """What one result should be.
 
     Attributes:
-        argument: whose cotangent it is; empty for the value.
+        quantity: what the rows call it: `value`, or `ct_` and an argument's name.
         shape: of the whole result.
         exact: the exact entries, flat.
         entries: which flat entries these are, ascending; None for all.
     """
 
-    argument: str
+    quantity: str
     shape: tuple[int, ...]
     exact: np.ndarray
     entries: np.ndarray | None = None
@@ -53,5 +53,5 @@ def find_truths(op: Op, args: tuple[np.ndarray, ...], ct: np.ndarray, pick: Pick
     y, cts = engines.reference(op, args, ct)
     return tuple(
         None if x is None else Truth(name, x.shape if entries is None else shape, x.reshape(-1), entries)
-        for name, x in zip(("", *op.arguments), (y, *cts), strict=True)
+        for name, x in zip(("value", *(f"ct_{a}" for a in op.arguments)), (y, *cts), strict=True)
     )

@@ -43,8 +43,8 @@ def test_random_numbers_inside_are_the_same_for_the_truth():
     def dropout(x, key):
         return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), 2 * x, 0)
 
-    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
-        report = jaxbp.check_vjp(dropout, X, key, level="quick")
+    for key, level in ((jax.random.key(0), "standard"), (jax.random.PRNGKey(0), "quick")):
+        report = jaxbp.check_vjp(dropout, X, key, level=level)
         assert report.passed, str(report)
 
 

@@ -169,6 +169,15 @@ def test_a_mode_that_differs_from_the_others(plant, mode, text):
         check_before(problem, spoilt)
 
 
+def test_a_mode_whose_result_has_another_shape(plant):
+    plant()
+    problem = pose(task())
+    prepared = prepare(problem, "rule:planted")
+    spoilt = dataclasses.replace(prepared, outputs={"fwd": jnp.zeros(3)})
+    with pytest.raises(DishonestError, match=r"The value has shape \[3\] in mode fwd"):
+        check_before(problem, spoilt)
+
+
 def test_declared_faults_are_excused_and_others_are_not(monkeypatch):
     asked = Task("maximum", "small", "float32", "jax", ("rule:textbook",), "quick")
     problem = pose(asked)

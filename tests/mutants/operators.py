@@ -23,7 +23,7 @@ Change = Callable[[Grads, Any, Args], Grads]
 #: Entries of an elementwise op's arguments.
 SIZE = 96
 #: Ops whose gradients do not depend on the arguments but through a sign, so that saved residuals cannot be imprecise
-#: and the second derivative is 0.
+#: and the second derivative is 0 (here and below, one name a line would fill the page).
 FLAT = {
     "add", "subtract", "negative", "shift", "relu", "leaky_relu", "absolute", "maximum", "minimum", "clip", "where",
     "sum", "mean", "max", "min", "cumsum", "multiclass_hinge", "embedding",
