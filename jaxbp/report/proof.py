@@ -50,13 +50,14 @@ def record_proof(results: Path, asked: Sequence[Comparison], progress: Progress)
     machine = {**describe_machine(), "started": now()}
     folder = results / FOLDER / machine["name"]
     rows: list[Row] = []
+    # First of all: a folder that cannot be written would cost half an hour of comparisons.
+    write_machine(folder, machine)
     try:
         with progress(len(asked)) as advance:
             for row in prove(asked, progress=advance):
                 rows.append(row)  # noqa: PERF402 - what was measured before an interruption is written, too
     finally:
         frame = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
-        write_machine(folder, machine)
         with naming(folder / COMPARISONS, "written"):
             frame.to_csv(folder / COMPARISONS, index=False, float_format="%.5g")
         with naming(folder / REPORT, "written"):

@@ -83,6 +83,16 @@ def test_the_record_holds_what_was_compared_before_an_interruption(tmp_path, mon
     assert "the same" in readme_proof(tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_is_a_sentence_before_anything_is_compared(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(proof, "prove", lambda comparisons, progress: iter(asked.append(comparisons) or [row()]))
+    (tmp_path / "file").write_text("")
+    result = run("selftest", "--measure", "--out", tmp_path / "file")
+    assert result.code == 2
+    assert "cannot be written" in result.err
+    assert not asked
+
+
 @pytest.mark.parametrize(("verdict", "code"), [("same", 0), ("faster", 1)])
 def test_the_command(run, tmp_path, monkeypatch, verdict, code):
     monkeypatch.setattr(proof, "prove", lambda asked, progress: iter([row(verdict=verdict)]))
