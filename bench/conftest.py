@@ -32,7 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" not in metafunc.fixturenames:
         return
     dtypes = [find_dtype(name.strip()) for name in str(metafunc.config.getoption("--dtypes")).split(",")]
-    tasks = sorted(plan(dtypes=dtypes, level=LEVEL), key=lambda task: OWNERS.index(task.owner))
+    accelerated = jax.default_backend() != "cpu"
+    tasks = sorted(plan(dtypes=dtypes, level=LEVEL, accelerated=accelerated), key=lambda task: OWNERS.index(task.owner))
     cells = [(task, engine, mode) for task in tasks for engine in task.engines for mode in _modes(task, engine)]
     metafunc.parametrize("cell", cells, ids=["-".join((t.op, t.case, t.dtype, e, m)) for t, e, m in cells])
 

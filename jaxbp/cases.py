@@ -168,6 +168,27 @@ def elementwise_cases(*draws: Draw, scalars: tuple[int, ...] = ()) -> tuple[Case
     )
 
 
+#: The case that keeps an accelerator busy: its cache holds arrays of `memory`, whose results come sooner than the next
+#: call.
+LARGE, LARGE_FACTOR = "large", 8
+
+
+def large_case(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Case `memory` with the longest first axis, wherever it is one, `LARGE_FACTOR` times as long; none without it.
+
+    >>> [case.shapes for case in large_case(elementwise_cases(Normal(), Normal(), scalars=(1,)))]
+    [((33554432,), ())]
+    """
+    return tuple(
+        dataclasses.replace(case, name=LARGE, shapes=_longer(case.shapes)) for case in cases if case.name == "memory"
+    )
+
+
+def _longer(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    longest = max(shape[:1] for shape in shapes)
+    return tuple((LARGE_FACTOR * s[0], *s[1:]) if s and s[:1] == longest else s for s in shapes)
+
+
 #: How many sizes the growth of an op's cost is measured at.
 GROWTH = tuple(f"growth-{i}" for i in range(6))
 

@@ -1,7 +1,13 @@
-"""The environment of processes that measure: how many cores there are, and what has to be set before they start."""
+"""The environment of processes that measure: the cores and accelerators, and what is set before they start."""
 
 import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 
 #: All allocations come from memory that is kept: a fresh mapping would be filled with zeros page by page, and a call
@@ -17,6 +23,24 @@ ALLOCATOR = {
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+#: Prints the names of the accelerators that JAX computes with unless told otherwise.
+FIND = "import jax, json; print(json.dumps([d.device_kind for d in jax.devices() if d.platform != 'cpu']))"
+
+
+@functools.cache
+def accelerators() -> tuple[str, ...]:
+    """The names of the devices that JAX computes with, where these are not the processor's cores.
+
+    It is a process of its own that looks, since JAX takes a device's memory when it first looks for devices. Where no
+    plugin for accelerators is installed there are none to look for.
+    """
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if not plugins and not any(map(importlib.util.find_spec, ("jax_plugins", "libtpu"))):
+        return ()
+    found = subprocess.run([sys.executable, "-c", FIND], capture_output=True, text=True)
+    return tuple(json.loads(found.stdout.splitlines()[-1])) if found.returncode == 0 else ()
 
 
 @contextlib.contextmanager

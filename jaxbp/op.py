@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.cases import Case, growth_cases
+from jaxbp.cases import Case, growth_cases, large_case
 from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes, shown
 from jaxbp.errors import unknown_name
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
@@ -163,6 +163,7 @@ class Op:
         self.reference_both = reference_both
         self.cases = cases
         self.growth = growth_cases(cases) if growth is None else growth
+        self.large = large_case(cases)
         self.flops = flops
         self.source = source
         self.example = example
@@ -200,7 +201,7 @@ class Op:
 
     def case(self, name: str) -> Case:
         """The case of that name, or an error that offers the closest ones."""
-        cases = (*self.cases, *self.growth)
+        cases = (*self.cases, *self.growth, *self.large)
         for case in cases:
             if case.name == name:
                 return case

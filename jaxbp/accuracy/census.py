@@ -40,6 +40,8 @@ PROCESS = {
     **ALLOCATOR,
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
     "OMP_NUM_THREADS": "1",
+    # Of an accelerator's memory, which they share, none takes more than it needs.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 
 

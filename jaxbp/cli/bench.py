@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from jaxbp.cli.root import app, into_journal, measured_noise, new_run, request_of, stopped_early
+from jaxbp.environment import accelerators
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.alone import alone
 from jaxbp.measure.function import RULE, STEPS
@@ -90,7 +91,7 @@ def bench(
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
         level = (chosen or ["standard"])[0]
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
-        request: dict[str, Any] = {**asked, "peak_rss": peak_rss}
+        request: dict[str, Any] = {**asked, "accelerated": bool(accelerators()), "peak_rss": peak_rss}
     tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
     with alone():
         folder = resume or new_run(out_folder, request["level"], {"request": request})

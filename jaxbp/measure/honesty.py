@@ -41,6 +41,7 @@ class Subject:
         args: the arguments, as the engine takes them.
         ct: the cotangent, likewise.
         fingerprint: checksums of the data before the first call.
+        unit: the unit roundoff of its products of matrices, which may be that of a narrower dtype.
     """
 
     op: Op
@@ -49,6 +50,7 @@ class Subject:
     args: tuple[Any, ...]
     ct: Any
     fingerprint: tuple[int, ...]
+    unit: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,8 @@ def _compare(subject: Subject, outputs: Iterable[tuple[Mode, Any]], args: Sequen
                 if known is not None:
                     judged &= ~truth.of(known)
                 largest = np.max(np.abs(exact), initial=0.0, where=judged)
-                allowed = min(GROSS, GROSS_UNITS * float(finfo.eps)) * largest + float(finfo.tiny)
+                spacing = max(float(finfo.eps), 2 * subject.unit)
+                allowed = min(GROSS, GROSS_UNITS * spacing) * largest + float(finfo.tiny)
                 off = judged & ~(np.abs(at - exact) <= allowed)
             if off.any():
                 i = int(np.argmax(off))

@@ -1,5 +1,6 @@
 """What machine this is: hardware, versions, flags, and how noisy it is now."""
 
+import collections
 import dataclasses
 import datetime
 import functools
@@ -9,16 +10,20 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxbp.environment import cores
+from jaxbp.environment import accelerators, cores
 from jaxbp.errors import import_extra
 
 #: Packages whose versions a result depends on.
-PACKAGES = ("jaxbp", "jax", "jaxlib", "numpy", "scipy", "pandas", "optax", "scikit-learn", "torch")
+PACKAGES = (
+    *("jaxbp", "jax", "jaxlib", "numpy", "scipy", "pandas", "optax", "scikit-learn", "torch"),
+    *("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu"),
+)
 
 #: Environment variables that change what is measured; recorded where set.
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS")
@@ -28,17 +33,18 @@ VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL
 def describe_machine() -> dict[str, Any]:
     """Name, hardware and versions, as written to `machine.json`; takes about a second the first time.
 
-    The name is processor and cores: the folder of this machine's runs. Nothing here is personal: no host, no user,
-    no path.
+    The name is processor, cores and accelerators: the folder of this machine's runs. Nothing here is personal: no host,
+    no user, no path.
     """
     psutil = import_extra("psutil", "bench")
     cpu = import_extra("cpuinfo", "bench").get_cpu_info()
     brand = cpu.get("brand_raw", platform.processor() or "unknown")
     return {
-        "name": machine_name(brand, cores()),
+        "name": machine_name(brand, cores(), accelerators()),
         "cpu": brand,
         "architecture": platform.machine(),
         "cores": cores(),
+        **({"accelerators": ", ".join(accelerators())} if accelerators() else {}),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -48,13 +54,17 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def machine_name(brand: str, cores: int) -> str:
+def machine_name(brand: str, cores: int, accelerators: Sequence[str] = ()) -> str:
     """The name of a machine, and of the folder of its runs.
 
     >>> machine_name("AMD EPYC (R) 7B13", 8)
     'amd-epyc-r-7b13-8-core'
+    >>> machine_name("Intel Xeon", 16, ["NVIDIA H200"] * 2)
+    'intel-xeon-16-core-2-nvidia-h200'
     """
-    return re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core".lower()).strip("-")
+    counts = collections.Counter(accelerators)
+    beside = "".join(f" {count if count > 1 else ''} {name}" for name, count in counts.items())
+    return re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core{beside}".lower()).strip("-")
 
 
 def now() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.cases import GROWTH
+from jaxbp.cases import ELEMENTWISE_SIZES, GROWTH, LARGE
 from jaxbp.engines import Owner, engine_names
 from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import Mode
@@ -53,6 +53,8 @@ class Level:
 
 #: Where speed matters, and no cache helps.
 OPTIONS_CASE = "memory"
+#: NumPy knows no accelerator, and differences say there what they say elsewhere.
+LEFT_TO_PROCESSORS = ("numpy", "forward_difference", "central_difference")
 ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {
     level.name: level
@@ -142,32 +144,38 @@ def plan(
     dtypes: Iterable[str] = ("float32",),
     cases: Iterable[str] = (),
     level: str = "standard",
+    accelerated: bool = False,
 ) -> list[Task]:
     """The tasks of a run, in the order in which they are measured; empty `ops` means all, `cases` those of the level.
 
     The engines of one case follow each other, so that what drifts slowly touches all of them alike.
+
+    With an accelerator case `large` takes the place of those that are too small for it, and the engines of
+    `LEFT_TO_PROCESSORS` are left out.
     """
     chosen = [find_op(name) for name in ops] or list(OPS)
     usual = {case.name for op in chosen for case in op.cases}
     for name in cases:
-        if name not in (*usual, *GROWTH):
-            raise unknown_name("case", name, [*sorted(usual), *GROWTH])
+        if name not in (*usual, LARGE, *GROWTH):
+            raise unknown_name("case", name, [*sorted(usual), LARGE, *GROWTH])
     wanted = set(cases) or (set(LEVELS[level].cases) or usual) - set(LEVELS[level].skipped)
+    if accelerated and not cases and wanted & set(ELEMENTWISE_SIZES):
+        wanted = {LARGE, *(wanted - set(ELEMENTWISE_SIZES))}
     return [
         Task(op.name, case.name, dtype, owner, engines, level)
         for op in chosen
         for dtype in map(find_dtype, dtypes)
-        for case in (*op.cases, *op.growth)
+        for case in (*op.cases, *op.growth, *op.large)
         if case.name in wanted
-        for owner, engines in _by_owner(op, LEVELS[level])
+        for owner, engines in _by_owner(op, (*LEVELS[level].without, *(LEFT_TO_PROCESSORS if accelerated else ())))
     ]
 
 
-def _by_owner(op: Op, level: Level) -> Iterator[tuple[Owner, tuple[str, ...]]]:
+def _by_owner(op: Op, without: tuple[str, ...]) -> Iterator[tuple[Owner, tuple[str, ...]]]:
     default = f"rule:{op.default_rule.name}"
     owners: dict[Owner, list[str]] = {}
     for name in engine_names(op):
-        if name != default and name.partition(":")[0] in level.without:
+        if name != default and name.partition(":")[0] in without:
             continue
         owner: Owner = name if name in ("numpy", "torch") else "jax"
         owners.setdefault(owner, []).append(name)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxbp.engines import Owner
-from jaxbp.environment import ALLOCATOR
+from jaxbp.environment import ALLOCATOR, accelerators
 from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS, Task
 from jaxbp.measure.resident import resident_row
@@ -32,6 +32,8 @@ ENVIRONMENTS: dict[Owner, dict[str, str]] = {
     "numpy": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
     "torch": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
 }
+#: With an accelerator JAX takes no more of its memory than it needs: there is a process for float64 and one for torch.
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 STARTUP_SECONDS = 120.0
 
 
@@ -49,7 +51,8 @@ class Worker:
     """A process that measures the tasks of one owner; killed when it takes too long."""
 
     def __init__(self, owner: Owner, *, x64: bool) -> None:
-        self.environment = {**ENVIRONMENTS[owner], "JAX_ENABLE_X64": "1" if x64 else "0"}
+        shared = SHARED if accelerators() else {}
+        self.environment = {**ENVIRONMENTS[owner], **shared, "JAX_ENABLE_X64": "1" if x64 else "0"}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jaxbp.measure.worker", owner],

@@ -9,22 +9,27 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
+from jaxbp.jaxprs import equations
 from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
 from jaxbp.measure.honesty import Moved, Subject, checksums, move, require_honest, require_right
 from jaxbp.measure.options import option_rows
 from jaxbp.measure.plan import LEVELS, OPTIONS_CASE, Level, Task, find_op, numpy_dtype
-from jaxbp.measure.timer import Samples, interleave
+from jaxbp.measure.products import product_unit
+from jaxbp.measure.timer import Queued, Samples, Thunk, interleave
 from jaxbp.measure.truth import Truth, find_truths
 from jaxbp.op import Op
 
 #: Entries compared with the reference; of larger arrays a seeded sample of this size.
 COMPARED = 2**18
+#: Primitives whose factors an accelerator may round.
+PRODUCTS = ("dot_general", "conv_general_dilated")
 
 Row = dict[str, Any]
 
@@ -62,6 +67,7 @@ class Problem:
 
     Attributes:
         about: the columns that all rows of the task share.
+        unit: the unit roundoff of products of matrices where the task's engines compute them.
     """
 
     op: Op
@@ -70,6 +76,7 @@ class Problem:
     ct: np.ndarray
     about: Row
     rng: np.random.Generator
+    unit: float
 
     @functools.cached_property
     def truths(self) -> tuple[Truth | None, ...]:
@@ -88,7 +95,12 @@ class Problem:
     @functools.cached_property
     def bounds(self) -> tuple[np.ndarray | None, ...]:
         """A-priori bounds of the value's and each cotangent's error, None where the op has none."""
-        return a_priori_bounds(self.op, self.args, self.ct)
+        return a_priori_bounds(self.op, self.args, self.ct, unit=self.unit)
+
+    @functools.cached_property
+    def multiplies(self) -> bool:
+        """Whether the op is one of products of matrices."""
+        return any(eqn.primitive.name in PRODUCTS for eqn in equations(jax.make_jaxpr(self.op.stock)(*self.args)))
 
     @functools.cached_property
     def moved(self) -> Moved:
@@ -116,7 +128,7 @@ def pose(task: Task) -> Problem:
         "output_bytes": ct.nbytes,
     }
     rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
-    return Problem(op, LEVELS[task.level], args, ct, about, rng)
+    return Problem(op, LEVELS[task.level], args, ct, about, rng, product_unit(task.owner, dtype))
 
 
 def measure(task: Task) -> Iterator[Row]:
@@ -180,7 +192,10 @@ def check_after(problem: Problem, prepared: Prepared) -> None:
 
 def subject_of(problem: Problem, prepared: Prepared) -> Subject:
     """What `honesty` looks at."""
-    return Subject(problem.op, prepared.engine, prepared.executables, prepared.args, prepared.ct, prepared.fingerprint)
+    unit = problem.unit if problem.multiplies else 0.0
+    return Subject(
+        problem.op, prepared.engine, prepared.executables, prepared.args, prepared.ct, prepared.fingerprint, unit
+    )
 
 
 def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples, *, interleaved: bool) -> Row:
@@ -233,10 +248,12 @@ def prepare(problem: Problem, name: str) -> Prepared:
         else:
             executables = compile_modes(engine, args, ct, level.modes)
     else:
-        calls: dict[Mode, Callable[[], Any]] = {
+        calls: dict[Mode, Thunk] = {
             "fwd": lambda: engine.fwd(*args),
             "fwd_bwd": lambda: engine.fwd_bwd(args, ct),
         }
+        if engine.wait:
+            calls = {mode: Queued(start, engine.wait) for mode, start in calls.items()}
         applied: dict[Mode, Callable[..., Any]] = {"fwd": engine.fwd, "fwd_bwd": engine.fwd_bwd}
         executables = {mode: Executable(calls[mode], applied[mode]) for mode in calls if mode in level.modes}
     first: dict[Mode, float] = {}

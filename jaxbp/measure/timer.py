@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,11 +15,34 @@ Thunk = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
 
+@dataclasses.dataclass(frozen=True)
+class Queued:
+    """A function that a device beside the processor computes, one call after the other.
+
+    A sample hands over all of its calls and waits for the last, as a program does: the way there and back, which takes
+    longer than many a gradient, is then paid once a sample, and the device never waits for the next call.
+
+    Attributes:
+        start: hands one call over.
+        wait: waits for what `start` has returned, and so for all calls before.
+    """
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], object]
+
+    def __call__(self) -> Any:
+        result = self.start()
+        self.wait(result)
+        return result
+
+
 #: What takes longer is slow by itself, and was not merely interrupted.
 INTERRUPTION_SECONDS = 0.1
 #: How well a ratio is known is looked at after so many rounds (fewer would not tell), and again after this fraction of
 #: the rounds so far.
 FIRST_LOOK, LOOKS = 100, 4
+#: A sample of queued calls takes at least this long, so that the way to the device and back is a small part of it.
+QUEUED_SECONDS = 0.004
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +83,12 @@ class Samples:
 
 def sample(thunk: Thunk, inner: int) -> tuple[float, float]:
     """Seconds per call over `inner` calls in a row, and CPU seconds per second meanwhile."""
+    call = thunk.start if isinstance(thunk, Queued) else thunk
     used = time.process_time()
     start = time.perf_counter()
-    for _ in range(inner):
-        thunk()
+    for _ in range(inner - 1):
+        call()
+    thunk()
     passed = time.perf_counter() - start
     return passed / inner, (time.process_time() - used) / passed
 
@@ -73,6 +98,8 @@ def calibrate(thunk: Thunk, sample_seconds: float, earlier: float = 0.0) -> int:
 
     `earlier` is how many seconds a call took before; 0 if there was none.
     """
+    if isinstance(thunk, Queued):
+        sample_seconds = max(sample_seconds, QUEUED_SECONDS)
     inner, enough = 1, sample_seconds / 2
     while True:
         elapsed = sample(thunk, inner)[0] * inner
@@ -117,7 +144,8 @@ def interleave(
         for name in (names[i] for i in rng.permutation(len(names))):
             seconds, cores = sample(thunks[name], inner[name])
             taken[name].seconds.append(seconds)
-            taken[name].cores.append(cores)
+            if not isinstance(thunks[name], Queued):  # Whoever waits for a device needs no core.
+                taken[name].cores.append(cores)
     return taken
 
 

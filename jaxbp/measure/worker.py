@@ -9,23 +9,26 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import jax
 import numpy as np
 
+from jaxbp.engines import Owner, torch_device
 from jaxbp.errors import import_extra
+from jaxbp.measure.executables import compile_function
 from jaxbp.measure.limits import measure_limits
 from jaxbp.measure.plan import Task
+from jaxbp.measure.products import product_bits
 from jaxbp.measure.task import measure
-from jaxbp.measure.timer import Thunk, calibrate, sample
+from jaxbp.measure.timer import Queued, Thunk, calibrate, sample
 
 
 def main() -> None:
     """Serve tasks until standard input ends."""
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    owner = sys.argv[1]
+    owner = cast(Owner, sys.argv[1])
     # No hop to another thread per call. JAX takes this from no environment variable.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     write(rows, {"kind": "worker", "owner": owner, **describe(owner)})
@@ -56,27 +59,37 @@ def write(rows: TextIO, row: dict[str, Any]) -> None:
     rows.flush()
 
 
-def describe(owner: str) -> dict[str, Any]:
+def describe(owner: Owner) -> dict[str, Any]:
     """What all rows of this process share: device (`cpu`, or the accelerator's name), dispatch floor, precision."""
-    first = jax.devices()[0]
     return {
-        "device": "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind,
+        "device": device_of(owner),
         "floor_us": dispatch_floor(owner),
+        "product_bits": product_bits(owner),
         "precision": jax.config.values["jax_default_matmul_precision"] or "default",
         "async_dispatch": "on" if jax.config.values["jax_cpu_enable_async_dispatch"] else "off",
     }
 
 
-def dispatch_floor(owner: str) -> float:
+def device_of(owner: Owner) -> str:
+    """What computes for this owner: `cpu`, or the accelerator's name."""
+    if owner == "torch" and torch_device() != "cpu":
+        return import_extra("torch", "torch").cuda.get_device_name()
+    first = jax.devices()[0]
+    return "cpu" if owner != "jax" or first.platform == "cpu" else first.device_kind
+
+
+def dispatch_floor(owner: Owner) -> float:
     """Microseconds that a call of this owner costs when there is next to nothing to compute."""
     thunk: Thunk
     if owner == "jax":
         x = jax.device_put(np.ones(1, np.float32))
-        compiled = jax.jit(lambda x, ct: (x + 1, ct + 1)).lower(x, x).compile()
-        thunk = lambda: jax.block_until_ready(compiled(x, x))  # noqa: E731 - three ways to one name
+        thunk = compile_function(lambda x, ct: (x + 1, ct + 1), x, x).call
     elif owner == "torch":
-        tensor = import_extra("torch", "torch").ones(1)
+        torch = import_extra("torch", "torch")
+        tensor = torch.ones(1, device=torch_device())
         thunk = lambda: (tensor + 1, tensor + 1)  # noqa: E731 - three ways to one name
+        if torch_device() != "cpu":
+            thunk = Queued(thunk, lambda _: torch.cuda.synchronize())
     else:
         array = np.ones(1, np.float32)
         thunk = lambda: (array + 1, array + 1)  # noqa: E731 - three ways to one name

@@ -34,7 +34,8 @@ def sentence(machine: dict[str, Any], summary: pd.DataFrame) -> str:
     against = f", against {_listed(others)}" if others else ""
     dtypes = f" in {_listed(unique(summary['dtype'].dropna()))}" if ops else ""
     failed, left = len(failures(summary)), machine.get("unfinished")
-    where = f"{machine['cpu']} ({_counted(machine['cores'], 'core')}, {size(machine['memory_bytes'])})"
+    beside = f" with {machine['accelerators']}" if machine.get("accelerators") else ""
+    where = f"{machine['cpu']} ({_counted(machine['cores'], 'core')}, {size(machine['memory_bytes'])}){beside}"
     when = f"{machine['started'][:10]}, with jax {machine['versions']['jax']}"
     measured = f"{_counted(len(summary) - failed, 'cell')} measured on {where}, {when}."
     sentences = [

@@ -71,6 +71,7 @@ LATER = (
     "bound",
     "xla_flops",
     "xla_bytes",
+    "product_bits",
 )
 
 

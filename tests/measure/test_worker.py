@@ -126,6 +126,7 @@ def test_a_worker_describes_what_its_rows_share(monkeypatch):
     assert {**describe("numpy"), "async_dispatch": None} == {
         "device": "cpu",
         "floor_us": 1.0,
+        "product_bits": 24,
         "precision": "default",
         "async_dispatch": None,
     }

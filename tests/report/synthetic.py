@@ -32,6 +32,7 @@ def about(op: str = "multiply", case: str = "small", engine: str = "autodiff", *
         "engine": engine,
         "device": "cpu",
         "floor_us": 1.0,
+        "product_bits": 24,
         "precision": "default",
         "async_dispatch": "off",
         "environment": '{"MALLOC_TOP_PAD_": "1"}',

@@ -23,6 +23,9 @@ from jaxbp.report.frames import (
 FAST = (50.0, 50.5, 51.0, 51.5, 52.0)
 SLOW = (100.0, 101.0, 102.0, 103.0, 104.0)
 
+#: What a worker adds to every row.
+OF_A_WORKER = ("device", "floor_us", "product_bits", "precision", "async_dispatch", "environment")
+
 
 def summary(*rows: Row) -> Any:
     """The summary, indexed by engine and mode; pandas' own types hold every scalar there is."""
@@ -39,7 +42,10 @@ def test_the_columns_are_the_documented_ones_and_nothing_else():
 
 
 def test_every_column_is_filled_from_what_a_task_measures():
-    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "async_dispatch", "environment")}
+    shared = {
+        name: about()[name]
+        for name in ("device", "floor_us", "product_bits", "precision", "async_dispatch", "environment")
+    }
     task = Task("sigmoid", "small", "float32", "jax", ("rule:stable", "autodiff"), "standard")
     rows = [{**row, **shared} for row in measure(task)]
     # A limit of arithmetic that is nearer than any of memory, and a peak resident set, which a task does not measure.
@@ -183,7 +189,10 @@ def test_two_calls_have_two_floors(floor_us, expected):
     ids=["multiply", "matmul"],
 )
 def test_operations_and_bytes_by_hand(op, flops, data):
-    shared = {name: about()[name] for name in ("device", "floor_us", "precision", "async_dispatch", "environment")}
+    shared = {
+        name: about()[name]
+        for name in ("device", "floor_us", "product_bits", "precision", "async_dispatch", "environment")
+    }
     task = Task(op.name, "small", "float32", "jax", ("autodiff",), "standard")
     frame = summary_frame([{**row, **shared} for row in measure(task)], FACTS).set_index("mode")
     assert frame["flops"].to_dict() == flops
