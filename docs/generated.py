@@ -240,6 +240,17 @@ def measured_family(family: ModuleType) -> str:
     return f"{where(newest_run(RESULTS))}\n\n{measured(RESULTS, [op.name for op in members(family)])}"
 
 
+def measured_accelerator() -> str:
+    """What the newest run with an accelerator measured of all ops."""
+    folder = newest_run(RESULTS, accelerated=True)
+    return f"{where(folder)}\n\n{measured(RESULTS, accelerated=True)}"
+
+
+def census_accelerator() -> str:
+    """The censuses of the machine of that run."""
+    return readme_census(newest_run(RESULTS, accelerated=True).parent, "float32")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
@@ -258,6 +269,8 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"training-{name}-columns": functools.partial(columns, held) for name, held in FILES.items()},
     "levels": levels,
     "kinks": kinks,
+    "measured-accelerator": measured_accelerator,
+    "census-accelerator": census_accelerator,
     **{f"measured-{name}": functools.partial(measured_family, family) for name, family in families().items()},
     "op-index": op_index,
     "op-reference": op_reference,

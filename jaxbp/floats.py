@@ -106,9 +106,13 @@ def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
 
 
 def rounded(x: jax.Array) -> jax.Array:
-    """x, as it is in its dtype: keeps XLA from cancelling (1 + x) - 1 to x before rounding happened."""
+    """x, as it is in its dtype: keeps XLA from cancelling (1 + x) - 1 to x before rounding happened.
+
+    It asks for one bit more than there are: a reduction to exactly those that there are is one that XLA's GPU compiler
+    takes out, and cancels.
+    """
     finfo = jnp.finfo(x.dtype)
-    return lax.reduce_precision(x, finfo.nexp, finfo.nmant)
+    return lax.reduce_precision(x, finfo.nexp, finfo.nmant + 1)
 
 
 @jax.custom_jvp

@@ -149,6 +149,7 @@ print(len(jax.devices()), "devices agree")
 
 def test_shard_map_on_four_devices():
     """In a process of its own: the number of CPU devices is fixed before JAX starts."""
-    program = "import jax; jax.config.update('jax_num_cpu_devices', 4)\n" + SHARDED
+    on_cpus = "import jax; jax.config.update('jax_platforms', 'cpu'); jax.config.update('jax_num_cpu_devices', 4)\n"
+    program = on_cpus + SHARDED
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "4 devices agree" in done.stdout, done.stderr[-2000:]

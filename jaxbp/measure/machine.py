@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def machine_name(brand: str, cores: int, accelerators: Sequence[str] = ()) -> st
     counts = collections.Counter(accelerators)
     beside = "".join(f" {count if count > 1 else ''} {name}" for name, count in counts.items())
     return re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores}-core{beside}".lower()).strip("-")
+
+
+def computer(machine: Mapping[str, Any]) -> str:
+    """What computed, for a sentence: the accelerators, or the processor and how many cores of it.
+
+    >>> computer({"cpu": "AMD EPYC", "cores": 2})
+    'AMD EPYC, 2 cores'
+    """
+    return machine.get("accelerators") or f"{machine['cpu']}, {machine['cores']} cores"
 
 
 def now() -> str:

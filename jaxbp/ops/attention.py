@@ -160,9 +160,9 @@ def _torch_padded(torch):
 
     def padded(q, k, v, query_seq_lengths, key_value_seq_lengths, *, causal=False, scale=None):
         seen = _seen(q, k, None, causal)
-        query, key = torch.arange(q.shape[-3])[:, None], torch.arange(k.shape[-3])
+        query, key = (torch.arange(x.shape[-3], device=x.device) for x in (q, k))
         query_lengths, key_lengths = (x[..., None, None, None] for x in (query_seq_lengths, key_value_seq_lengths))
-        seen = torch.from_numpy(seen) & (query < query_lengths) & (key < key_lengths)
+        seen = torch.from_numpy(seen).to(q.device) & (query[:, None] < query_lengths) & (key < key_lengths)
         # A query that sees nothing would be NaN; it sees all, and its value is not used.
         none = ~seen.any(-1, keepdim=True)
         return attend(q, k, v, scale=scale, mask=seen | none).masked_fill(none.transpose(-2, -3), 0)

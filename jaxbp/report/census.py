@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxbp.accuracy.census import Census
 from jaxbp.accuracy.score import CLASSES, COUNTS, Row
 from jaxbp.errors import ResultsError
+from jaxbp.measure.machine import computer
 from jaxbp.measure.sweep import Journal, read_journal
 from jaxbp.ops import OPS
 from jaxbp.report import plots, tables
@@ -237,7 +238,7 @@ def _report(census: Census, machine: Row, records: list[Row], yardstick: Row) ->
     where = (
         f"{records[0]['inputs']:,} inputs, cotangent 1. {_yardstick(census, yardstick)} "
         + (f"{left_out:,} inputs were left out, where the exact value could not be certified. " if left_out else "")
-        + f"{machine['cpu']}, {versions}, commit {machine['commit']}, {machine['started']}."
+        + f"{computer(machine)}, {versions}, commit {machine['commit']}, {machine['started']}."
     )
     legend = (
         "*Flushed* entries are zero where the exact value is subnormal; they are in no other column. A *wrong zero* "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxbp.measure.machine import describe_machine, now
+from jaxbp.measure.machine import computer, describe_machine, now
 from jaxbp.measure.proof import SAME, Comparison, prove
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
@@ -118,7 +118,7 @@ def readme_proof(results: Path) -> str:
 
 def _where(machine: Row) -> str:
     return (
-        f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, "
+        f"Measured {machine['started'][:10]} on {computer(machine)}, "
         f"jax {machine['versions'].get('jax')}, commit {machine['commit']}."
     )
 

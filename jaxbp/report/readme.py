@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jaxbp.errors import ResultsError
+from jaxbp.measure.machine import computer
 from jaxbp.report import tables
 from jaxbp.report.census import comparison, read_records
 from jaxbp.report.markdown import table
@@ -13,12 +14,18 @@ from jaxbp.report.run import MACHINE, read_run
 DTYPE = "float32"
 
 
-def newest_run(results: Path, level: str = "standard") -> Path:
-    """The folder of the newest run of that level on any machine."""
+def newest_run(results: Path, level: str = "standard", *, accelerated: bool = False) -> Path:
+    """The folder of the newest run of all ops at that level, on a machine without an accelerator or on one with."""
     machines = {path.parent: json.loads(path.read_text()) for path in results.glob(f"*/*/{MACHINE}")}
-    started = {folder: machine["started"] for folder, machine in machines.items() if machine.get("level") == level}
+    started = {
+        folder: machine["started"]
+        for folder, machine in machines.items()
+        if machine.get("level") == level
+        and not machine.get("request", {}).get("ops")
+        and bool(machine.get("accelerators")) == accelerated
+    }
     if not started:
-        raise ResultsError(f"There is no run of level {level} under {results}.")
+        raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
     return max(started, key=lambda folder: started[folder])
 
 
@@ -28,7 +35,7 @@ def readme_census(results: Path, dtype: str = DTYPE, *, whole: bool = False) -> 
     records = [record for record in records if not whole or record["inputs"] != "a sample"]
     if not records:
         raise ResultsError(f"There is no census of {dtype} under {results}; jaxbp census OP makes one.")
-    machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in records})
+    machines = sorted({computer(r["machine"]) for r in records})
     dates = sorted({record["machine"]["started"][:10] for record in records})
     versions = sorted(
         {", ".join(f"{k} {r['machine']['versions'].get(k, 'absent')}" for k in ("jax", "torch")) for r in records}
@@ -55,9 +62,9 @@ def readme_results(results: Path) -> str:
     )
 
 
-def measured(results: Path, ops: Collection[str] = ()) -> str:
+def measured(results: Path, ops: Collection[str] = (), *, accelerated: bool = False) -> str:
     """The default rules of these ops, or of all, against autodiff in the newest run, as Markdown."""
-    run = read_run(newest_run(results))
+    run = read_run(newest_run(results, accelerated=accelerated))
     summary, accuracy = (frame[frame["op"].isin(ops)] if ops else frame for frame in (run.summary, run.accuracy))
     if summary.empty:
         return "The newest run has none of these ops."
@@ -65,10 +72,11 @@ def measured(results: Path, ops: Collection[str] = ()) -> str:
 
 
 def where(folder: Path) -> str:
-    """Where the numbers of a run come from, in a sentence."""
+    """Where the numbers of a run come from, in sentences."""
     machine = read_run(folder).machine
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
+    early = " It was stopped early, and has not all ops." if machine.get("unfinished") else ""
     return (
-        f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
-        f"commit {machine['commit']}; {DTYPE}, each op at its largest case."
+        f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, "
+        f"commit {machine['commit']}; {DTYPE}, each op at its largest case.{early}"
     )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxbp.check.rivals import RAISES, RIVALS, UNABLE, WRONG
 from jaxbp.check.selftest import OURS, Examine, Item, Row, Task, corpora, plan, run_selftest, sources
-from jaxbp.measure.machine import describe_machine, now
+from jaxbp.measure.machine import computer, describe_machine, now
 from jaxbp.measure.sweep import Journal, read_journal
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
@@ -244,10 +244,7 @@ def readme_selftest(results: Path) -> str:
 
 def _where(machine: Row) -> str:
     versions = ", ".join(f"{name} {machine['versions'].get(name, 'absent')}" for name in ("jax", "torch"))
-    return (
-        f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
-        f"commit {machine['commit']}."
-    )
+    return f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, commit {machine['commit']}."
 
 
 def _legend(checkers: Collection[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from jaxbp.measure.machine import computer
 from jaxbp.report import tables, training_plots
 from jaxbp.report.markdown import table
 from jaxbp.report.plots import save
@@ -257,7 +258,7 @@ def where(machine: Row) -> str:
     )
     noise = machine["noise"]
     return (
-        f"Measured {machine['started'][:10]} on {machine['cpu']}, {machine['cores']} cores, {versions}, "
+        f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, "
         f"commit {machine['commit']}; the machine was {noise['verdict']}, load {noise['load']:.1f} per core."
     )
 

@@ -43,6 +43,7 @@ def test_a_rule_that_mixes_the_batch_is_found():
 
 PROGRAM = """
 import jax
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp, numpy as np, jaxbp
 from jax.experimental.custom_partitioning import custom_partitioning

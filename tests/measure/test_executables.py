@@ -257,7 +257,8 @@ def test_xla_counts_the_operations_of_a_product():
 
 def data_in(executable: Executable) -> tuple[int, int]:
     """The parameters of what was compiled, and the entries of its largest constant."""
-    text = executable.apply.as_text()
+    compiled: Any = executable.apply
+    text = compiled.as_text()
     entry = text[text.index("ENTRY") :]
     shapes = re.findall(r"= \w+\[([\d,]*)\]\S* constant\(", text)
     sizes = [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]

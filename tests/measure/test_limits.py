@@ -192,3 +192,20 @@ def test_the_real_copies_are_in_place():
     assert y.unsafe_buffer_pointer() == before
     assert x.is_deleted()
     np.testing.assert_array_equal(y[:3], np.full(3, 2))
+
+
+def test_an_accelerator_is_given_more_and_waited_for_once(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(limits, "LARGE_COPIES", (4 * SMALL,))
+    monkeypatch.setattr(limits, "LARGE_PRODUCTS", (256,))
+    waits = []
+    wait = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waits.append(x) or wait(x))
+    calls = []
+    fastest(lambda: calls.append(0) or jnp.ones(3))
+    # The first warms up.
+    assert len(calls) - 1 == limits.QUEUED_CALLS * (len(waits) - 1)
+    row = measure_limits("float32")
+    assert row["reason"] == ""
+    assert [size for size, _ in row["copies"]] == [SMALL, 2 * SMALL, 4 * SMALL]
+    assert [n for n, _ in row["products"]] == [64, 128, 256]

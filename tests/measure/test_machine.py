@@ -5,11 +5,13 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxbp import environment
 from jaxbp.measure import machine
 from jaxbp.measure.machine import Noise, describe_machine, git_commit, measure_noise, now
 
@@ -139,3 +141,41 @@ def test_a_planted_wobble_is_measured(monkeypatch, costs, spread):
     assert noise.spread == pytest.approx(spread, abs=1e-9)
     assert Clock.calls > 1000
     assert noise.load >= 0
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """A machine with a plugin for accelerators, whose process prints what the test says."""
+    monkeypatch.setattr(environment.importlib.metadata, "entry_points", lambda group: [group])
+
+    def printing(code: int, text: str) -> None:
+        done = subprocess.CompletedProcess([], code, text, "")
+        monkeypatch.setattr(environment.subprocess, "run", lambda command, **options: done)
+
+    environment.accelerators.cache_clear()
+    yield printing
+    environment.accelerators.cache_clear()
+
+
+def test_accelerators_are_found_by_a_process_of_its_own(plugin):
+    plugin(0, 'a plugin that talks\n["NVIDIA H100", "NVIDIA H100"]\n')
+    assert environment.accelerators() == ("NVIDIA H100", "NVIDIA H100")
+    described = describe_machine.__wrapped__()
+    assert described["accelerators"] == "NVIDIA H100, NVIDIA H100"
+    assert described["name"].endswith("-core-2-nvidia-h100")
+
+
+@pytest.mark.parametrize(("code", "text"), [(0, "[]\n"), (1, "")])
+def test_a_plugin_without_its_device_is_no_accelerator(plugin, code, text):
+    plugin(code, text)
+    assert environment.accelerators() == ()
+
+
+def test_where_there_is_none_nothing_is_said_of_it(described):
+    assert environment.accelerators() == ()
+    assert "accelerators" not in described
+
+
+def test_the_process_that_looks_finds_no_accelerator_here():
+    done = subprocess.run([sys.executable, "-c", environment.FIND], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

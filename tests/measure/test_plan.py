@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -99,3 +100,26 @@ def test_empty_means_all():
 def test_a_task_travels_as_json():
     task = plan(ops=["exp"])[0]
     assert type(task)(**json.loads(json.dumps(task.to_json()))).to_json() | {"engines": task.engines} == task.to_json()
+
+
+def test_an_accelerator_has_larger_arrays_and_engines_that_know_it():
+    tasks = plan(accelerated=True)
+    assert {task.op for task in tasks} == {op.name for op in jaxbp.OPS}
+    assert {task.case for task in tasks} & {"small", "cache", "memory", "large", "digits"} == {"large", "digits"}
+    kinds = {engine.partition(":")[0] for task in tasks for engine in task.engines}
+    assert kinds - {"torch"} == {"rule", "autodiff"}
+    assert {task.case for task in plan(level="quick", accelerated=True)} == {"large"}
+    assert {task.case for task in plan(level="growth", accelerated=True)} == set(LEVELS["growth"].cases)
+    assert {task.case for task in plan(cases=["memory"], accelerated=True)} == {"memory"}
+    assert not {task.case for task in plan(level="full")} & {"large"}
+
+
+def test_a_large_case_has_more_of_what_there_may_be_more_of():
+    shapes = {op.name: op.case("large").shapes for op in jaxbp.OPS}
+    assert shapes["exp"] == ((2**25,),)
+    assert shapes["matmul"] == ((65536, 512), (512, 512))
+    assert shapes["attention"] == ((8, 4096, 1, 64),) * 3
+    assert shapes["linear_cross_entropy"] == ((8192, 256), (256, 8192), (8192,))
+    assert shapes["l2_penalty"] == ((2**25,), ())
+    for op in (op for op in jaxbp.OPS if not op.integers):
+        assert jax.eval_shape(op, *(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes[op.name])).size

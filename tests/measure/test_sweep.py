@@ -74,6 +74,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]
         environments.append(env)
         return popen([sys.executable, str(script), command[3]], env=env, **options)
 
+    monkeypatch.setattr(sweep, "accelerators", tuple)  # Where one is installed, a process would look for it.
     monkeypatch.setattr(sweep.subprocess, "Popen", start)
     return environments
 

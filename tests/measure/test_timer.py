@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxbp.measure import timer
-from jaxbp.measure.timer import Budget, Thunk, calibrate, interleave, sample
+from jaxbp.measure.timer import Budget, Queued, Thunk, calibrate, interleave, sample
 
 
 class Clock:
@@ -183,3 +183,45 @@ def test_what_the_ratio_says_is_no_reason_to_stop(clock):
 
 def test_a_sample_costs_less_than_a_microsecond_beside_what_it_measures():
     assert 0 <= min(sample(lambda: None, 1)[0] for _ in range(2000)) < 1e-6
+
+
+class Device:
+    """A device that computes what it is handed, one after the other, and is a millisecond away."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds, self.ready, self.waits = clock, seconds, 0.0, 0
+
+    def start(self) -> str:
+        self.ready = max(self.ready, self.clock.now) + self.seconds
+        return "a result"
+
+    def wait(self, result: str) -> None:
+        assert result == "a result"
+        self.waits += 1
+        self.clock.now = max(self.ready, self.clock.now) + 0.001
+
+    @property
+    def queued(self) -> Queued:
+        return Queued(self.start, self.wait)
+
+
+def test_queued_calls_are_handed_over_together_and_waited_for_once(clock):
+    device = Device(clock, 1e-4)
+    assert sample(device.queued, 50)[0] == pytest.approx((50 * 1e-4 + 0.001) / 50)
+    assert device.waits == 1
+    assert device.queued() == "a result"
+    assert device.waits == 2
+
+
+def test_the_way_to_a_device_is_a_small_part_of_a_sample(clock):
+    device, other = Device(clock, 1e-4), Device(clock, 2e-4)
+    taken = interleave({"a": device.queued, "b": other.queued}, Budget(1.0, 5, 20), rng(), {"b": "a"})
+    # A processor's sample would hold two calls, and be five sixths way.
+    assert taken["a"].inner == taken["b"].inner >= 25
+    assert np.median(taken["b"].seconds) / np.median(taken["a"].seconds) == pytest.approx(2, rel=0.2)
+
+
+def test_whoever_waits_for_a_device_was_not_interrupted(clock):
+    taken = interleave({"a": Device(clock, 1e-4).queued, "b": clock.costing(1e-3)}, Budget(1.0, 5, 20), rng())
+    assert taken["a"].cores == []
+    assert set(taken["b"].cores) == {1.0}
