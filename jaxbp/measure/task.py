@@ -35,30 +35,41 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class Given:
+    """What the engines of a task are given.
+
+    Attributes:
+        args: the arguments, as these engines take them.
+        ct: the cotangent, likewise.
+        fingerprint: checksums of both before anything is called.
+    """
+
+    args: tuple[Any, ...]
+    ct: Any
+    fingerprint: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Prepared:
     """An engine's executables for one task.
 
     Attributes:
-        args: the arguments, as the engine takes them.
-        ct: the cotangent, likewise.
+        given: its arguments and cotangent.
         executables: by mode.
         first_call_us: by mode, the first call after compiling.
         outputs: by mode, what that call returned; `check_before` empties it, so that it is not alive any more when the
             calls are timed.
         entries: the flat entries of each argument whose cotangents it computes; None for all.
         scale: what its time is multiplied with, for all entries instead of the sampled ones.
-        fingerprint: checksums of its data before anything is timed.
     """
 
     engine: Engine
-    args: tuple[Any, ...]
-    ct: Any
+    given: Given
     executables: dict[Mode, Executable]
     first_call_us: dict[Mode, float]
     outputs: dict[Mode, Any]
     entries: tuple[np.ndarray | None, ...] | None = None
     scale: float = 1.0
-    fingerprint: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Problem:
     Attributes:
         about: the columns that all rows of the task share.
         unit: the unit roundoff of products of matrices where the task's engines compute them.
+        shared: what the engines have been given, once one has been.
     """
 
     op: Op
@@ -77,6 +89,7 @@ class Problem:
     about: Row
     rng: np.random.Generator
     unit: float
+    shared: dict[str, Given] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def truths(self) -> tuple[Truth | None, ...]:
@@ -91,6 +104,13 @@ class Problem:
     def _sampled(self, total: int) -> np.ndarray | None:
         # Drawn apart: with other entries the worst error is another, and runs are compared.
         return sampled_entries(total, np.random.default_rng(total))
+
+    def given_to(self, engine: Engine) -> Given:
+        """Arguments and cotangent as an engine takes them, the same for all: where arrays lie tells in the times."""
+        if "given" not in self.shared:
+            args, ct = engine.prepare(self.args), engine.prepare(self.ct)
+            self.shared["given"] = Given(args, ct, checksums(engine, args, ct))
+        return self.shared["given"]
 
     @functools.cached_property
     def bounds(self) -> tuple[np.ndarray | None, ...]:
@@ -144,6 +164,7 @@ def measure(task: Task) -> Iterator[Row]:
             check_before(problem, prepared)
             groups[prepared.engine.difference is not None].append(prepared)
         except Exception as error:
+            problem.shared.clear()  # It may have changed what the others are given.
             yield {**about, "engine": name, **_failure(error)}
     for slow, group in groups.items():
         budget = level.slow_budget if slow else level.budget
@@ -172,7 +193,7 @@ def measure(task: Task) -> Iterator[Row]:
                 yield time_row(problem, p, mode, taken, interleaved=True)
             if level.option_budget and task.case == OPTIONS_CASE and p.engine.name == default:
                 for row in option_rows(
-                    p.engine, p.executables["fwd_bwd"], p.args, p.ct, level.option_budget, problem.rng
+                    p.engine, p.executables["fwd_bwd"], p.given.args, p.given.ct, level.option_budget, problem.rng
                 ):
                     yield {**about, **row}
 
@@ -193,9 +214,8 @@ def check_after(problem: Problem, prepared: Prepared) -> None:
 def subject_of(problem: Problem, prepared: Prepared) -> Subject:
     """What `honesty` looks at."""
     unit = problem.unit if problem.multiplies else 0.0
-    return Subject(
-        problem.op, prepared.engine, prepared.executables, prepared.args, prepared.ct, prepared.fingerprint, unit
-    )
+    given = prepared.given
+    return Subject(problem.op, prepared.engine, prepared.executables, given.args, given.ct, given.fingerprint, unit)
 
 
 def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples, *, interleaved: bool) -> Row:
@@ -236,9 +256,9 @@ def prepare(problem: Problem, name: str) -> Prepared:
     """Build an engine's executables and call each once."""
     op, rng, level = problem.op, problem.rng, problem.level
     engine = make_engine(op, name)
-    args, ct = engine.prepare(problem.args), engine.prepare(problem.ct)
+    given = problem.given_to(engine)
+    args, ct = given.args, given.ct
     entries, scale = None, 1.0
-    fingerprint = checksums(engine, args, ct)
     executables: dict[Mode, Executable]
     if engine.owner == "jax":
         sampled = sample_difference(op, engine, args, ct, level.difference_seconds, rng)
@@ -262,7 +282,7 @@ def prepare(problem: Problem, name: str) -> Prepared:
         start = time.perf_counter()
         outputs[mode] = executable.call()
         first[mode] = 1e6 * (time.perf_counter() - start)
-    return Prepared(engine, args, ct, executables, first, outputs, entries, scale, fingerprint)
+    return Prepared(engine, given, executables, first, outputs, entries, scale)
 
 
 def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:

@@ -43,6 +43,8 @@ INTERRUPTION_SECONDS = 0.1
 FIRST_LOOK, LOOKS = 100, 4
 #: A sample of queued calls takes at least this long, so that the way to the device and back is a small part of it.
 QUEUED_SECONDS = 0.004
+#: So many blocks of up to so many bytes are held during a round.
+HELD, HELD_BYTES = 3, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +123,12 @@ def interleave(
 ) -> dict[Name, Samples]:
     """Sample all functions once a round, each round in a new random order.
 
-    What disturbs the machine for longer than a sample then disturbs all of them alike, and the order favours
-    none. Functions must wait for their own results. `baselines` names the function that another is compared with; when
-    to stop goes by how well their ratio is known, never by what it says. `earlier` are the seconds of calls before.
+    What disturbs the machine for longer than a sample then disturbs all of them alike, and the order favours none. In
+    each round results lie elsewhere in memory: where two arrays lie may make a call a third slower and, if it were the
+    same in all rounds of a process, would be taken for the function's own.
+
+    Functions must wait for their own results. `baselines` names the function that another is compared with; when to
+    stop goes by how well their ratio is known, never by what it says. `earlier` are the seconds of calls before.
     """
     inner = {name: calibrate(thunk, budget.sample_seconds, earlier.get(name, 0.0)) for name, thunk in thunks.items()}
     for base in set(baselines.values()):
@@ -141,11 +146,13 @@ def interleave(
             if all(_width(taken[a], taken[b], budget.min_rounds) <= budget.width for a, b in baselines.items()):
                 break
             look = done + max(1, done // LOOKS)
+        held = [np.empty(size, np.uint8) for size in rng.integers(1, HELD_BYTES, HELD)]
         for name in (names[i] for i in rng.permutation(len(names))):
             seconds, cores = sample(thunks[name], inner[name])
             taken[name].seconds.append(seconds)
             if not isinstance(thunks[name], Queued):  # Whoever waits for a device needs no core.
                 taken[name].cores.append(cores)
+        del held
     return taken
 
 

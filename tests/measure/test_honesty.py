@@ -198,3 +198,20 @@ def test_numerical_differences_claim_nothing(plant):
     prepared = prepare(problem, "central_difference")
     check_before(problem, prepared)
     check_after(problem, prepared)
+
+
+def test_engines_are_given_the_same_arrays():
+    problem = pose(Task("multiply", "small", "float32", "jax", ("rule:swap", "autodiff"), "standard"))
+    assert prepare(problem, "rule:swap").given is prepare(problem, "autodiff").given
+
+
+def test_what_an_engine_has_spoilt_the_others_are_not_given(monkeypatch):
+    def spoilt(problem, prepared):
+        if prepared.engine.name == "rule:swap":
+            prepared.given.ct.delete()
+            raise DishonestError("planted")
+
+    monkeypatch.setattr(task_module, "check_before", spoilt)
+    rows = list(measure(Task("multiply", "small", "float32", "jax", ("rule:swap", "autodiff"), "quick")))
+    assert {row["engine"] for row in rows if row["kind"] == "failure"} == {"rule:swap"}
+    assert {row["engine"] for row in rows if row["kind"] == "time"} == {"autodiff"}

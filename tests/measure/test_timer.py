@@ -1,10 +1,14 @@
 """The timer: calibrated samples, rounds that visit every function, and ratios that mean what they say."""
 
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
+from jaxbp.environment import ALLOCATOR
 from jaxbp.measure import timer
 from jaxbp.measure.timer import Budget, Queued, Thunk, calibrate, interleave, sample
 
@@ -225,3 +229,22 @@ def test_whoever_waits_for_a_device_was_not_interrupted(clock):
     taken = interleave({"a": Device(clock, 1e-4).queued, "b": clock.costing(1e-3)}, Budget(1.0, 5, 20), rng())
     assert taken["a"].cores == []
     assert set(taken["b"].cores) == {1.0}
+
+
+ADDRESSES = """
+import numpy as np
+from jaxbp.measure.timer import Budget, interleave
+
+addresses = []
+note = lambda: addresses.append(np.empty(2**24, np.uint8).ctypes.data)
+interleave({"a": note}, Budget(5, 40, 40), np.random.default_rng(0))
+print(len(set(addresses)))
+"""
+
+
+def test_results_lie_elsewhere_in_each_round():
+    environment = {**os.environ, **ALLOCATOR}
+    done = subprocess.run(
+        [sys.executable, "-c", ADDRESSES], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(done.stdout) > 20
