@@ -20,6 +20,7 @@ from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
 from jaxbp.report import compare_errors, compare_times
+from jaxbp.report.ahead import AHEAD_COLUMNS, recorded_ahead
 from jaxbp.report.compare import CHANGE_COLUMNS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
@@ -271,6 +272,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "kinks": kinks,
     "measured-accelerator": measured_accelerator,
     "census-accelerator": census_accelerator,
+    "ahead-v5e": lambda: recorded_ahead(RESULTS, "v5e"),
+    "ahead-columns": lambda: columns(AHEAD_COLUMNS),
     **{f"measured-{name}": functools.partial(measured_family, family) for name, family in families().items()},
     "op-index": op_index,
     "op-reference": op_reference,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import jaxbp
-from jaxbp.cli import bench, root
+from jaxbp.cli import bench, runs
 from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
 from jaxbp.report import resources
@@ -216,7 +216,7 @@ def test_one_file_is_no_place_for_two_reports(run, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(run, monkeypatch):
-    monkeypatch.setattr(root, "describe_machine", describe_machine.__wrapped__)  # Not what is cached.
+    monkeypatch.setattr(runs, "describe_machine", describe_machine.__wrapped__)  # Not what is cached.
     monkeypatch.setitem(sys.modules, "psutil", None)
     result = run("machine")
     assert result.code == 2

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from jaxbp import terminal
-from jaxbp.cli import bench, root
+from jaxbp.cli import bench, runs
 from jaxbp.measure import sweep
 from jaxbp.measure.machine import Noise
 from jaxbp.measure.plan import Task, plan
@@ -49,8 +49,8 @@ class InProcess:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> type[InProcess]:
     """Workers and machine without the seconds they cost."""
     monkeypatch.setattr(sweep, "Worker", InProcess)
-    monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
-    monkeypatch.setattr(root, "measure_noise", lambda: Noise(0.1, 0.02))
+    monkeypatch.setattr(runs, "describe_machine", lambda: dict(MACHINE))
+    monkeypatch.setattr(runs, "measure_noise", lambda: Noise(0.1, 0.02))
     monkeypatch.setattr(InProcess, "interrupt_at", -1)
     monkeypatch.setattr(InProcess, "handed_over", 0)
     return InProcess

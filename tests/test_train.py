@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from jaxbp.cli import root
+from jaxbp.cli import runs
 from jaxbp.measure.machine import Noise
 from jaxbp.measure.sweep import read_journal
 from jaxbp.measure.timer import Budget
@@ -47,8 +47,8 @@ def small(monkeypatch):
     monkeypatch.setattr(experiment, "SCALES", (1.0,))
     monkeypatch.setattr(training_plots, "figures", lambda frames, kind: iter(()))  # They take seconds.
     monkeypatch.setattr(training_run, "owner_pool", lambda owner, environment: contextlib.nullcontext(InProcess()))
-    monkeypatch.setattr(root, "describe_machine", lambda: dict(MACHINE))
-    monkeypatch.setattr(root, "measure_noise", lambda: Noise(0.1, 0.02))
+    monkeypatch.setattr(runs, "describe_machine", lambda: dict(MACHINE))
+    monkeypatch.setattr(runs, "measure_noise", lambda: Noise(0.1, 0.02))
     monkeypatch.setattr(InProcess, "interrupt_at", -1)
     monkeypatch.setattr(InProcess, "done", 0)
     return InProcess

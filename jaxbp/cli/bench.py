@@ -8,7 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from jaxbp.cli.root import app, into_journal, measured_noise, new_run, request_of, stopped_early
+from jaxbp.cli.root import app
+from jaxbp.cli.runs import into_journal, measured_noise, new_run, request_of, stopped_early
 from jaxbp.environment import accelerators
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.alone import alone

@@ -9,7 +9,8 @@ import typer
 
 from jaxbp.accuracy.census import plan_census, sweep
 from jaxbp.accuracy.yardstick import certify
-from jaxbp.cli.root import Json, app, machine_facts
+from jaxbp.cli.root import Json, app
+from jaxbp.cli.runs import machine_facts
 from jaxbp.measure.machine import describe_machine, now
 from jaxbp.measure.plan import find_dtype, find_op
 from jaxbp.measure.sweep import Journal

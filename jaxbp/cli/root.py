@@ -1,19 +1,9 @@
-"""The application that the commands join, and what they share."""
+"""The application that the commands join; it brings in nothing heavy, since every command waits for it."""
 
-import dataclasses
-import sys
-from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-
-from jaxbp.errors import ResultsError
-from jaxbp.measure.machine import describe_machine, measure_noise, now
-from jaxbp.measure.sweep import Journal
-from jaxbp.report.run import read_machine, write_machine
-from jaxbp.terminal import err, interrupts, progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,60 +27,3 @@ def root(
     ] = False,
 ) -> None:
     """Hand-written JAX gradients against autodiff, differences and NumPy: accuracy and speed."""
-
-
-def machine_facts() -> dict[str, Any]:
-    """What this machine is, and how noisy it is now."""
-    noise = measured_noise()  # First: it would hear the work of asking for the rest.
-    return {**describe_machine(), "noise": noise}
-
-
-def measured_noise() -> dict[str, Any]:
-    """How noisy this machine is now."""
-    noise = measure_noise()
-    return {**dataclasses.asdict(noise), "verdict": noise.verdict}
-
-
-def new_run(results: Path, level: str, asked: dict[str, Any]) -> Path:
-    """The folder of a new run, with what this machine is and what is asked of the run."""
-    facts, started = machine_facts(), now()
-    folder = results / facts["name"] / f"{started.replace(':', '')}-{level}"
-    write_machine(folder, {**facts, "started": started, "level": level, **asked})
-    return folder
-
-
-def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
-    """What the stopped run in `folder` was asked for, by its name in `machine.json`."""
-    machine = read_machine(folder)
-    if name not in machine:
-        raise ResultsError(f"{folder} was not written by {command}, so there is nothing to resume.")
-    return machine[name]
-
-
-def into_journal(folder: Path, tasks: int, work: Callable[[Journal, Callable[[str], None]], None]) -> bool:
-    """Do so many tasks, whose work tells of each before it starts, into the run's journal; False after a Ctrl-C."""
-    journal = Journal(folder)
-    try:
-        with progress(tasks) as advance, interrupts() as check:
-
-            def tell(name: str) -> None:
-                check()
-                advance(name)
-
-            work(journal, tell)
-    except KeyboardInterrupt:
-        return False
-    finally:
-        journal.close()
-    return True
-
-
-def stopped_early(folder: Path, command: str) -> NoReturn:
-    """Say how to go on with a run that was stopped, and leave with the exit status of an interruption."""
-    err.print(
-        f"Stopped early; what was done is kept. Go on with: {command} --resume {folder}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
-    sys.exit(130)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from jaxbp.cli.root import Json, app, into_journal, new_run, request_of, stopped_early
+from jaxbp.cli.root import Json, app
+from jaxbp.cli.runs import into_journal, new_run, request_of, stopped_early
 from jaxbp.errors import UsageError
 from jaxbp.measure.alone import alone
 from jaxbp.measure.sweep import read_journal

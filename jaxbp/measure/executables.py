@@ -142,11 +142,36 @@ def compile_modes(engine: Engine, args: tuple[Any, ...], ct: Any, modes: Iterabl
     return executables
 
 
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """Forward and backward pass apart, as functions.
+
+    Attributes:
+        fwd_res: `fwd_res(*args) -> (y, residuals)`.
+        bwd: `bwd(args, handed_over(fwd_res(*args)), ct)`, a tuple of cotangents, None in place of those of integers.
+        handed_over: what `bwd` takes of the output of `fwd_res`.
+        residuals: what is kept between them.
+    """
+
+    fwd_res: Callable[..., tuple[Any, dict[int, Any]]]
+    bwd: Callable[[tuple[Any, ...], dict[int, Any], Any], Any]
+    handed_over: Callable[[Any], dict[int, Any]]
+    residuals: tuple[Residual, ...]
+
+
 def compile_passes(forward_pass: Callable[..., Any], args: tuple[Any, ...], ct: Any) -> dict[Mode, Executable]:
+    """The executables `fwd_res` and `bwd` of `separate_passes`."""
+    passes = separate_passes(forward_pass, args)
+    forward = compile_function(passes.fwd_res, *args, residuals=passes.residuals)
+    backward = compile_function(passes.bwd, args, passes.handed_over(forward.call()), ct)
+    return {"fwd_res": forward, "bwd": dataclasses.replace(backward, handed_over=passes.handed_over)}
+
+
+def separate_passes(forward_pass: Callable[..., Any], args: tuple[Any, ...]) -> Passes:
     """Forward and backward pass apart, with residuals crossing memory between them.
 
-    `forward_pass(*args)` gives `(y, pull)`, as `jax.vjp` does, and `pull(ct)` the cotangents; `fwd_res` then returns y
-    and the residuals, `bwd` a tuple of cotangents, None in place of those of integers.
+    `forward_pass(*args)` gives `(y, pull)`, as `jax.vjp` does, and `pull(ct)` the cotangents. Of the arguments only
+    shapes and dtypes count.
 
     `jax.vjp`'s pullback is a tree of residuals. Those that are inputs already exist and are handed to the
     backward pass as they are: an executable that returned them would copy them, which a training step does not.
@@ -185,7 +210,6 @@ def compile_passes(forward_pass: Callable[..., Any], args: tuple[Any, ...], ct: 
         )
         for var in sorted(kept, key=lambda var: kept[var])
     )
-    forward = compile_function(fwd_res, *args, residuals=described)
 
     def handed_over(output: tuple[Any, dict[int, Any]]) -> dict[int, Any]:
         value, residuals = output
@@ -201,8 +225,7 @@ def compile_passes(forward_pass: Callable[..., Any], args: tuple[Any, ...], ct: 
         _, pull = jax.tree.unflatten(tree, [*[None] * n, *(restore(i) for i in range(len(leaves)))])
         return tuple(None if c.dtype == jax.dtypes.float0 else c for c in pull(ct))
 
-    backward = compile_function(bwd, args, handed_over(forward.call()), ct)
-    return {"fwd_res": forward, "bwd": dataclasses.replace(backward, handed_over=handed_over)}
+    return Passes(fwd_res, bwd, handed_over, described)
 
 
 #: What lies between a function that is measured and its user's lines: this package's own wrapper of a rule.

@@ -1,6 +1,7 @@
 """`report.html` as text: nothing beside it is needed, names stay text, and every number is the frames'."""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from synthetic import MACHINE, accuracy_row, failure_row, small_run, time_row
 
+from jaxbp.measure.limits import Limits
 from jaxbp.report import plots, tables
 from jaxbp.report.html.answers import QUESTIONS, answers
 from jaxbp.report.html.page import SCRIPTS, SYMBOLS, render, write_page
@@ -72,7 +74,7 @@ def test_names_stay_text(tmp_path):
     libraries = "".join(asset(name) for name in SCRIPTS)
     assert page.count("alert(1)") > 5
     assert page.count("<script>alert(1)") == 0
-    assert page.count("<script") == libraries.count("<script") + len(SCRIPTS) + 1 + 1 + 3
+    assert page.count("<script") == libraries.count("<script") + len(SCRIPTS) + 1 + 1 + 1 + 3
     (detail,) = scripts(page, "op").values()
     assert detail["op"] == NASTY
     assert column(scripts(page, "frame")["summary"], "op") == [NASTY] * 2
@@ -283,3 +285,30 @@ def test_text_has_contrast(theme, text):
 def test_a_page_is_read_back_from_the_tables_alone(tmp_path):
     before = render([small_run(tmp_path)])
     assert render([read_run(tmp_path)]) == before
+
+
+def rooflines(page: str) -> list[dict[str, Any]]:
+    (text,) = re.findall(r'<script type="application/json" id="rooflines">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+def test_the_roofline_has_rule_and_autodiff_of_each_op_below_the_limits_that_were_measured(tmp_path):
+    run = small_run(tmp_path)
+    assert rooflines(render([run])) == []
+    assert "data-roofline>" not in render([run])
+    limits = Limits("cpu", "float32", ((2**24, 40e9), (2**27, 10e9)), ((512, 100e9),))
+    run = dataclasses.replace(run, machine={**run.machine, "limits": [dataclasses.asdict(limits)]})
+    page = render([run])
+    (drawn,) = rooflines(page)
+    assert (drawn["peak"], drawn["bandwidth"], drawn["run"]) == (100, 10, "")
+    cells = run.summary[(run.summary["op"] == "matmul") & (run.summary["case"] == "memory")].set_index("engine")
+    points = {point["engine"]: point for point in drawn["points"] if point["op"] == "matmul"}
+    assert set(points) == {"rule:transpose", "autodiff"}
+    for engine, point in points.items():
+        assert point["rate"] == pytest.approx(cells["gflops"][engine], rel=1e-3)
+        assert point["intensity"] == pytest.approx(cells["flops"][engine] / cells["bytes"][engine], rel=1e-3)
+        assert f'href="#{point["anchor"]}"' in page
+    # What has no operations has no place on it, and what another device computed no limit.
+    none = run.summary.assign(flops=0.0)
+    assert rooflines(render([dataclasses.replace(run, summary=none)])) == []
+    assert rooflines(render([dataclasses.replace(run, summary=run.summary.assign(device="NVIDIA H100"))])) == []

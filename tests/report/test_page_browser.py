@@ -16,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from synthetic import accuracy_row, failure_row, small_run, time_row
 
+from jaxbp.measure.limits import Limits
 from jaxbp.report.html.page import RAW, SCRIPTS, write_page
 from jaxbp.report.run import Run
 
@@ -35,6 +36,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Run:
         failure_row('it, or "she"\nbroke', op="exp", engine="rule:output"),
     ]
     run = small_run(folder / "machine" / "run", *rows)
+    limits = Limits("cpu", "float32", ((2**24, 40e9), (2**27, 10e9)), ((512, 100e9),))
+    run = dataclasses.replace(run, machine={**run.machine, "limits": [dataclasses.asdict(limits)]})
     write_page([run], run.folder / "report.html", ["results/gone/machine.json cannot be read."])
     return run
 
@@ -133,6 +136,19 @@ def test_an_op_opens_with_its_pictures(page):
     assert page.switch_to.active_element.text == "sigmoid"
 
 
+def test_the_roofline_is_drawn_when_it_is_opened_and_leads_to_the_ops(page):
+    details = page.find_element(By.CSS_SELECTOR, "[data-roofline]")
+    assert not details.find_elements(By.TAG_NAME, "svg")
+    details.find_element(By.TAG_NAME, "summary").click()
+    drawn = "svg[aria-label='Operations a second against operations a byte of each op, float32']"
+    until(page, lambda _: details.find_elements(By.CSS_SELECTOR, drawn))
+    links = details.find_elements(By.CSS_SELECTOR, f"{drawn} a")
+    addresses = {run_script(page, "return arguments[0].href.baseVal", link) for link in links}
+    assert {"#matmul-float32", "#sigmoid-float32"} <= addresses
+    page.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", links[0])
+    until(page, lambda _: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+
+
 def test_an_address_opens_an_op_whatever_its_name(page, shown):
     page.find_element(By.LINK_TEXT, NASTY).click()
     title = until(page, lambda _: page.find_element(By.ID, "detail-title"))
@@ -140,7 +156,7 @@ def test_an_address_opens_an_op_whatever_its_name(page, shown):
     page.back()
     until(page, lambda _: not page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     # Its data, the settings and the scripts of the page: none that a name has brought in.
-    assert run_script(page, "return document.scripts.length") == len(ops(page)) + len(RAW) + 1 + len(SCRIPTS)
+    assert run_script(page, "return document.scripts.length") == len(ops(page)) + len(RAW) + 1 + 1 + len(SCRIPTS)
 
 
 def downloaded(driver: Chrome, folder: Path, press: Callable[[], None]) -> pd.DataFrame:

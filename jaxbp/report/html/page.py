@@ -16,6 +16,7 @@ from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.html.answers import HOW_TO_ANSWER, QUESTIONS, answers
 from jaxbp.report.html.frames import encode
 from jaxbp.report.html.ops import details, read_censuses
+from jaxbp.report.html.roofline import roofline
 from jaxbp.report.html.templating import asset, fill, markdown
 from jaxbp.report.markdown import HOW_TO_READ
 from jaxbp.report.options import OPTION_COLUMNS
@@ -63,19 +64,23 @@ def write_page(runs: Sequence[Run], path: Path, wrong: Iterable[str] = ()) -> Pa
 
 def render(runs: Sequence[Run], wrong: Iterable[str] = ()) -> str:
     """The page as text."""
-    rows, wrong = [], list(wrong)
+    rows, rooflines, wrong = [], [], list(wrong)
     for i, run in enumerate(runs):
         # Not resolved: what it says of files is for whoever named the run.
         results = Path(os.path.normpath(run.folder / ".." / ".."))
         for dtype in tables.unique(run.summary["dtype"]):
             records, broken = read_censuses(results, dtype)
             wrong += broken
+            opened = []
             for found, detail in details(run, dtype, records):
                 # The address of what opens, and the identity of its data.
                 key = "-".join((*([str(i + 1)] if len(runs) > 1 else ()), found.op, dtype))
                 about = {"key": key, "anchor": quote(key), "run": _name(run), "dtype": dtype}
                 row = {**about, "op": found.op, "answers": answers(found)}
                 rows.append({**row, "detail": {**detail, "run": _name(run), "answers": row["answers"]}})
+                opened.append((found, about["anchor"]))
+            if drawn := roofline(run, dtype, opened):
+                rooflines.append({**drawn, "run": _name(run) if len(runs) > 1 else ""})
     least, most = plots.LEAST_ULP, plots.MOST_ULP
     scripts = [asset(name) for name in SCRIPTS]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
@@ -86,6 +91,7 @@ def render(runs: Sequence[Run], wrong: Iterable[str] = ()) -> str:
         failures=[row for run in runs for row in _failures(run)],
         wrong=tables.unique(wrong),
         rows=rows,
+        rooflines=rooflines,
         questions=QUESTIONS,
         choices=_choices(rows),
         star=markdown(tables.STAR),

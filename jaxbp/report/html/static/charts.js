@@ -127,6 +127,36 @@ const charts = (() => {
     }, { x: "limit", y: "engine", fill: "bound" }, [Plot.ruleX([100], { strokeDasharray: "4 3" })]);
   }
 
+  // Below the roof: what the device reaches at best with so many operations for each byte.
+  function roofline({ dtype, peak, bandwidth, points }, width) {
+    const all = points.map((point) => point.intensity);
+    const ridge = peak / bandwidth;
+    const [least, most] = [Math.min(...all, ridge) / 2, Math.max(...all, ridge) * 2];
+    const roof = [least, ridge, most].map((intensity) => ({ intensity, rate: Math.min(peak, bandwidth * intensity) }));
+    const pairs = Map.groupBy(points, (point) => point.op);
+    const between = [...pairs.values()].filter((pair) => pair.length === 2)
+      .map(([a, b]) => ({ intensity: a.intensity, low: Math.min(a.rate, b.rate), high: Math.max(a.rate, b.rate) }));
+    const rate = unit([[1e3, "TFLOP/s"], [1, "GFLOP/s"], [1e-3, "MFLOP/s"]]);
+    const title = (row) => `${row.op}, ${row.engine}\n${rate(row.rate)}\n${row.text} of the limit`;
+    const kinds = ["default rule", "autodiff"];
+    return picture(width, `Operations a second against operations a byte of each op, ${dtype}`, {
+      color: { domain: kinds, range: ["#0072B2", "#E69F00"] },
+      symbol: { domain: kinds, range: ["circle", "diamond"], legend: true },
+      x: { type: "log", label: "operations of value and gradient for each byte that they must move →", grid: true, tickFormat: power },
+      y: { type: "log", label: "↑ operations a second", grid: true, tickFormat: rate, ticks: 6 },
+      height: 420,
+      marginLeft: 88,
+      marks: [
+        Plot.line(roof, { x: "intensity", y: "rate", strokeWidth: 2 }),
+        Plot.ruleX(between, { x: "intensity", y1: "low", y2: "high", strokeOpacity: 0.4 }),
+        Plot.dot(points.toReversed(), {
+          ...marks, fill: "kind", symbol: "kind", r: 4.5, x: "intensity", y: "rate", href: (row) => `#${row.anchor}`,
+        }),
+        Plot.tip(points, Plot.pointer({ x: "intensity", y: "rate", title })),
+      ],
+    });
+  }
+
   function bars(width, label, rows, options, channels, more = []) {
     const { fill, ...place } = channels;
     return picture(width, label, {
@@ -174,5 +204,5 @@ const charts = (() => {
     });
   }
 
-  return { settings, plane, growth, memory, limit, censuses };
+  return { settings, plane, growth, memory, limit, censuses, roofline };
 })();

@@ -144,6 +144,22 @@
   filters.addEventListener("reset", () => setTimeout(filter));
   filter();
 
+  // --- The roofline ---
+
+  const rooflines = document.querySelector("[data-roofline]");
+  function drawRooflines() {
+    if (!rooflines?.open) return;
+    for (const drawn of rooflines.querySelectorAll("section")) drawn.remove();
+    for (const found of JSON.parse(document.getElementById("rooflines").textContent)) {
+      const section = element("section");
+      const note = "A line joins rule and autodiff of one op. What moves data without an operation is not shown.";
+      section.append(element("p", [found.run, found.text].filter(Boolean).join(": "), { class: "note" }));
+      section.append(charts.roofline(found, rooflines.clientWidth), element("p", note, { class: "note" }));
+      rooflines.append(section);
+    }
+  }
+  rooflines?.addEventListener("toggle", drawRooflines);
+
   // --- The op that the address names ---
 
   const dialog = document.getElementById("detail");
@@ -268,6 +284,7 @@
   let width = innerWidth;
   window.addEventListener("resize", () => {
     if (dialog.open && innerWidth !== width) requestAnimationFrame(redraw);
+    if (innerWidth !== width) requestAnimationFrame(drawRooflines);
     width = innerWidth;
   });
   open();

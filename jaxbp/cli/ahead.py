@@ -1,0 +1,52 @@
+"""`jaxbp compile`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxbp.cli.root import app
+from jaxbp.errors import UsageError, import_extra
+from jaxbp.measure.ahead import TARGETS, compile_all, plan_ahead
+from jaxbp.measure.machine import describe_machine, now
+from jaxbp.report.ahead import overview, write_ahead
+from jaxbp.terminal import err, interrupts, names, out, print_table, progress
+
+
+@app.command("compile")
+def compile_(
+    target: Annotated[str, typer.Option(help=f"A chip: {', '.join(TARGETS)}.")] = "v5e",
+    ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
+    dtypes: Annotated[str, typer.Option(help="f32, bf16, f16, separated by commas.")] = "f32",
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
+) -> None:
+    """Compile rules and autodiff for a TPU that is not here: memory, counts and estimates of its compiler.
+
+    Needs no TPU but its compiler: pip install 'jaxbp[tpu-aot]'.
+    """
+    if not names(dtypes):
+        raise UsageError("--dtypes names no dtype; give some of f32, bf16, f16.")
+    asked = plan_ahead(names(ops), names(dtypes), target)
+    import_extra("libtpu", "tpu-aot")
+    machine, rows, stopped = {**describe_machine(), "started": now()}, [], False
+    try:
+        with progress(len(asked)) as advance, interrupts() as check:
+
+            def tell(name: str) -> None:
+                check()
+                advance(name)
+
+            for found in compile_all(asked, tell):
+                rows += found
+    except KeyboardInterrupt:
+        stopped = True
+    if not rows:
+        raise UsageError("Stopped before anything was compiled; nothing was written.")
+    path, frame = write_ahead(out_folder, target, machine, rows)
+    print_table(overview(frame).to_dict("records"))
+    out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+    if stopped:
+        err.print("Stopped early; the report has what was compiled.", markup=False)
+        raise typer.Exit(130)
+    if (frame["status"] == "failed").any():
+        raise typer.Exit(1)

@@ -1,0 +1,132 @@
+"""Rules and autodiff compiled for a chip that is not here: what its compiler says that they take."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from jaxbp.cases import Case
+from jaxbp.engines import make_engine
+from jaxbp.errors import import_extra, unknown_name
+from jaxbp.measure.executables import counted_work, planned_memory, separate_passes
+from jaxbp.measure.plan import find_dtype, find_op, numpy_dtype
+from jaxbp.measure.pool import owner_pool
+from jaxbp.ops import OPS
+
+Row = dict[str, Any]
+
+#: By chip, the smallest arrangement of it that its compiler knows.
+TARGETS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+#: No chip is looked for, neither in this machine nor by asking a cloud for it.
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+#: The case that is compiled.
+CASE = "memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+    """What is compiled in one go: one op's default rule and autodiff, for a chip."""
+
+    op: str
+    dtype: str
+    target: str
+
+
+def plan_ahead(ops: Iterable[str] = (), dtypes: Iterable[str] = ("float32",), target: str = "v5e") -> list[Ahead]:
+    """What there is to compile; empty `ops` means all."""
+    if target not in TARGETS:
+        raise unknown_name("chip", target, TARGETS)
+    chosen = [find_op(name) for name in ops] or list(OPS)
+    return [Ahead(op.name, dtype, target) for op in chosen for dtype in map(find_dtype, dtypes)]
+
+
+def compile_all(asked: Iterable[Ahead], progress: Callable[[str], None] = lambda name: None) -> Iterator[list[Row]]:
+    """The rows of each, from a process of their own: a compiler that crashes costs what it was at, and nothing else."""
+    waiting = list(asked)
+    while waiting:
+        with owner_pool("jax", ENVIRONMENT) as pool:
+            while waiting:
+                ahead = waiting.pop(0)
+                progress(f"{ahead.op} {ahead.dtype}")
+                try:
+                    yield pool.submit(compile_ahead, ahead).result()
+                except concurrent.futures.BrokenExecutor:
+                    yield [{**dataclasses.asdict(ahead), "status": "failed", "reason": "The compiler crashed."}]
+                    break
+
+
+def compile_ahead(ahead: Ahead) -> list[Row]:
+    """One row an engine and mode; where an engine cannot be compiled, one with the reason."""
+    op, there = find_op(ahead.op), chip(ahead.target)
+    with jax.enable_x64(ahead.dtype == "float64"):
+        args = arguments(op.case(CASE), numpy_dtype(ahead.dtype), there)
+        y = jax.eval_shape(op.stock, *args)
+        ct = jax.ShapeDtypeStruct(y.shape, numpy_dtype(ahead.dtype), sharding=there)
+        rows = []
+        for name in (f"rule:{op.default_rule.name}", "autodiff"):
+            about = {**dataclasses.asdict(ahead), "case": CASE, "engine": name}
+            try:
+                rows += [{**about, **row} for row in compile_engine(op, name, args, ct)]
+            except Exception as error:  # Whatever a chip's compiler does not take.
+                rows.append({**about, "status": "failed", "reason": f"{type(error).__name__}: {error}"[:500]})
+        return rows
+
+
+@functools.cache
+def chip(target: str) -> jax.sharding.Sharding:
+    """One of the chips, as what is compiled for it is told."""
+    import_extra("libtpu", "tpu-aot")
+    described = topologies.get_topology_desc(platform="tpu", topology_name=TARGETS[target])
+    return jax.sharding.SingleDeviceSharding(described.devices[0])
+
+
+def arguments(case: Case, dtype: np.dtype, there: jax.sharding.Sharding) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The arguments of a case as a compiler needs to know them: nothing that large is drawn."""
+    drawn = case.drawn(np.random.default_rng(0), dtype, tuple((1,) * len(shape) for shape in case.shapes))
+    return tuple(
+        jax.ShapeDtypeStruct(shape, x.dtype, sharding=there) for shape, x in zip(case.shapes, drawn, strict=True)
+    )
+
+
+def compile_engine(op: Any, name: str, args: tuple[Any, ...], ct: Any) -> Iterator[Row]:
+    """Value and gradient in one executable, and the two passes apart."""
+    engine = make_engine(op, name)
+    assert engine.primal is not None
+    yield {"mode": "fwd_bwd", "residual_bytes": None, **compiled(engine.fwd_bwd, args, ct)}
+    passes = separate_passes(functools.partial(jax.vjp, engine.primal), args)
+    kept = sum(residual.bytes for residual in passes.residuals)
+    yield {"mode": "fwd_res", "residual_bytes": kept, **compiled(passes.fwd_res, *args)}
+    residuals = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=ct.sharding),
+        passes.handed_over(jax.eval_shape(passes.fwd_res, *args)),
+    )
+    yield {"mode": "bwd", "residual_bytes": kept, **compiled(passes.bwd, args, residuals, ct)}
+
+
+def compiled(f: Callable[..., Any], *args: Any) -> Row:
+    """What a compiler says of a function: its own counts, its plan of memory, and how long it estimates a call."""
+    start = time.perf_counter()
+    executable = jax.jit(f).lower(*args).compile()
+    temp, peak = planned_memory(executable)
+    flops, moved = counted_work(executable)
+    return {
+        "flops": flops,
+        "bytes": moved,
+        "estimate_us": _microseconds(executable.cost_analysis() or {}),
+        "temp_bytes": temp,
+        "peak_bytes": peak,
+        "compile_ms": 1e3 * (time.perf_counter() - start),
+        "status": "ok",
+        "reason": "",
+    }
+
+
+def _microseconds(counts: dict[str, float]) -> float | None:
+    seconds = counts.get("optimal_seconds", -1)
+    return 1e6 * seconds if seconds > 0 else None

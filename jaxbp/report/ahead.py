@@ -1,0 +1,133 @@
+"""What a compiler said of a chip that is not here: the frame, the table of rules beside autodiff, and their record."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jaxbp.measure.ahead import CASE, TARGETS
+from jaxbp.report import tables
+from jaxbp.report.markdown import table
+from jaxbp.report.run import MACHINE, naming
+
+Row = dict[str, Any]
+
+FOLDER = "ahead"
+COMPILED = "compiled.csv"
+REPORT = "report.md"
+
+#: What each column of `compiled.csv` means.
+AHEAD_COLUMNS = {
+    "op": "the op",
+    "case": "the named argument set",
+    "dtype": "dtype of arguments and cotangent",
+    "target": "the chip it was compiled for",
+    "engine": "the default rule, or autodiff",
+    "mode": "fwd_bwd, fwd_res or bwd",
+    "flops": "the compiler's count of floating-point operations; empty where it has none",
+    "bytes": "its count of bytes accessed, likewise",
+    "estimate_us": "what it estimates a call to take, microseconds, likewise",
+    "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
+    "temp_bytes": "bytes that it plans beside arguments and outputs",
+    "peak_bytes": "bytes of arguments, outputs and temporary memory together",
+    "compile_ms": "time to trace, lower and compile, milliseconds",
+    "status": "ok or failed",
+    "reason": "why it failed",
+}
+#: A plan of memory that is larger by less than this, relatively, is one of alignment.
+NEGLIGIBLE = 0.001
+
+
+def ahead_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """One row per op, dtype, engine and mode, with the columns of `AHEAD_COLUMNS`."""
+    return pd.DataFrame(list(rows), columns=list(AHEAD_COLUMNS))
+
+
+def overview(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per op and dtype: what the rule needs over what autodiff needs."""
+    found = []
+    for (op, dtype), own in frame.groupby(["op", "dtype"], sort=False):
+        failed = own[own["status"] == "failed"]
+        row = {"op": str(op), "dtype": str(dtype)}
+        if len(failed):
+            found.append({**row, "note": "; ".join(f"{r['engine']}: {r['reason']}" for _, r in failed.iterrows())})
+            continue
+        rule, autodiff = (own[own["engine"] == name].set_index("mode") for name in own["engine"].unique())
+        both = [side.loc[["fwd_res", "bwd"]] for side in (rule, autodiff)]
+        found.append(
+            {
+                **row,
+                "peak of fwd_bwd": _over(rule.loc["fwd_bwd", "peak_bytes"], autodiff.loc["fwd_bwd", "peak_bytes"]),
+                "peak of split": _over(*(side["peak_bytes"].max() for side in both)),
+                "temporary": tables.size(rule.loc["fwd_bwd", "temp_bytes"]),
+                "autodiff's": tables.size(autodiff.loc["fwd_bwd", "temp_bytes"]),
+                "kept": tables.size(rule.loc["fwd_res", "residual_bytes"]),
+                "autodiff keeps": tables.size(autodiff.loc["fwd_res", "residual_bytes"]),
+                "bytes of fwd_bwd": _over(rule.loc["fwd_bwd", "bytes"], autodiff.loc["fwd_bwd", "bytes"]),
+                "bytes of split": _over(*(side["bytes"].sum(min_count=2) for side in both)),
+                "operations": _over(rule.loc["fwd_bwd", "flops"], autodiff.loc["fwd_bwd", "flops"]),
+                "estimate of fwd_bwd": _over(
+                    rule.loc["fwd_bwd", "estimate_us"], autodiff.loc["fwd_bwd", "estimate_us"]
+                ),
+                "estimate of split": _over(*(side["estimate_us"].sum(min_count=2) for side in both)),
+                "note": "",
+            }
+        )
+    shown = pd.DataFrame(found).fillna("")
+    # A column of which the compiler says nothing tells nothing.
+    return shown[[name for name in shown.columns if (shown[name] != "").any()]]
+
+
+def larger_peaks(frame: pd.DataFrame) -> list[str]:
+    """The ops whose rule needs more memory at its peak than autodiff in some mode, by mode and how much."""
+    done = frame[frame["status"] == "ok"]
+    key = ["op", "dtype", "mode"]
+    ours, theirs = (done[(done["engine"] == "autodiff") == is_autodiff] for is_autodiff in (False, True))
+    both = ours.merge(theirs, on=key, suffixes=("", "_of_autodiff"))
+    both = both[both["peak_bytes"] > (1 + NEGLIGIBLE) * both["peak_bytes_of_autodiff"]]
+    return [
+        f"{row['op']} {row['dtype']} in {row['mode']} ({row['peak_bytes'] / row['peak_bytes_of_autodiff']:.2f} times)"
+        for _, row in both.iterrows()
+    ]
+
+
+def _over(a: float, b: float) -> str:
+    return "" if pd.isna(a) or pd.isna(b) or b == 0 else f"{a / b:.2f}"
+
+
+def write_ahead(results: Path, target: str, machine: Row, rows: Iterable[Row]) -> tuple[Path, pd.DataFrame]:
+    """Write the record of a chip: what compiled it, the frame, and a report; the report's path, and the frame."""
+    folder, frame = results / FOLDER / target, ahead_frame(rows)
+    with naming(folder / COMPILED, "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(folder / COMPILED, index=False, float_format="%.6g")
+    with naming(folder / MACHINE, "written"):
+        (folder / MACHINE).write_text(json.dumps(machine, indent=2) + "\n")
+    with naming(folder / REPORT, "written"):
+        (folder / REPORT).write_text("\n\n".join(report(target, machine, frame)) + "\n")
+    return folder / REPORT, frame
+
+
+def report(target: str, machine: Row, frame: pd.DataFrame) -> list[str]:
+    """The paragraphs of the report."""
+    versions = ", ".join(f"{k} {machine['versions'][k]}" for k in ("jax", "libtpu") if k in machine["versions"])
+    larger, done = larger_peaks(frame), frame.loc[frame["status"] == "ok", "op"].nunique()
+    what = (
+        f"The default rules of {done} ops at case `{CASE}` and autodiff of their stock functions, compiled for one "
+        f"chip of `{TARGETS[target]}` with {versions}, {machine['started'][:10]}, commit {machine['commit']}. Nothing "
+        "ran: these are the compiler's plans, counts and estimates. Ratios are the rule's over autodiff's."
+    )
+    peaks = (
+        f"Rules that need more memory at their peak than autodiff: {'; '.join(larger)}."
+        if larger
+        else "No rule needs more memory at its peak than autodiff."
+    )
+    return [f"# Compiled for TPU {target}, without one", what, peaks, table(overview(frame))]
+
+
+def recorded_ahead(results: Path, target: str) -> str:
+    """The recorded report of a chip without its heading, as Markdown."""
+    with naming(results / FOLDER / target / REPORT, "read"):
+        return (results / FOLDER / target / REPORT).read_text().partition("\n\n")[2]

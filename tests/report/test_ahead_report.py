@@ -1,0 +1,64 @@
+"""What a compiler said of a chip: the table of a rule beside autodiff, larger peaks, failures, and the record."""
+
+import pytest
+
+from jaxbp.report.ahead import ahead_frame, larger_peaks, overview, report, write_ahead
+
+MACHINE = {"versions": {"jax": "0.10.2", "libtpu": "0.0.42"}, "started": "2026-11-26T00:00:00Z", "commit": "abc"}
+
+
+def row(engine="autodiff", mode="fwd_bwd", **changes):
+    return {
+        "op": "exp",
+        "case": "memory",
+        "dtype": "float32",
+        "target": "v5e",
+        "engine": engine,
+        "mode": mode,
+        "flops": 100.0,
+        "bytes": 64.0,
+        "estimate_us": None,
+        "residual_bytes": 32,
+        "temp_bytes": 0,
+        "peak_bytes": 64,
+        "compile_ms": 1.0,
+        "status": "ok",
+        "reason": "",
+        **changes,
+    }
+
+
+def rows(**rule):
+    modes = ("fwd_bwd", "fwd_res", "bwd")
+    return [row("rule:output", mode, **rule) for mode in modes] + [row(mode=mode) for mode in modes]
+
+
+def test_the_rule_over_autodiff():
+    (told,) = overview(ahead_frame(rows(bytes=32.0, residual_bytes=0))).to_dict("records")
+    assert (told["bytes of fwd_bwd"], told["bytes of split"], told["operations"]) == ("0.50", "0.50", "1.00")
+    assert (told["kept"], told["autodiff keeps"], told["peak of fwd_bwd"]) == ("0", "32 B", "1.00")
+    assert "estimate of split" not in told  # The compiler has none.
+
+
+@pytest.mark.parametrize(("peak", "said"), [(64, []), (63, []), (96, ["exp float32 in fwd_bwd (1.50 times)"])])
+def test_a_larger_peak_is_told(peak, said):
+    frame = ahead_frame([row("rule:output", peak_bytes=peak), row()])
+    assert larger_peaks(frame) == said
+    text = " ".join(
+        report("v5e", MACHINE, ahead_frame([*rows(), row("rule:a", op="log", peak_bytes=peak), row(op="log")][:6]))
+    )
+    assert "No rule needs more memory" in text
+
+
+def test_what_failed_says_why():
+    failed = row("rule:output", "", status="failed", reason="ValueError: no f64")
+    (told,) = overview(ahead_frame([failed])).to_dict("records")
+    assert told["note"] == "rule:output: ValueError: no f64"
+
+
+def test_the_record_is_read_as_a_run_by_nobody(tmp_path):
+    path, frame = write_ahead(tmp_path, "v5e", MACHINE, rows())
+    assert path == tmp_path / "ahead" / "v5e" / "report.md"
+    assert {file.name for file in path.parent.iterdir()} == {"compiled.csv", "machine.json", "report.md"}
+    assert "1 ops at case `memory`" in path.read_text()
+    assert len(frame) == 6
