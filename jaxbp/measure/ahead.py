@@ -23,8 +23,14 @@ Row = dict[str, Any]
 
 #: By chip, the smallest arrangement of it that its compiler knows.
 TARGETS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-#: No chip is looked for, neither in this machine nor by asking a cloud for it.
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+#: No chip is looked for, neither in this machine nor by asking a cloud for it, and the compiler is told what it would
+#: complain of not knowing, whatever the target.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
 #: The case that is compiled.
 CASE = "memory"
 
