@@ -142,9 +142,10 @@ const charts = (() => {
     return picture(width, `Operations a second against operations a byte of each op, ${dtype}`, {
       color: { domain: kinds, range: ["#0072B2", "#E69F00"] },
       symbol: { domain: kinds, range: ["circle", "diamond"], legend: true },
-      x: { type: "log", label: "operations of value and gradient for each byte that they must move →", grid: true, tickFormat: power },
+      x: { type: "log", label: "operations a byte →", grid: true, tickFormat: power },
       y: { type: "log", label: "↑ operations a second", grid: true, tickFormat: rate, ticks: 6 },
       height: 420,
+      insetBottom: 8,
       marginLeft: 88,
       marks: [
         Plot.line(roof, { x: "intensity", y: "rate", strokeWidth: 2 }),
