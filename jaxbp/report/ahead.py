@@ -26,7 +26,7 @@ AHEAD_COLUMNS = {
     "target": "the chip it was compiled for",
     "engine": "the default rule, or autodiff",
     "mode": "fwd_bwd, fwd_res or bwd",
-    "flops": "the compiler's count of floating-point operations; empty where it has none",
+    "flops": "the compiler's count of operations, those on the bits of a float among them; empty where it has none",
     "bytes": "its count of bytes accessed, likewise",
     "estimate_us": "what it estimates a call to take, microseconds, likewise",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
@@ -120,7 +120,9 @@ def report(target: str, machine: Row, frame: pd.DataFrame) -> list[str]:
         "ran: these are the compiler's plans, counts and estimates. Ratios are the rule's over autodiff's."
     )
     peaks = (
-        f"Rules that need more memory at their peak than autodiff: {'; '.join(larger)}."
+        f"Rules that need more memory at their peak than autodiff: {'; '.join(larger)}. Where that is `bwd` alone, the "
+        "rule reads an argument in it where autodiff reads what it has kept: the argument is alive in either case, and "
+        "counts here as an argument of this executable."
         if larger
         else "No rule needs more memory at its peak than autodiff."
     )
