@@ -9,7 +9,8 @@ from jaxbp.cli.root import app
 from jaxbp.errors import UsageError, import_extra
 from jaxbp.measure.ahead import TARGETS, compile_all, plan_ahead
 from jaxbp.measure.machine import describe_machine, now
-from jaxbp.report.ahead import overview, write_ahead
+from jaxbp.report.ahead import FOLDER, overview, write_ahead
+from jaxbp.report.run import write_machine
 from jaxbp.terminal import err, interrupts, names, out, print_table, progress
 
 
@@ -29,6 +30,9 @@ def compile_(
     asked = plan_ahead(names(ops), names(dtypes), target)
     import_extra("libtpu", "tpu-aot")
     machine, rows, stopped = {**describe_machine(), "started": now()}, [], False
+    folder = out_folder / FOLDER / target
+    # First of all: a folder that cannot be written would cost all that was compiled.
+    write_machine(folder, machine)
     try:
         with progress(len(asked)) as advance, interrupts() as check:
 
@@ -42,7 +46,7 @@ def compile_(
         stopped = True
     if not rows:
         raise UsageError("Stopped before anything was compiled; nothing was written.")
-    path, frame = write_ahead(out_folder, target, machine, rows)
+    path, frame = write_ahead(folder, target, machine, rows)
     print_table(overview(frame).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
     if stopped:

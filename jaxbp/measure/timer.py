@@ -124,7 +124,7 @@ def interleave(
     """Sample all functions once a round, each round in a new random order.
 
     What disturbs the machine for longer than a sample then disturbs all of them alike, and the order favours none. In
-    each round results lie elsewhere in memory: where two arrays lie may make a call a third slower and, if it were the
+    each round results lie elsewhere in memory: where two arrays lie may make a call much slower and, if it were the
     same in all rounds of a process, would be taken for the function's own.
 
     Functions must wait for their own results. `baselines` names the function that another is compared with; when to

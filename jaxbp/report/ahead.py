@@ -1,6 +1,5 @@
 """What a compiler said of a chip that is not here: the frame, the table of rules beside autodiff, and their record."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 from jaxbp.measure.ahead import CASE, TARGETS
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
-from jaxbp.report.run import MACHINE, naming
+from jaxbp.report.run import naming
 
 Row = dict[str, Any]
 
@@ -97,14 +96,11 @@ def _over(a: float, b: float) -> str:
     return "" if pd.isna(a) or pd.isna(b) or b == 0 else f"{a / b:.2f}"
 
 
-def write_ahead(results: Path, target: str, machine: Row, rows: Iterable[Row]) -> tuple[Path, pd.DataFrame]:
-    """Write the record of a chip: what compiled it, the frame, and a report; the report's path, and the frame."""
-    folder, frame = results / FOLDER / target, ahead_frame(rows)
+def write_ahead(folder: Path, target: str, machine: Row, rows: Iterable[Row]) -> tuple[Path, pd.DataFrame]:
+    """Write frame and report of a chip into the folder of its record; the report's path, and the frame."""
+    frame = ahead_frame(rows)
     with naming(folder / COMPILED, "written"):
-        folder.mkdir(parents=True, exist_ok=True)
         frame.to_csv(folder / COMPILED, index=False, float_format="%.6g")
-    with naming(folder / MACHINE, "written"):
-        (folder / MACHINE).write_text(json.dumps(machine, indent=2) + "\n")
     with naming(folder / REPORT, "written"):
         (folder / REPORT).write_text("\n\n".join(report(target, machine, frame)) + "\n")
     return folder / REPORT, frame
