@@ -191,18 +191,8 @@ def _torch(op: Op, options: dict[str, Any]) -> Engine:
 
 @functools.cache
 def torch_device() -> str:
-    """Where the torch engine computes: `cuda` where torch finds a GPU, else `cpu`.
-
-    On a GPU its products of float32 matrices are then as precise as JAX's are by default, in TF32, and as fast; torch's
-    own default is float32.
-    """
-    torch = import_extra("torch", "torch")
-    if not torch.cuda.is_available():
-        return "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-        jax.config.values["jax_default_matmul_precision"] is None
-    )
-    return "cuda"
+    """Where the torch engine computes: `cuda` where torch finds a GPU, else `cpu`."""
+    return "cuda" if import_extra("torch", "torch").cuda.is_available() else "cpu"
 
 
 def _to_jax(tree: Any) -> Any:

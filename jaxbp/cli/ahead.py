@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from jaxbp.cli.root import app
+from jaxbp.cli.runs import telling
 from jaxbp.errors import UsageError, import_extra
 from jaxbp.measure.ahead import TARGETS, compile_all, plan_ahead
 from jaxbp.measure.machine import describe_machine, now
 from jaxbp.report.ahead import FOLDER, overview, write_ahead
 from jaxbp.report.run import write_machine
-from jaxbp.terminal import err, interrupts, names, out, print_table, progress
+from jaxbp.terminal import err, names, out, print_table
 
 
 @app.command("compile")
@@ -34,12 +35,7 @@ def compile_(
     # First of all: a folder that cannot be written would cost all that was compiled.
     write_machine(folder, machine)
     try:
-        with progress(len(asked)) as advance, interrupts() as check:
-
-            def tell(name: str) -> None:
-                check()
-                advance(name)
-
+        with telling(len(asked)) as tell:
             for found in compile_all(asked, tell):
                 rows += found
     except KeyboardInterrupt:

@@ -1,8 +1,9 @@
 """What the commands that write runs share: the folder of a run, its journal, and how it is stopped and goes on."""
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,16 +42,23 @@ def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
     return machine[name]
 
 
+@contextlib.contextmanager
+def telling(tasks: int) -> Iterator[Callable[[str], None]]:
+    """What is told of each of so many tasks before it starts: it shows the progress, and raises after a Ctrl-C."""
+    with progress(tasks) as advance, interrupts() as check:
+
+        def tell(name: str) -> None:
+            check()
+            advance(name)
+
+        yield tell
+
+
 def into_journal(folder: Path, tasks: int, work: Callable[[Journal, Callable[[str], None]], None]) -> bool:
     """Do so many tasks, whose work tells of each before it starts, into the run's journal; False after a Ctrl-C."""
     journal = Journal(folder)
     try:
-        with progress(tasks) as advance, interrupts() as check:
-
-            def tell(name: str) -> None:
-                check()
-                advance(name)
-
+        with telling(tasks) as tell:
             work(journal, tell)
     except KeyboardInterrupt:
         return False

@@ -44,6 +44,13 @@ def kept_bits(multiply: Callable[[np.ndarray, np.ndarray], object]) -> int:
     return 1 + int(max(lowest[kept], default=0))
 
 
+def multiply_as_jax() -> None:
+    """Let torch multiply float32 matrices on a GPU as JAX does by default, in TF32; its own default is float32."""
+    torch = import_extra("torch", "torch")
+    as_jax = jax.config.values["jax_default_matmul_precision"] is None
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = as_jax
+
+
 def product_unit(owner: Owner, dtype: np.dtype) -> float:
     """The unit roundoff of products of matrices of this dtype where the engines of this owner compute them."""
     unit = float(jnp.finfo(dtype).eps) / 2

@@ -19,7 +19,7 @@ from jaxbp.errors import import_extra
 from jaxbp.measure.executables import compile_function
 from jaxbp.measure.limits import measure_limits
 from jaxbp.measure.plan import Task
-from jaxbp.measure.products import product_bits
+from jaxbp.measure.products import multiply_as_jax, product_bits
 from jaxbp.measure.task import measure
 from jaxbp.measure.timer import Queued, Thunk, calibrate, sample
 
@@ -61,6 +61,8 @@ def write(rows: TextIO, row: dict[str, Any]) -> None:
 
 def describe(owner: Owner) -> dict[str, Any]:
     """What all rows of this process share: device (`cpu`, or the accelerator's name), dispatch floor, precision."""
+    if owner == "torch":
+        multiply_as_jax()
     return {
         "device": device_of(owner),
         "floor_us": dispatch_floor(owner),

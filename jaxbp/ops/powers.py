@@ -121,10 +121,13 @@ rsqrt = Op(
 
 
 def _cbrt(x):
-    """The cube root of a normal number; the backend's is 2.7 ULP off in float64, and gets a step of Newton's method."""
+    """The cube root of a normal number; the backend's is 2.7 ULP off in float64."""
     y = jnp.cbrt(x)
-    if x.dtype != jnp.float64:
-        return y
+    return _nearer_root(x, y) if x.dtype == jnp.float64 else y
+
+
+def _nearer_root(x, y):
+    """The cube root of x by a step of Newton's method from y, of whose digits twice as many are right then."""
     ordinary = (y != 0) & jnp.isfinite(y)
     root = jnp.where(ordinary, y, 1)
     return y - jnp.where(ordinary, (root - x / (root * root)) / 3, 0)
@@ -163,7 +166,8 @@ def cbrt_output_fwd(x):
 def cbrt_output_bwd(res, ct):
     x, y = res
     z, s = _lift_to_cube(x)
-    return (ct * _cbrt_slope(z, y / s, s),)
+    # In the narrow dtypes the output was rounded.
+    return (ct * _cbrt_slope(z, _nearer_root(z, y / s), s),)
 
 
 def cbrt_reference_vjp(ct, x):
@@ -181,7 +185,7 @@ cbrt = Op(
             cbrt_output_fwd,
             cbrt_output_bwd,
             "Keeps the root, which a processor takes long to take again.",
-            Accuracy((1, 2.8), (1, 2.8), (0.51, 1.3)),
+            Accuracy((1, 2.6), (1, 2.8)),
         ),
         Rule("quotient", cbrt_fwd, cbrt_bwd, "Keeps x, and takes the root again.", Accuracy((1, 2.8), (1, 2.8))),
     ),

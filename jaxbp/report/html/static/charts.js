@@ -133,7 +133,7 @@ const charts = (() => {
     const ridge = peak / bandwidth;
     const [least, most] = [Math.min(...all, ridge) / 2, Math.max(...all, ridge) * 2];
     const roof = [least, ridge, most].map((intensity) => ({ intensity, rate: Math.min(peak, bandwidth * intensity) }));
-    const pairs = Map.groupBy(points, (point) => point.op);
+    const pairs = d3.group(points, (point) => point.op);
     const between = [...pairs.values()].filter((pair) => pair.length === 2)
       .map(([a, b]) => ({ intensity: a.intensity, low: Math.min(a.rate, b.rate), high: Math.max(a.rate, b.rate) }));
     const rate = unit([[1e3, "TFLOP/s"], [1, "GFLOP/s"], [1e-3, "MFLOP/s"]]);
