@@ -30,6 +30,7 @@ from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
+from jaxbp.report.sharding import AGREEMENT_COLUMNS, SCALING_COLUMNS, recorded_sharding
 from jaxbp.report.training import FILES
 from jaxbp.report.training_tables import recorded_training
 
@@ -274,6 +275,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "census-accelerator": census_accelerator,
     "ahead-v5e": lambda: recorded_ahead(RESULTS, "v5e"),
     "ahead-columns": lambda: columns(AHEAD_COLUMNS),
+    "sharding": lambda: recorded_sharding(RESULTS),
+    "sharding-agreement-columns": lambda: columns(AGREEMENT_COLUMNS),
+    "sharding-scaling-columns": lambda: columns(SCALING_COLUMNS),
     **{f"measured-{name}": functools.partial(measured_family, family) for name, family in families().items()},
     "op-index": op_index,
     "op-reference": op_reference,

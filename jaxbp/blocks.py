@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.numerics import exponent_shift
+from jaxbp.products import rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
 #: Queries of a block, those of all heads that share keys counted together: its scores against 4,096 keys fill 2 MiB.
@@ -85,13 +86,8 @@ def _visible(block, plan, heads, keys, lengths, causal):
     return inside if visible is None else visible & inside
 
 
-def _rows_by_rows(a, b):
-    """a b^T, without a transposed copy of b."""
-    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())))
-
-
 def _scores(q, k, visible):
-    s = _rows_by_rows(q, k)
+    s = rows_by_rows(q, k)
     return s if visible is None else jnp.where(visible, s, -jnp.inf)
 
 
@@ -134,7 +130,7 @@ def _backward(q, k, v, lengths, lse, ct, *, causal):
         ct_k, ct_v = sums
         s = _scores(q, k[:keys], _visible(block, plan, heads, keys, lengths, causal))
         p = jnp.exp(s - lse[:, None])
-        ct_p = _rows_by_rows(ct, v[:keys])
+        ct_p = rows_by_rows(ct, v[:keys])
         # As products of rows, which XLA's CPU backend vectorizes; a sum of p * ct_p it does not.
         mean = jax.lax.dot_general(p, ct_p, (((1,), (1,)), ((0,), (0,))))
         ct_s = p * (ct_p - mean[:, None])

@@ -1,7 +1,6 @@
 """The losses of rows of class scores and their slopes, for ops that take the scores and ops that compute them."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,18 @@ import numpy as np
 
 from jaxbp.cases import Case, Labels, Normal
 from jaxbp.declaration import Flops, Shapes
-from jaxbp.numerics import numpy_exponent_shift
+from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 
 #: What an op says of its labels.
 LABELS = (
     "As in optax and NumPy negative labels count from the end; for one outside [-C, C) of C classes the loss is NaN."
+)
+
+
+#: What an op says of classes that are spread over devices.
+SPREAD = (
+    "`axis_name` is the axis of the mesh, under jax.shard_map, over which the classes are spread in order; labels "
+    "count all of them."
 )
 
 
@@ -38,11 +44,41 @@ def is_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
 
 
-def cross_entropy(x: jax.Array, labels: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(losses, others, total)`, [..., 1] each: with the sums of exp(x - m) over the other classes, and over all."""
-    chosen = of_label(x, labels)
+def labels_here(labels: jax.Array, classes: int, axis_name: str | None) -> jax.Array:
+    """The labels as a device counts the classes that it has, so many on each device.
+
+    One that is on another device becomes `classes`, one that is on none `classes + 1`. Without an axis all classes are
+    here, and labels stay as they are.
+    """
+    if axis_name is None:
+        return labels
+    of_all = classes * jax.lax.axis_size(axis_name)
+    label = _counted_from_the_start(labels, of_all)
+    place = label - classes * jax.lax.axis_index(axis_name)
+    elsewhere = jnp.where((label >= 0) & (label < of_all), classes, classes + 1)
+    return jnp.where((place >= 0) & (place < classes), place, elsewhere)
+
+
+def from_its_device(score: jax.Array, here: jax.Array, classes: int, axis_name: str | None) -> jax.Array:
+    """The label's score on all devices, from the one that has it; `here` are the labels of `labels_here`."""
+    return score if axis_name is None else jax.lax.psum(jnp.where(here == classes, 0, score), axis_name)
+
+
+def over_devices(total: jax.Array, axis_name: str | None) -> jax.Array:
+    """The sum over the devices of what each has."""
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+def cross_entropy(
+    x: jax.Array, labels: jax.Array, m: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(losses, others, total)`, [..., 1] each: with the sums of exp(x - m) over the other classes, and over all.
+
+    With an axis the labels are those of `labels_here`.
+    """
+    chosen = from_its_device(of_label(x, labels), labels[..., None], x.shape[-1], axis_name)
     # Without the label's own: its probability less 1, and the loss, are small because the others are.
-    others = jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True)
+    others = over_devices(jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True), axis_name)
     own = jnp.exp(chosen - m)
     return (m - chosen) + jnp.log1p(others + (own - 1)), others, others + own
 
@@ -69,10 +105,15 @@ def violated(x: jax.Array, labels: jax.Array, chosen: jax.Array) -> jax.Array:
 def hinge_slopes(mask: jax.Array, labels: jax.Array, ct: jax.Array) -> jax.Array:
     """ct where a margin is violated, and at the label minus their sum."""
     slopes = jnp.where(mask, ct[..., None], 0)
-    # Put at the label's place in what is there already: selected, all would be computed twice.
-    rows = tuple(jax.lax.broadcasted_iota(jnp.int32, labels.shape, axis) for axis in range(labels.ndim))
-    place = slopes.at[(*rows, _from_the_start(slopes, labels))]
-    return place.set(-jnp.sum(slopes, axis=-1), mode="drop", wrap_negative_indices=False, unique_indices=True)
+
+    def put(row: jax.Array, label: jax.Array, slope: jax.Array) -> jax.Array:
+        return row.at[label].set(slope, mode="drop", wrap_negative_indices=False)
+
+    # Put at the label's place in what is there already: selected, all would be computed twice. Row by row, so that
+    # devices that have their own rows need none of the others'.
+    for _ in labels.shape:
+        put = jax.vmap(put)
+    return put(slopes, _from_the_start(slopes, labels), -jnp.sum(slopes, axis=-1))
 
 
 def numpy_of_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -106,10 +147,17 @@ def numpy_hinge(scores: np.ndarray, labels: np.ndarray, *, count_label: bool = F
     return np.sum(margins if count_label else np.where(where, 0, margins), axis=-1), slopes
 
 
-def linear_cross_entropy_stock(x: jax.Array, w: jax.Array, labels: jax.Array, precision: Any) -> jax.Array:
-    """The losses of the logits x w, as optax.softmax_cross_entropy_with_integer_labels."""
-    logits = jnp.matmul(x, w, precision=precision)
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+def cross_entropy_stock(logits: jax.Array, labels: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """The losses as optax.softmax_cross_entropy_with_integer_labels has them.
+
+    With an axis as one would write it under shard_map.
+    """
+    if axis_name is None:
+        return jax.nn.logsumexp(logits, axis=-1) - of_label(logits, labels)[..., 0]
+    here, number = labels_here(labels, logits.shape[-1], axis_name), logits.shape[-1]
+    m = exponent_shift(logits, -1, axis_name)
+    total = jax.lax.psum(jnp.sum(jnp.exp(logits - m), axis=-1), axis_name)
+    return jnp.log(total) + m[..., 0] - from_its_device(of_label(logits, here)[..., 0], here, number, axis_name)
 
 
 def numpy_linear_cross_entropy_vjp(
@@ -145,9 +193,13 @@ def linear_cross_entropy_cases() -> tuple[Case, ...]:
 
 def _from_the_start(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """The labels, the negative ones counted from the start as well."""
+    return _counted_from_the_start(labels, scores.shape[-1])
+
+
+def _counted_from_the_start(labels: jax.Array, classes: int) -> jax.Array:
     if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
         labels = labels.astype(jnp.int32)
-    return jnp.where(labels < 0, labels + scores.shape[-1], labels)
+    return jnp.where(labels < 0, labels + classes, labels)
 
 
 def _other_exponentials(x: jax.Array, labels: jax.Array, m: jax.Array) -> jax.Array:

@@ -125,13 +125,15 @@ def logistic_slope(x: jax.Array) -> jax.Array:
     return e / (1 + e * (2 + e))
 
 
-def exponent_shift(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+def exponent_shift(x: jax.Array, axis: int | tuple[int, ...] | None, axis_name: str | None = None) -> jax.Array:
     """What to subtract from x before its exponentials are summed over `axis`: the largest entry, or 0 where infinite.
 
-    The axis is kept. What is computed so does not depend on the shift, which therefore counts as a constant.
+    The axis is kept. What is computed so does not depend on the shift, which therefore counts as a constant. With
+    `axis_name` the entries are spread over that axis of the mesh, too.
     """
-    m = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf)
-    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(m), m, 0))
+    m = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf))
+    m = m if axis_name is None else jax.lax.pmax(m, axis_name)
+    return jnp.where(jnp.isfinite(m), m, 0)
 
 
 def numpy_logistic(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 
 #: Each may import those before it. What has no row of its own is a leaf: it may import nothing of ours.
 ORDER = [
-    {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs"},
+    {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs", "products"},
     {"numerics"},
     {"gating"},
     {"blocks", "cases", "declaration"},
@@ -24,6 +24,7 @@ ORDER = [
     {"check"},
     {"measure"},
     {"training"},  # It times its steps.
+    {"sharding"},  # Its layers and steps are divided among devices.
     {"circuit"},
     {"report"},
     {"terminal"},

@@ -77,6 +77,13 @@ def test_a_cotangent_brings_a_slope_that_is_out_of_range_back(op, args, ct, expe
     np.testing.assert_allclose(gradients(op, *args, ct=ct)[1], expected, rtol=1e-6)
 
 
+def test_a_quotient_by_one_number_is_rounded_once():
+    # XLA would multiply with the rounded reciprocal.
+    x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    np.testing.assert_array_equal(jaxbp.divide(x, np.float32(3.7)), x / np.float32(3.7))
+    np.testing.assert_array_equal(jaxbp.divide(x.reshape(10, 100), x[:100]), x.reshape(10, 100) / x[:100])
+
+
 @pytest.mark.parametrize("op", [jaxbp.maximum, jaxbp.minimum], ids=repr)
 def test_the_winner_takes_an_infinite_cotangent_and_the_loser_nothing(op):
     _, cts = gradients(op, 1.0, 2.0, ct=np.inf)

@@ -13,6 +13,7 @@ COMMANDS = {
     **dict.fromkeys(("ops", "machine", "census"), "catalog"),
     **dict.fromkeys(("check", "selftest"), "checks"),
     "compile": "ahead",
+    "shard": "sharding",
     **{name: name for name in ("circuit", "compare", "train")},
 }
 

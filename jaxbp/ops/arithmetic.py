@@ -118,7 +118,9 @@ multiply = Op(
 
 def divide_fwd(x, y):
     (zx, fx), (zy, fy) = lift(x), lift(y)
-    return zx / zy * (fy * jnp.where(fx == 1, 1, 1 / LIFT)), (x, y)
+    # A divisor of the output's shape: where it is broadcast XLA multiplies with its reciprocal, which rounds twice.
+    divisor = jnp.where(jnp.isnan(zx), zx, zy)
+    return zx / divisor * (fy * jnp.where(fx == 1, 1, 1 / LIFT)), (x, y)
 
 
 def divide_bwd(res, ct):

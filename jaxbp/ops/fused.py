@@ -12,6 +12,7 @@ from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
+from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
 
 #: So many logits are alive at a time by default, 8 MiB of float32, which the last cache of a CPU holds.
@@ -74,30 +75,31 @@ def _is_label(logits, places):
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 0) == places[None]
 
 
-def _kept_fwd(x, w, labels, precision):
-    labels_of_rows = labels.reshape(-1)
+def _kept_fwd(x, w, labels, precision, axis_name):
+    labels_of_rows = rows_of_classes.labels_here(labels.reshape(-1), w.shape[1], axis_name)
     logits = jnp.matmul(_tokens(x), widened(w), precision=precision)
-    m = exponent_shift(logits, -1)
-    losses, others, total = rows_of_classes.cross_entropy(logits, labels_of_rows, m)
+    m = exponent_shift(logits, -1, axis_name)
+    losses, others, total = rows_of_classes.cross_entropy(logits, labels_of_rows, m, axis_name)
     slopes = rows_of_classes.cross_entropy_slopes(logits, labels_of_rows, m, others) / total
     return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, slopes)
 
 
 def _kept_bwd(x, w, slopes, ct, precision):
     scaled = slopes * widened(ct).reshape(-1, 1)
-    ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)
-    ct_w = jnp.matmul(_tokens(x).T, scaled, precision=precision)
+    ct_x = rows_by_rows(scaled, widened(w), precision)
+    ct_w = columns_by_columns(_tokens(x), scaled, precision)
     return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
 
 
-def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None):
+def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None, axis_name=None):
     _require_labels(x, labels)
     if _are_kept(w, labels, chunk):
-        return _kept_fwd(x, w, labels, precision)
+        return _kept_fwd(x, w, labels, precision, axis_name)
+    here = rows_of_classes.labels_here(labels, w.shape[1], axis_name)
     # Classes by tokens: of the four products of both passes each then reads its matrices as they lie in memory. The
     # transposed tokens are computed outside of the loop, or XLA would transpose each block of logits instead. Behind a
     # barrier, since it does so as well where there is no loop.
-    columns, places = jax.lax.optimization_barrier(_tokens(x).T), _places(labels, w.shape[1])
+    columns, places = jax.lax.optimization_barrier(_tokens(x).T), _places(here, w.shape[1])
 
     def step(state, first, size):
         top, others, own = state
@@ -115,6 +117,10 @@ def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None):
     state = tuple(jnp.full_like(places, fill, dtype=columns.dtype) for fill in (-jnp.inf, 0, jnp.nan))
     largest, others, own = _over_blocks(step, state, w.shape[1], places.size, chunk)
     shift = _shift(largest)
+    if axis_name is not None:
+        shift = _shift(jax.lax.pmax(largest, axis_name))
+        others = jax.lax.psum(others * jnp.exp(largest - shift), axis_name)
+        own = rows_of_classes.from_its_device(own, here.reshape(-1), w.shape[1], axis_name)
     exponential = jnp.exp(own - shift)
     y = (shift - own) + jnp.log1p(others + (exponential - 1))
     return y.reshape(labels.shape).astype(x.dtype), (x, w, labels, shift, others, others + exponential)
@@ -125,13 +131,14 @@ def _shift(largest):
     return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
-def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
+def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None, axis_name=None):
     x, w, labels, *kept = res
     if _are_kept(w, labels, chunk):
         (slopes,) = kept
         return _kept_bwd(x, w, slopes, ct, precision)
     shift, others, total = kept
-    tokens, places = _tokens(x), _places(labels, w.shape[1])
+    here = rows_of_classes.labels_here(labels, w.shape[1], axis_name)
+    tokens, places = _tokens(x), _places(here, w.shape[1])
     columns = tokens.T
     scale = widened(ct).reshape(-1) / total
 
@@ -155,17 +162,17 @@ def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None):
     return ct_columns.T.reshape(x.shape).astype(x.dtype), ct_w, None
 
 
-def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None):
+def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None, axis_name=None):
     _require_labels(x, labels)
-    return rows_of_classes.linear_cross_entropy_stock(x, w, labels, precision)
+    return rows_of_classes.cross_entropy_stock(jnp.matmul(x, w, precision=precision), labels, axis_name)
 
 
-def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None):
+def linear_cross_entropy_reference(x, w, labels, *, chunk=None, precision=None, axis_name=None):
     losses, _ = rows_of_classes.numpy_cross_entropy(np.matmul(x, w), labels)
     return losses
 
 
-def linear_cross_entropy_reference_vjp(ct, x, w, labels, *, chunk=None, precision=None):
+def linear_cross_entropy_reference_vjp(ct, x, w, labels, *, chunk=None, precision=None, axis_name=None):
     return rows_of_classes.numpy_linear_cross_entropy_vjp(ct, x, w, labels)
 
 
@@ -175,7 +182,8 @@ linear_cross_entropy = Op(
     "in memory where there are over 8 million. "
     "x [..., d], w [d, C], floating, labels [...], integers -> y [...]. `chunk` is the number of classes that are "
     "taken at a time, by default as many as make about 2 million logits; `precision` is jnp.matmul's. Negative "
-    "labels count from the end; for one outside [-C, C) the loss is NaN, and so is the gradient.",
+    "labels count from the end; for one outside [-C, C) the loss is NaN, and so is the gradient. "
+    f"{rows_of_classes.SPREAD}",
     formula="z = x w, log sum_j exp(z_j) - z_label; with s = ct (softmax(z) - 1(j = label)): ct_x = s w^T, "
     "ct_w = x^T s summed over all tokens",
     rules=(
@@ -195,7 +203,7 @@ linear_cross_entropy = Op(
     cases=rows_of_classes.linear_cross_entropy_cases(),
     flops=rows_of_classes.linear_cross_entropy_flops,
     torch=lambda torch: (
-        lambda x, w, labels, *, chunk=None, precision=None: torch.nn.functional.cross_entropy(
+        lambda x, w, labels, *, chunk=None, precision=None, axis_name=None: torch.nn.functional.cross_entropy(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1), reduction="none"
         ).reshape(labels.shape)
     ),
@@ -220,8 +228,8 @@ def linear_relu_bwd(res, ct, *, precision=None):
     slopes = jnp.where(jnp.unpackbits(bits, axis=-1, count=w.shape[1]) == 1, ct, 0) if ct.size else ct
     rows = slopes.reshape(math.prod(slopes.shape[:-1]), w.shape[1])
     # As (slopes^T x)^T, which is faster on CPU where the slopes are narrower than x.
-    ct_w = jnp.matmul(rows.T, x.reshape(rows.shape[0], x.shape[-1]), precision=precision).T
-    return jnp.matmul(slopes, w.T, precision=precision), ct_w, sum_to(slopes, b)
+    ct_w = columns_by_columns(rows, x.reshape(rows.shape[0], x.shape[-1]), precision).T
+    return rows_by_rows(slopes, w, precision), ct_w, sum_to(slopes, b)
 
 
 def linear_relu_stock(x, w, b, *, precision=None):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,6 +11,7 @@ from jaxbp.cases import Case, Digits, Normal
 from jaxbp.declaration import NOTES, Flops, Rule, Shapes
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
+from jaxbp.products import columns_by_columns, rows_by_rows
 
 
 def _as_matrices(a, b, ct):
@@ -28,10 +30,11 @@ def matmul_fwd(a, b, *, precision=None):
 def matmul_bwd(res, ct, *, precision=None):
     a, b = res
     left, right, ct = _as_matrices(a, b, ct)
-    ct_a = jnp.matmul(ct, right.swapaxes(-1, -2), precision=precision)
     if right.ndim == 2:
+        ct_a = rows_by_rows(ct, right, precision)
         ct_b = _weight_cotangent(left, ct, precision)
     else:
+        ct_a = jnp.matmul(ct, right.swapaxes(-1, -2), precision=precision)
         ct_b = jnp.matmul(left.swapaxes(-1, -2), ct, precision=precision)
     return _restore(ct_a, left, a), _restore(ct_b, right, b)
 
@@ -46,7 +49,7 @@ def _weight_cotangent(x, ct, precision):
 
     Written as (ct^T x)^T, which is up to 1.3 times faster in bfloat16 on CPU where ct is narrower than x.
     """
-    return jnp.matmul(_rows(ct).T, _rows(x), precision=precision).T
+    return columns_by_columns(_rows(ct), _rows(x), precision).T
 
 
 def _restore(ct, matrices, argument):
@@ -118,21 +121,32 @@ matmul = Op(
 )
 
 
-def linear_fwd(x, w, b, *, precision=None):
-    return jnp.matmul(x, w, precision=precision) + b, (x, w, shape_of(b))
+def _whole(w, axis_name):
+    """All rows of w, where they are spread over an axis of the mesh."""
+    return w if axis_name is None else jax.lax.all_gather(w, axis_name, tiled=True)
 
 
-def linear_bwd(res, ct, *, precision=None):
+def linear_fwd(x, w, b, *, precision=None, axis_name=None):
+    return jnp.matmul(x, _whole(w, axis_name), precision=precision) + b, (x, w, shape_of(b))
+
+
+def linear_bwd(res, ct, *, precision=None, axis_name=None):
     x, w, b = res
-    ct_x = jnp.matmul(ct, w.T, precision=precision)
-    return ct_x, _weight_cotangent(x, ct, precision), sum_to(ct, b)
+    if axis_name is not None:
+        # Not before the cotangent is there, or the compiler would keep what the forward pass has gathered.
+        w, ct = jax.lax.optimization_barrier((w, ct))
+    ct_x = rows_by_rows(ct, _whole(w, axis_name), precision)
+    ct_w = _weight_cotangent(x, ct, precision)
+    if axis_name is not None:
+        ct_w = jax.lax.psum_scatter(ct_w, axis_name, tiled=True)
+    return ct_x, ct_w, sum_to(ct, b)
 
 
-def linear_stock(x, w, b, *, precision=None):
-    return jnp.matmul(x, w, precision=precision) + b
+def linear_stock(x, w, b, *, precision=None, axis_name=None):
+    return jnp.matmul(x, _whole(w, axis_name), precision=precision) + b
 
 
-def linear_reference_vjp(ct, x, w, b, *, precision=None):
+def linear_reference_vjp(ct, x, w, b, *, precision=None, axis_name=None):
     return np.matmul(ct, w.T), np.matmul(_rows(x).T, _rows(ct)), numpy_sum_to(ct, b)
 
 
@@ -151,16 +165,18 @@ def linear_terms(shapes: Shapes) -> tuple[int, ...]:
 
 linear = Op(
     name="linear",
-    summary="A linear layer: x [..., k], w [k, n], b [n] or [] -> y [..., n], floating. `precision` is jnp.matmul's.",
+    summary="A linear layer: x [..., k], w [k, n], b [n] or [] -> y [..., n], floating. `precision` is jnp.matmul's. "
+    "`axis_name` is the axis of the mesh, under jax.shard_map, over which the rows of w are spread in order: they are "
+    "gathered for each of both passes and not kept between them, and ct_w is added up where its rows are.",
     formula="x w + b; ct_x = ct w^T, ct_w = x^T ct, ct_b = sum of ct over all rows",
     rules=(Rule("transpose", linear_fwd, linear_bwd, "Keeps x and w, which cost nothing extra."),),
     stock=linear_stock,
-    reference=lambda x, w, b, *, precision=None: np.matmul(x, w) + b,
+    reference=lambda x, w, b, *, precision=None, axis_name=None: np.matmul(x, w) + b,
     reference_vjp=linear_reference_vjp,
     cases=_matrix_cases(bias=True),
     flops=linear_flops,
     terms=linear_terms,
-    torch=lambda torch: lambda x, w, b, *, precision=None: torch.nn.functional.linear(x, w.T, b),
+    torch=lambda torch: lambda x, w, b, *, precision=None, axis_name=None: torch.nn.functional.linear(x, w.T, b),
     source=f"{NOTES}: gradients for vectorized operations.",
     example=""">>> x, w, b = jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.zeros(2)
 >>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))

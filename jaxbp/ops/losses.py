@@ -24,24 +24,22 @@ def _label_cases(name, *shape):
     return tuple(Case(case, (s, s[:-1]), (Normal(4), Labels(s[-1]))) for case, s in shapes.items())
 
 
-def softmax_cross_entropy_fwd(logits, labels):
-    m = widened(exponent_shift(logits, -1))
-    y, others, total = classes.cross_entropy(widened(logits), labels, m)
+def softmax_cross_entropy_fwd(logits, labels, *, axis_name=None):
+    classes.require_rows(logits, labels)
+    m = widened(exponent_shift(logits, -1, axis_name))
+    here = classes.labels_here(labels, logits.shape[-1], axis_name)
+    y, others, total = classes.cross_entropy(widened(logits), here, m, axis_name)
     return y[..., 0].astype(logits.dtype), (logits, labels, m, others, total)
 
 
-def softmax_cross_entropy_bwd(res, ct):
+def softmax_cross_entropy_bwd(res, ct, *, axis_name=None):
     logits, labels, m, others, total = res
-    slopes = classes.cross_entropy_slopes(widened(logits), labels, m, others)
+    here = classes.labels_here(labels, logits.shape[-1], axis_name)
+    slopes = classes.cross_entropy_slopes(widened(logits), here, m, others)
     return (slopes * (widened(ct)[..., None] / total)).astype(logits.dtype), None
 
 
-def softmax_cross_entropy_stock(logits, labels):
-    # As optax.softmax_cross_entropy_with_integer_labels.
-    return jax.nn.logsumexp(logits, axis=-1) - classes.of_label(logits, labels)[..., 0]
-
-
-def softmax_cross_entropy_reference_vjp(ct, logits, labels):
+def softmax_cross_entropy_reference_vjp(ct, logits, labels, *, axis_name=None):
     return classes.numpy_cross_entropy(logits, labels)[1] * ct[..., None], None
 
 
@@ -49,7 +47,7 @@ softmax_cross_entropy = Op(
     name="softmax_cross_entropy",
     summary="Minus the logarithm of the probability that softmax gives the label, one loss a row. logits [..., C], "
     f"floating, labels [...], integers -> y [...]. {_LABELS} Masks of -inf have the probability 0; where the label is "
-    "masked the loss is infinite, where all are it is NaN, as optax's.",
+    f"masked the loss is infinite, where all are it is NaN, as optax's. {classes.SPREAD}",
     formula="log sum_j exp(x_j) - x_label; ct_logits = ct (softmax(x) - 1(j = label))",
     rules=(
         Rule(
@@ -61,13 +59,13 @@ softmax_cross_entropy = Op(
         ),
     ),
     integers=("labels",),
-    stock=softmax_cross_entropy_stock,
-    reference=lambda logits, labels: classes.numpy_cross_entropy(logits, labels)[0],
+    stock=lambda logits, labels, *, axis_name=None: classes.cross_entropy_stock(logits, labels, axis_name),
+    reference=lambda logits, labels, *, axis_name=None: classes.numpy_cross_entropy(logits, labels)[0],
     reference_vjp=softmax_cross_entropy_reference_vjp,
     cases=_label_cases("gpt2-vocabulary", 128, 50257),
     flops=flops_per_entry(5, 4),
     torch=lambda torch: (
-        lambda logits, labels: torch.nn.functional.cross_entropy(
+        lambda logits, labels, *, axis_name=None: torch.nn.functional.cross_entropy(
             logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels.long(), reduction="none"
         )
     ),

@@ -10,7 +10,8 @@ from jaxbp import classes as rows_of_classes
 from jaxbp.declaration import Rule
 from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
-from jaxbp.promotion import widened
+from jaxbp.products import columns_by_columns, rows_by_rows
+from jaxbp.promotion import vary_alike, widened
 
 #: So many logits are alive at a time by default: each block of tokens goes once over the whole gradient of the weights.
 BLOCK = 6 * 2**20
@@ -81,10 +82,13 @@ def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
         total, ct_w = state
         rows, of_rows = block
         added, slopes = _total_and_slopes(rows, weights, of_rows, precision)
+        # Transposed once, before the loop: that pays for its blocks.
         ct_rows = jnp.matmul(slopes, weights.T, precision=precision)
         return (total + added, _added_product(ct_w, rows, slopes, precision)), ct_rows
 
-    start = jnp.zeros((), weights.dtype), jnp.zeros_like(weights)
+    # Under shard_map what a loop begins with varies as what it ends with does.
+    zero, _ = vary_alike((jnp.zeros((), weights.dtype), weights))
+    start = zero, jnp.zeros_like(weights)
     (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w.shape[1], block))
     # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not.
     return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / n)
@@ -97,14 +101,14 @@ def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
         return (widened(ct) * x).astype(ct.dtype), (widened(ct) * w).astype(ct.dtype), None
     (slopes,) = slopes
     scaled = slopes * (widened(ct) / slopes.shape[0])
-    ct_x = jnp.matmul(scaled, widened(w).T, precision=precision)
-    ct_w = jnp.matmul(widened(x).reshape(-1, w.shape[0]).T, scaled, precision=precision)
+    ct_x = rows_by_rows(scaled, widened(w), precision)
+    ct_w = columns_by_columns(widened(x).reshape(-1, w.shape[0]), scaled, precision)
     return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
 
 
 def mean_linear_cross_entropy_stock(x, w, labels, *, block=None, precision=None):
     rows_of_classes.require_rows(x, labels)
-    return jnp.mean(rows_of_classes.linear_cross_entropy_stock(x, w, labels, precision))
+    return jnp.mean(rows_of_classes.cross_entropy_stock(jnp.matmul(x, w, precision=precision), labels))
 
 
 def mean_linear_cross_entropy_reference(x, w, labels, *, block=None, precision=None):

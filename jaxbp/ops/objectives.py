@@ -11,6 +11,7 @@ from jaxbp.cases import Case, Digits, Labels, Normal, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
+from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
 
 NOTES = "PKU CV notes, Optimization and Back Propagation"
@@ -59,8 +60,8 @@ def _pulled_back(slopes, ct, x, w, labels, strength, squares, average):
     ct, wide_w, rows = widened(ct), widened(w), labels.size
     # The weights are scaled, not the slopes, of which there are more.
     share = ct / max(1, rows) if average else ct
-    ct_x = jnp.matmul(slopes, (share * wide_w).T)
-    ct_w = share * jnp.matmul(slopes.reshape(rows, w.shape[1]).T, widened(x).reshape(rows, w.shape[0])).T
+    ct_x = rows_by_rows(slopes, share * wide_w)
+    ct_w = share * columns_by_columns(slopes.reshape(rows, w.shape[1]), widened(x).reshape(rows, w.shape[0])).T
     ct_w = ct_w + (2 * ct * widened(strength)) * wide_w
     return ct_x.astype(x.dtype), ct_w.astype(w.dtype), None, (ct * squares).astype(strength.dtype)
 
