@@ -25,6 +25,7 @@ ORDER = [
     {"measure"},
     {"training"},  # It times its steps.
     {"sharding"},  # Its layers and steps are divided among devices.
+    {"cluster"},
     {"circuit"},
     {"report"},
     {"terminal"},

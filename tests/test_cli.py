@@ -322,11 +322,11 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
     [
         (
             ["rules.py:f", "f32[3]", "--ops", "exp"],
-            "--peak-rss and --resume are for the ops, not for a function",
+            "--peak-rss, --resume and --scheduler are for the ops, not for a function",
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for",
+            "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss, --resume and --scheduler are for",
         ),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),

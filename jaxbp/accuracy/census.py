@@ -190,22 +190,33 @@ def _evaluate(
     return results
 
 
-def sweep(census: Census, skip: Iterable[int] = ()) -> Iterator[tuple[int, list[Row]]]:
-    """All chunks but those in `skip` with their rows, as they are done, computed on all cores.
+def sweep(
+    census: Census, skip: Iterable[int] = (), executor: concurrent.futures.Executor | None = None
+) -> Iterator[tuple[int, list[Row]]]:
+    """All chunks but those in `skip` with their rows, as they are done, computed by the executor or on all cores.
 
     Each process computes one chunk at a time on one thread: that keeps the cores busy without waiting for each other.
     The 2^16 floats of a narrow dtype are swept here and now, in less time than processes take to start.
     """
     skipped = set(skip)
-    if census.inputs == "every float" and census.dtype != "float32":
-        yield from ((chunk, score_chunk(census, chunk)) for chunk in range(census.chunks) if chunk not in skipped)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"))
+    chunks = [chunk for chunk in range(census.chunks) if chunk not in skipped]
+    if executor is not None:
+        yield from _swept_by(executor, census, chunks)
+    elif census.inputs == "every float" and census.dtype != "float32":
+        yield from ((chunk, score_chunk(census, chunk)) for chunk in chunks)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with inherited(PROCESS), concurrent.futures.ProcessPoolExecutor(cores(), context) as pool:
+            yield from _swept_by(pool, census, chunks)
+
+
+def _swept_by(
+    executor: concurrent.futures.Executor, census: Census, chunks: list[int]
+) -> Iterator[tuple[int, list[Row]]]:
+    waiting = {executor.submit(score_chunk, census, chunk): chunk for chunk in chunks}
     try:
-        with inherited(PROCESS):
-            chunks = [chunk for chunk in range(census.chunks) if chunk not in skipped]
-            waiting = {pool.submit(score_chunk, census, chunk): chunk for chunk in chunks}
         for done in concurrent.futures.as_completed(waiting):
             yield waiting[done], done.result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()

@@ -1,14 +1,16 @@
 """`jaxbp bench` and `jaxbp report`."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from jaxbp.cli.root import app
+from jaxbp.cli.root import Scheduler, app
 from jaxbp.cli.runs import into_journal, measured_noise, new_run, request_of, stopped_early
 from jaxbp.environment import accelerators
 from jaxbp.errors import ResultsError, UsageError
@@ -56,6 +58,7 @@ def bench(
     domain: Annotated[list[str] | None, typer.Option(help="With a function: as of jaxbp check.")] = None,
     seed: Annotated[int, typer.Option(help="With a function: of its arguments and cotangents.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="With a function: print the frame as JSON records.")] = False,
+    scheduler: Scheduler = "",
 ) -> None:
     """Measure accuracy and time of every engine, and write a report into OUT/<machine>/<run>/.
 
@@ -69,10 +72,10 @@ def bench(
         raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
     of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32"))
     if target:
-        if of_ops or resume or out_folder != Path("results"):
+        if of_ops or resume or scheduler or out_folder != Path("results"):
             raise UsageError(
-                "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss and --resume are for the ops, not for a "
-                "function."
+                "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss, --resume and --scheduler are for the "
+                "ops, not for a function."
             )
         limits = dict(interval(text) for text in domain or [])
         level = "quick" if quick else "standard"
@@ -94,10 +97,10 @@ def bench(
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
         request: dict[str, Any] = {**asked, "accelerated": bool(accelerators()), "peak_rss": peak_rss}
     tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
-    with alone():
+    with _executor(scheduler) as executor:
         folder = resume or new_run(out_folder, request["level"], {"request": request})
         todo = remaining(tasks, read_journal(folder)) if resume else tasks
-        finished = _measure(folder, todo, peak_rss=request.get("peak_rss", False))
+        finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
         noise = measured_noise()
     rows = read_journal(folder)
     limits = [dataclasses.asdict(limit) for limit in best_limits(rows)]
@@ -118,14 +121,32 @@ def _listed(options: list[str]) -> str:
     return " and ".join(f"--{name}" for name in options)
 
 
-def _measure(folder: Path, tasks: list[Task], *, peak_rss: bool) -> bool:
-    """Measure into the journal; False where Ctrl-C ended it early."""
+@contextlib.contextmanager
+def _executor(scheduler: str) -> Iterator[concurrent.futures.Executor | None]:
+    """The workers of a Dask scheduler, each of which holds its own machine; without one this machine is held."""
+    if not scheduler:
+        with alone():
+            yield None
+        return
+    from jaxbp.cluster import cluster  # Brings in Dask.
+
+    with cluster(scheduler, timing=True) as executor:
+        yield executor
+
+
+def _measure(folder: Path, tasks: list[Task], executor: concurrent.futures.Executor | None, *, peak_rss: bool) -> bool:
+    """Measure into the journal, here or by the executor of a cluster; False where Ctrl-C ended it early."""
 
     def work(journal: Journal, tell: Callable[[str], None]) -> None:
         def told(task: Task) -> None:
             tell(f"{task.op} {task.case} {task.dtype} {task.owner}")
 
-        run_tasks(tasks, journal, progress=told, peak_rss=peak_rss)
+        if executor is None:
+            run_tasks(tasks, journal, progress=told, peak_rss=peak_rss)
+            return
+        from jaxbp.cluster import run_tasks_on
+
+        run_tasks_on(executor, tasks, journal, progress=told, peak_rss=peak_rss)
 
     return into_journal(folder, len(tasks), work)
 

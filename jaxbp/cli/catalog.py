@@ -1,15 +1,19 @@
 """`jaxbp ops`, `jaxbp machine` and `jaxbp census`."""
 
+import contextlib
 import dataclasses
+import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jaxbp.accuracy.census import plan_census, sweep
+from jaxbp.accuracy.census import Census, plan_census, sweep
+from jaxbp.accuracy.score import Row
 from jaxbp.accuracy.yardstick import certify
-from jaxbp.cli.root import Json, app
+from jaxbp.cli.root import Json, Scheduler, app
 from jaxbp.cli.runs import machine_facts
 from jaxbp.measure.machine import describe_machine, now
 from jaxbp.measure.plan import find_dtype, find_op
@@ -75,6 +79,7 @@ def census(
     rule: Annotated[str, typer.Option(help="Rules, separated by commas; all by default.")] = "",
     options: Annotated[str, typer.Option(help="The op's options, such as approximate=False.")] = "",
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
+    scheduler: Scheduler = "",
 ) -> None:
     """Score value and gradient at every float of a dtype, none left out; goes on where a stopped census ended.
 
@@ -84,21 +89,33 @@ def census(
     machine = {**describe_machine(), "started": now()}
     head = {"kind": "census", **whole.about(), "machine": machine["name"], "versions": machine["versions"]}
     folder = out_folder / "census" / whole.name
-    chunks = stopped_census(folder, head)
-    journal = Journal(folder, anew=not chunks)
-    if not chunks:
-        journal.append(head)
-    with progress(whole.chunks - len(chunks)) as advance:
-        for chunk, rows in sweep(whole, skip=chunks):
-            advance(f"{whole.op} {whole.dtype}")
-            chunks[chunk] = rows
-            journal.append({"kind": "chunk", "chunk": chunk, "rows": rows})
-    journal.close()
+    with _sweeper(scheduler) as sweep:
+        chunks = stopped_census(folder, head)
+        journal = Journal(folder, anew=not chunks)
+        if not chunks:
+            journal.append(head)
+        with contextlib.closing(journal), progress(whole.chunks - len(chunks)) as advance:
+            for chunk, rows in sweep(whole, list(chunks)):
+                advance(f"{whole.op} {whole.dtype}")
+                chunks[chunk] = rows
+                journal.append({"kind": "chunk", "chunk": chunk, "rows": rows})
     rows = [row for chunk in sorted(chunks) for row in chunks[chunk]]
     yardstick = certify(whole.declaration, whole.dtype, dict(whole.options)) if whole.dtype != "float64" else {}
     path = write_census(folder, whole, machine, rows, yardstick)
     print_table(census_overview(summarize_census(whole, rows)).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+@contextlib.contextmanager
+def _sweeper(scheduler: str) -> Iterator[Callable[[Census, list[int]], Iterator[tuple[int, list[Row]]]]]:
+    """What sweeps a census: the cores of this machine, or the workers of a Dask scheduler."""
+    if not scheduler:
+        yield sweep
+        return
+    from jaxbp.cluster import cluster, sweep_on  # Brings in Dask.
+
+    with cluster(scheduler) as executor:
+        yield functools.partial(sweep_on, executor)
 
 
 def _stated(bound: BoundRule) -> dict[str, tuple[float, float]] | None:

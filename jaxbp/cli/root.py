@@ -11,6 +11,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+Scheduler = Annotated[str, typer.Option(help="A Dask scheduler, as tcp://host:8786, whose workers do the work.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 

@@ -13,10 +13,10 @@ from jaxbp.errors import UsageError
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def alone(*, wait: bool = False) -> Iterator[None]:
     """Hold the machine for one measurement; a `UsageError` if this user's machine is measured already.
 
-    The system gives the lock back when the process ends, however it ends.
+    With `wait` it waits until nobody does. The system gives the lock back when the process ends, however it ends.
 
     >>> with alone(), alone():
     ...     pass
@@ -26,7 +26,7 @@ def alone() -> Iterator[None]:
     """
     path = Path(tempfile.gettempdir()) / f"jaxbp-{getpass.getuser()}.lock"
     holder = path.with_suffix(".pid")
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:

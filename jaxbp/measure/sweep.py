@@ -129,6 +129,10 @@ class Worker:
         return WorkerError(f"The worker ended with {how}; it printed last: {last[0][:300]}")
 
 
+#: By owner of a thread pool, and whether with 64 bits, the process that measures.
+Workers = dict[tuple[Owner, bool], Worker]
+
+
 class Journal:
     """The rows of a run as JSON lines; each is on the disk before the next is measured.
 
@@ -212,31 +216,36 @@ def run_tasks(
 
     With `peak_rss` each engine that could be timed runs once more, in a process of its own, for its peak memory.
     """
-    workers: dict[tuple[Owner, bool], Worker] = {}
+    workers: Workers = {}
     try:
         for task in tasks:
             progress(task)
-            journal.append({**task.to_json(), "kind": "task"})
-            key = (task.owner, task.dtype == "float64")
-            settled: dict[str, str] = {}
-            try:
-                if key not in workers:
-                    workers[key] = Worker(task.owner, x64=key[1])
-                worker = workers[key]
-                about = {**worker.facts, "level": task.level}
-                for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
-                    journal.append({**row, **about})
-                    if row["kind"] in ("time", "failure"):
-                        settled[row["engine"]] = row["kind"]
-                for engine in (name for name, kind in settled.items() if peak_rss and kind == "time"):
-                    journal.append({**resident_row(task, engine, worker.environment), **about})
-                journal.append({**task.to_json(), "kind": "done"})
-            except WorkerError as error:
-                if key in workers:
-                    workers.pop(key).close()
-                for engine in (name for name in task.engines if name not in settled):
-                    journal.append({**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)})
-                journal.append({**task.to_json(), "kind": "done"})
+            for row in task_rows(task, workers, peak_rss=peak_rss):
+                journal.append(row)
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterator[Row]:
+    """All that the journal holds of a task, measured by one of the workers, or by a new one, which joins them."""
+    yield {**task.to_json(), "kind": "task"}
+    key = (task.owner, task.dtype == "float64")
+    settled: dict[str, str] = {}
+    try:
+        if key not in workers:
+            workers[key] = Worker(task.owner, x64=key[1])
+        worker = workers[key]
+        about = {**worker.facts, "level": task.level}
+        for row in worker.rows(task, LEVELS[task.level].timeout_seconds):
+            yield {**row, **about}
+            if row["kind"] in ("time", "failure"):
+                settled[row["engine"]] = row["kind"]
+        for engine in (name for name, kind in settled.items() if peak_rss and kind == "time"):
+            yield {**resident_row(task, engine, worker.environment), **about}
+    except WorkerError as error:
+        if key in workers:
+            workers.pop(key).close()
+        for engine in (name for name in task.engines if name not in settled):
+            yield {**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)}
+    yield {**task.to_json(), "kind": "done"}

@@ -143,23 +143,29 @@ def samples_frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 def accuracy_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     """One row per op, case, dtype, engine and quantity, with the columns of `ACCURACY_COLUMNS`."""
-    rows = [{**row, **facts} for row in rows]
+    rows = [{**facts, **row} for row in rows]
     return pd.DataFrame([row for row in rows if row["kind"] == "accuracy"], columns=list(ACCURACY_COLUMNS))
 
 
 def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     """One row per cell, with the columns of `SUMMARY_COLUMNS`; failures are rows of status `failed`.
 
-    `facts` are the columns that are the same in every row of a run, as `run_facts` makes them.
+    `facts` are the columns that are the same in every row of a run, as `run_facts` makes them; a row that was measured
+    on another machine of a cluster names that itself.
     """
-    rows = [{**row, **facts} for row in rows]
+    rows = [{**facts, **row} for row in rows]
     timed = _with_split(rows)
     baselines = {_cell(row): row for row in timed if row["engine"] == "autodiff"}
-    limits = {(found.device, found.dtype): found for found in best_limits(rows)}
+    machines = {row["machine"] for row in rows}
+    limits = {
+        (machine, found.device, found.dtype): found
+        for machine in machines
+        for found in best_limits([row for row in rows if row["machine"] == machine])
+    }
     resident = {_gradient(row): row["peak_rss_bytes"] for row in rows if row["kind"] == "resident"}
     cells = []
     for row in timed:
-        cell = _summarize(row, baselines.get(_cell(row)), limits.get((row["device"], row["dtype"])))
+        cell = _summarize(row, baselines.get(_cell(row)), limits.get((row["machine"], row["device"], row["dtype"])))
         if row["mode"] == "fwd_bwd":
             cell["peak_rss_bytes"] = resident.get(_gradient(row))
         cells.append(cell)
