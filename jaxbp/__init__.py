@@ -41,6 +41,7 @@ from jaxbp.ops.gated import mish as mish
 from jaxbp.ops.gated import silu as silu
 from jaxbp.ops.gated_units import geglu as geglu
 from jaxbp.ops.gated_units import swiglu as swiglu
+from jaxbp.ops.implicit import kepler as kepler
 from jaxbp.ops.layers import conv2d as conv2d
 from jaxbp.ops.layers import embedding as embedding
 from jaxbp.ops.linear import linear as linear

@@ -66,7 +66,7 @@ def shard(
 
 def _agreement(n: int, p: int, tasks: list[Task], layouts: list[str], tell: Callable[[str], None]) -> list[Row]:
     """The rows of what is compared on n devices of p processes; a process that crashes costs what it was at."""
-    about = {"devices": n, "processes": p, "status": "failed", "reason": "A process crashed."}
+    about = {"devices": n, "processes": p, "status": "failed"}
     calls = [({"op": t.op, "way": t.way}, compare, (t,)) for t in tasks]
     calls += [({"op": name, "way": "layout"}, agreement_of, (name, n, p)) for name in layouts]
     rows: list[Row] = []
@@ -78,8 +78,8 @@ def _agreement(n: int, p: int, tasks: list[Task], layouts: list[str], tell: Call
                     tell(f"{what['op']}, {what['way']}, {n} devices" + (f" of {p} processes" if p > 1 else ""))
                     try:
                         rows += together.run(f, *args)
-                    except concurrent.futures.BrokenExecutor:
-                        rows.append({**what, **about})
+                    except concurrent.futures.BrokenExecutor as error:
+                        rows.append({**what, **about, "reason": f"A process crashed, or was stopped: {error}"[:500]})
                         break
         except concurrent.futures.BrokenExecutor:
             continue  # What is left of a group cannot say goodbye to one that is gone.

@@ -11,6 +11,7 @@ from jaxbp.ops import (
     fused,
     gated,
     gated_units,
+    implicit,
     layers,
     linear,
     losses,
@@ -98,6 +99,7 @@ OPS: tuple[Op, ...] = (
     expressions.scaled_sum,
     expressions.neuron,
     expressions.rational,
+    implicit.kepler,
 )
 
 __all__ = [
@@ -111,6 +113,7 @@ __all__ = [
     "fused",
     "gated",
     "gated_units",
+    "implicit",
     "layers",
     "linear",
     "losses",

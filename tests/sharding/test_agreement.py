@@ -1,5 +1,9 @@
 """Gradients on several devices: those of every op are right there, and a rule that is wrong there is found."""
 
+import concurrent.futures
+import os
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +64,20 @@ def test_two_processes_agree_with_one():
         for op in ("rms_norm", "linear_cross_entropy"):
             assert_right(together.run(compare_alone, Task(op, "replicated", 2, 2)))
         assert_right(together.run(scaling.agreement_of, "linear, rows of x and of w", 2, 2))
+
+
+def end_one_of_two(code):
+    if jax.process_index() == 1:
+        os._exit(code)
+    time.sleep(600)
+
+
+def test_processes_that_hang_or_lose_one_of_them_are_ended(monkeypatch):
+    with pytest.raises(concurrent.futures.BrokenExecutor), group(2, 2) as together:
+        together.run(end_one_of_two, 3)
+    monkeypatch.setattr("jaxbp.sharding.group.TASK_SECONDS", 0.5)
+    with pytest.raises(concurrent.futures.BrokenExecutor, match=r"longer than 0.5 s"), group(1) as together:
+        together.run(time.sleep, 600)
 
 
 def test_a_gradient_that_is_wrong_by_a_little_is_found(monkeypatch):
