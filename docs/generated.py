@@ -26,6 +26,7 @@ from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
 from jaxbp.report.load import LONG_COLUMNS
 from jaxbp.report.options import OPTION_COLUMNS
+from jaxbp.report.planted import recorded_planted
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import measured, newest_run, readme_census, where
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
@@ -260,6 +261,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "long-columns": long_columns,
     "change-columns": lambda: columns(CHANGE_COLUMNS),
     "compare-limits": compare_limits,
+    "planted": lambda: recorded_planted(RESULTS),
     "option-columns": lambda: columns(OPTION_COLUMNS),
     "function-columns": lambda: columns(FUNCTION_COLUMNS),
     "selftest": lambda: readme_selftest(RESULTS),

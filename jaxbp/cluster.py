@@ -106,7 +106,11 @@ def run_tasks_on(
     progress: Callable[[Task], None],
     peak_rss: bool,
 ) -> None:
-    """As `run_tasks`, on a cluster; every row names the machine that measured it."""
+    """As `run_tasks`, on a cluster; every row names the machine that measured it.
+
+    Raises:
+        ResultsError: the scheduler is gone.
+    """
     waiting = {executor.submit(measure_here, task, peak_rss): task for task in tasks}
     try:
         for done in concurrent.futures.as_completed(waiting):
@@ -114,13 +118,19 @@ def run_tasks_on(
             progress(task)
             try:
                 rows = done.result()
-            except (_killed_worker(), concurrent.futures.CancelledError) as error:
-                reason = f"The cluster lost its worker again and again: {type(error).__name__}."
-                about = task.to_json()
+            except _killed_worker():
+                about, reason = task.to_json(), "It killed one worker of the cluster after the other."
                 failed = [{**about, "engine": name, "kind": "failure", "reason": reason} for name in task.engines]
                 rows = [{**about, "kind": "task"}, *failed, {**about, "kind": "done"}]
             for row in rows:
                 journal.append(row)
+    except ResultsError:
+        raise  # Of the journal, and not of the cluster.
+    except (OSError, concurrent.futures.CancelledError) as error:
+        raise ResultsError(
+            f"The cluster could not go on with the run ({type(error).__name__}). What is done is kept: go on with "
+            f"jaxbp bench --resume {journal.path.parent}"
+        ) from error
     finally:
         for future in waiting:
             future.cancel()

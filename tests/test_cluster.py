@@ -1,5 +1,6 @@
 """A census and a sweep on a Dask cluster on loopback: as here, whatever happens to a worker."""
 
+import concurrent.futures
 import contextlib
 import json
 import logging
@@ -9,9 +10,10 @@ import signal
 import pytest
 
 from jaxbp.accuracy.census import plan_census, sweep
-from jaxbp.cluster import TIMING, cluster, sweep_on
-from jaxbp.errors import UsageError
-from jaxbp.measure.sweep import read_journal
+from jaxbp.cluster import TIMING, cluster, run_tasks_on, sweep_on
+from jaxbp.errors import ResultsError, UsageError
+from jaxbp.measure.plan import plan
+from jaxbp.measure.sweep import Journal, read_journal, remaining
 from jaxbp.ops import OPS
 
 distributed = pytest.importorskip("distributed")
@@ -96,3 +98,35 @@ def test_a_worker_with_other_versions_is_refused(address, monkeypatch):
     monkeypatch.setattr("jaxbp.cluster.version", lambda name: "1")  # Here, and not there.
     with pytest.raises(UsageError, match="results would differ"), cluster(address):
         pass
+
+
+class Answers(concurrent.futures.Executor):
+    """A cluster whose work ends so."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = concurrent.futures.Future()
+        future.set_exception(self.error)
+        return future
+
+
+def test_work_that_kills_its_workers_is_a_failure_and_a_scheduler_that_is_gone_leaves_it_undone(tmp_path):
+    tasks = plan(("exp",), ("f32",), ("cache",), "quick")
+    journal = Journal(tmp_path)
+    with pytest.raises(ResultsError, match="jaxbp bench --resume"):
+        run_tasks_on(
+            Answers(concurrent.futures.CancelledError()), tasks, journal, progress=lambda task: None, peak_rss=False
+        )
+    assert remaining(tasks, read_journal(tmp_path)) == tasks
+    killed = distributed.KilledWorker("task", None, 3)
+    run_tasks_on(Answers(killed), tasks, journal, progress=lambda task: None, peak_rss=False)
+    journal.close()
+    rows = read_journal(tmp_path)
+    assert remaining(tasks, rows) == []
+    assert {row["reason"] for row in rows if row["kind"] == "failure"} == {
+        "It killed one worker of the cluster after the other."
+    }
+    with pytest.raises(ResultsError, match="the same command goes on"):
+        list(sweep_on(Answers(killed), plan_census(OP, "bfloat16"), ()))

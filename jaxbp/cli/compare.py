@@ -13,6 +13,7 @@ from jaxbp.report.compare import NOT_COMPARED, compare_runs
 from jaxbp.report.compare_report import MOST_ROWS, about, headline, sections, sentences, write_comparison
 from jaxbp.report.compare_times import MARGIN
 from jaxbp.report.load import read_all
+from jaxbp.report.planted import planted as planted_slowdowns
 from jaxbp.report.run import Run
 from jaxbp.terminal import err, out, print_table
 
@@ -24,6 +25,12 @@ def compare(
     ],
     margin: Annotated[float, typer.Option(help="A relative change of a time that counts as none.")] = MARGIN,
     markdown: Annotated[Path | None, typer.Option(help="Write it there too, for a pull request.")] = None,
+    planted: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: what would be found if the rules of one op after the other took so many times as long."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs with the first one: what became slower, faster, less or more accurate, and what is new or gone.
@@ -41,6 +48,9 @@ def compare(
     base, *others = [*first, *rest]
     if not others:
         raise ResultsError("There is one run to read, so that nothing can be compared; give two or more.")
+    if planted is not None:
+        _plant(base, others[-1], planted, margin, as_json=as_json)
+        return
     compared = [(run, compare_runs(base, run, margin=margin)) for run in others]
     changes = pd.concat([frame for _, frame in compared], ignore_index=True)
     if as_json:
@@ -54,6 +64,24 @@ def compare(
     if changes["verdict"].isin(NOT_COMPARED).all():
         raise ResultsError("These runs have no cell in common that could be compared.")
     sys.exit(1 if changes["regression"].any() else 0)
+
+
+def _plant(base: Run, run: Run, factor: float, margin: float, *, as_json: bool) -> None:
+    """What is found of a slowdown in the run, one op at a time."""
+    if not factor > 0:
+        raise UsageError(f"--planted says {factor:g}; give how many times as long the rules take, such as 1.1.")
+    frame = planted_slowdowns(base, run, factor, margin)
+    if as_json:
+        print(frame.to_json(orient="records", indent=2))
+        return
+    print_table(frame.to_dict("records"))
+    found, accused = frame["found"].sum(), (frame["accused"] != "").sum()
+    out.print(
+        f"{factor:g} times as long: found in {found} of {len(frame)} ops; others accused {accused} times.",
+        style="bold",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _tell(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> None:
