@@ -1,17 +1,16 @@
 """`jaxbp compile`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jaxbp.cli.root import app
-from jaxbp.cli.runs import telling
+from jaxbp.cli.runs import new_record, uninterrupted
 from jaxbp.errors import UsageError, import_extra
 from jaxbp.measure.ahead import TARGETS, compile_all, plan_ahead
-from jaxbp.measure.machine import describe_machine, now
 from jaxbp.report.ahead import FOLDER, overview, write_ahead
-from jaxbp.report.run import write_machine
 from jaxbp.terminal import err, names, out, print_table
 
 
@@ -30,22 +29,20 @@ def compile_(
         raise UsageError("--dtypes names no dtype; give some of f32, bf16, f16.")
     asked = plan_ahead(names(ops), names(dtypes), target)
     import_extra("libtpu", "tpu-aot")
-    machine, rows, stopped = {**describe_machine(), "started": now()}, [], False
-    folder = out_folder / FOLDER / target
-    # First of all: a folder that cannot be written would cost all that was compiled.
-    write_machine(folder, machine)
-    try:
-        with telling(len(asked)) as tell:
-            for found in compile_all(asked, tell):
-                rows += found
-    except KeyboardInterrupt:
-        stopped = True
+    folder, rows = out_folder / FOLDER / target, []
+    machine = new_record(folder)
+
+    def work(tell: Callable[[str], None]) -> None:
+        for found in compile_all(asked, tell):
+            rows.extend(found)
+
+    finished = uninterrupted(len(asked), work)
     if not rows:
         raise UsageError("Stopped before anything was compiled; nothing was written.")
     path, frame = write_ahead(folder, target, machine, rows)
     print_table(overview(frame).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
-    if stopped:
+    if not finished:
         err.print("Stopped early; the report has what was compiled.", markup=False)
         raise typer.Exit(130)
     if (frame["status"] == "failed").any():

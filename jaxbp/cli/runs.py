@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,17 +55,30 @@ def telling(tasks: int) -> Iterator[Callable[[str], None]]:
         yield tell
 
 
-def into_journal(folder: Path, tasks: int, work: Callable[[Journal, Callable[[str], None]], None]) -> bool:
-    """Do so many tasks, whose work tells of each before it starts, into the run's journal; False after a Ctrl-C."""
-    journal = Journal(folder)
+def uninterrupted(tasks: int, work: Callable[[Callable[[str], None]], None]) -> bool:
+    """Do so many tasks, whose work tells of each before it starts; False where a Ctrl-C has ended them."""
     try:
         with telling(tasks) as tell:
-            work(journal, tell)
+            work(tell)
     except KeyboardInterrupt:
         return False
-    finally:
-        journal.close()
     return True
+
+
+def into_journal(folder: Path, tasks: int, work: Callable[[Journal, Callable[[str], None]], None]) -> bool:
+    """As `uninterrupted`, into the run's journal."""
+    with contextlib.closing(Journal(folder)) as journal:
+        return uninterrupted(tasks, functools.partial(work, journal))
+
+
+def new_record(folder: Path) -> dict[str, Any]:
+    """What this machine is, written into the folder of a record.
+
+    Before anything else is done: a folder that cannot be written would cost all of it.
+    """
+    machine = {**describe_machine(), "started": now()}
+    write_machine(folder, machine)
+    return machine
 
 
 def stopped_early(folder: Path, command: str) -> NoReturn:

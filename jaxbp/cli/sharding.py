@@ -1,17 +1,16 @@
 """`jaxbp shard`."""
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jaxbp.cli.root import app
-from jaxbp.cli.runs import telling
+from jaxbp.cli.runs import new_record, uninterrupted
 from jaxbp.errors import UsageError
-from jaxbp.measure.machine import describe_machine, now
-from jaxbp.report.run import write_machine
+from jaxbp.measure.machine import describe_machine
 from jaxbp.report.sharding import FOLDER, agreement_overview, not_right, write_sharding
 from jaxbp.sharding.agreement import Task, compare, plan
 from jaxbp.sharding.group import group
@@ -38,38 +37,38 @@ def shard(
     jobs = [(n, p, plan(names(ops), (), (n,), p)) for p in groups for n in counts if n >= p]
     timed = plan_scaling() if time and not names(ops) else []
     layouts = [] if names(ops) else list(LAYOUTS)
-    machine, agreement, scaling, stopped = {**describe_machine(), "started": now()}, [], [], False
-    folder = out_folder / FOLDER / machine["name"]
-    # First of all: a folder that cannot be written would cost all that was computed.
-    write_machine(folder, machine)
-    try:
-        with telling(sum(len(tasks) + len(layouts) for _, _, tasks in jobs) + len(timed)) as tell:
-            for n, p, tasks in jobs:
-                agreement += _agreement(n, p, tasks, layouts, tell)
-            with group(max(DEVICES)) as together:
-                for layout, kind in timed:
-                    tell(f"{layout}, {kind}")
-                    scaling += together.run(measure_layout, layout, kind)
-    except KeyboardInterrupt:
-        stopped = True
+    folder = out_folder / FOLDER / describe_machine()["name"]
+    machine, agreement, scaling = new_record(folder), [], []
+
+    def work(tell: Callable[[str], None]) -> None:
+        for n, p, tasks in jobs:
+            for rows in _agreement(n, p, tasks, layouts, tell):
+                agreement.extend(rows)
+        with group(max(DEVICES)) as together:
+            for layout, kind in timed:
+                tell(f"{layout}, {kind}")
+                scaling.extend(together.run(measure_layout, layout, kind))
+
+    finished = uninterrupted(sum(len(tasks) + len(layouts) for _, _, tasks in jobs) + len(timed), work)
     if not agreement:
         raise UsageError("Stopped before anything was compared; nothing was written.")
     path, frame = write_sharding(folder, machine, agreement, scaling)
     print_table(agreement_overview(frame).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
-    if stopped:
+    if not finished:
         err.print("Stopped early; the report has what was compared.", markup=False)
         raise typer.Exit(130)
     if not_right(frame):
         raise typer.Exit(1)
 
 
-def _agreement(n: int, p: int, tasks: list[Task], layouts: list[str], tell: Callable[[str], None]) -> list[Row]:
-    """The rows of what is compared on n devices of p processes; a process that crashes costs what it was at."""
+def _agreement(
+    n: int, p: int, tasks: list[Task], layouts: list[str], tell: Callable[[str], None]
+) -> Iterator[list[Row]]:
+    """The rows of each that is compared on n devices of p processes; a process that crashes costs what it was at."""
     about = {"devices": n, "processes": p, "status": "failed"}
     calls = [({"op": t.op, "way": t.way}, compare, (t,)) for t in tasks]
     calls += [({"op": name, "way": "layout"}, agreement_of, (name, n, p)) for name in layouts]
-    rows: list[Row] = []
     while calls:
         try:
             with group(n, p) as together:
@@ -77,13 +76,12 @@ def _agreement(n: int, p: int, tasks: list[Task], layouts: list[str], tell: Call
                     what, f, args = calls.pop(0)
                     tell(f"{what['op']}, {what['way']}, {n} devices" + (f" of {p} processes" if p > 1 else ""))
                     try:
-                        rows += together.run(f, *args)
+                        yield together.run(f, *args)
                     except concurrent.futures.BrokenExecutor as error:
-                        rows.append({**what, **about, "reason": f"A process crashed, or was stopped: {error}"[:500]})
+                        yield [{**what, **about, "reason": f"A process crashed, or was stopped: {error}"[:500]}]
                         break
         except concurrent.futures.BrokenExecutor:
             continue  # What is left of a group cannot say goodbye to one that is gone.
-    return rows
 
 
 def _numbers(what: str, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,21 @@ def test_classes_on_several_devices_with_labels_of_every_kind(chunk, devices):
     spread, on_one, logits = devices.run(spread_losses, chunk, [0, 12, 5, -13, 1])
     assert np.isnan(spread[0]).tolist() == np.isnan(on_one[0]).tolist() == [False, True, False, True, False]
     assert np.isnan(logits).tolist() == [False, True, False, True, False]
+
+
+def run_example(program):
+    held = {}
+    exec(program, held)
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(8, 4)).astype("f"), rng.normal(size=(4, 6)).astype("f")
+    labels = rng.integers(0, 6, 8)
+    alone = jax.grad(lambda w: jaxbp.linear_cross_entropy(x, w, labels).mean())(w)
+    return float(jnp.max(jnp.abs(held["gradient"](x, w, labels) - alone)))
+
+
+def test_the_example_of_the_documentation_runs(devices):
+    page = (Path(__file__).parents[2] / "docs" / "sharding.md").read_text()
+    assert devices.run(run_example, page.partition("```python\n")[2].partition("```")[0]) < 1e-6
 
 
 def test_plans():
