@@ -11,7 +11,7 @@ from jaxbp.cli.root import app
 from jaxbp.cli.runs import new_record, uninterrupted
 from jaxbp.errors import UsageError
 from jaxbp.measure.machine import describe_machine
-from jaxbp.report.sharding import FOLDER, agreement_overview, not_right, write_sharding
+from jaxbp.report.sharding import FOLDER, agreement_overview, not_right, read_sharding, write_sharding
 from jaxbp.sharding.agreement import Task, compare, plan
 from jaxbp.sharding.group import group
 from jaxbp.sharding.layouts import LAYOUTS
@@ -27,6 +27,7 @@ def shard(
     devices: Annotated[str, typer.Option(help="Numbers of devices: 1, 2, 4, 8, separated by commas.")] = "8",
     processes: Annotated[str, typer.Option(help="Numbers of processes that they belong to, likewise.")] = "1",
     time: Annotated[bool, typer.Option(help="Time the layers that are divided by hand; two minutes.")] = True,
+    update: Annotated[bool, typer.Option("--update", help="Keep what the record has of others.")] = False,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
 ) -> None:
     """Compare the gradients of many devices with those of one, and count what the devices send each other.
@@ -38,6 +39,7 @@ def shard(
     timed = plan_scaling() if time and not names(ops) else []
     layouts = [] if names(ops) else list(LAYOUTS)
     folder = out_folder / FOLDER / describe_machine()["name"]
+    earlier = read_sharding(folder) if update else None
     machine, agreement, scaling = new_record(folder), [], []
 
     def work(tell: Callable[[str], None]) -> None:
@@ -52,7 +54,7 @@ def shard(
     finished = uninterrupted(sum(len(tasks) + len(layouts) for _, _, tasks in jobs) + len(timed), work)
     if not agreement:
         raise UsageError("Stopped before anything was compared; nothing was written.")
-    path, frame = write_sharding(folder, machine, agreement, scaling)
+    path, frame = write_sharding(folder, machine, agreement, scaling, earlier)
     print_table(agreement_overview(frame).to_dict("records"))
     out.print(f"Report: {path}", highlight=False, soft_wrap=True, markup=False)
     if not finished:

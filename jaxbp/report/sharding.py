@@ -41,7 +41,10 @@ AGREEMENT_COLUMNS = {
     "autodiff_sent_bytes": "likewise",
     "status": "ok, wrong or failed",
     "reason": "why it is not ok",
+    "commit": "of the code that was compared",
 }
+#: What makes two rows say the same, of which the later counts.
+COMPARED = ["op", "way", "devices", "processes"]
 #: What each column of `scaling.csv` means.
 SCALING_COLUMNS = {
     "layout": "the layer, and what of it is divided",
@@ -205,11 +208,34 @@ def extrapolation(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def read_sharding(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames of a record: of agreement, and of scaling."""
+    found = []
+    for name, columns in ((AGREEMENT, AGREEMENT_COLUMNS), (SCALING, SCALING_COLUMNS)):
+        with naming(folder / name, "read"):
+            found.append(pd.read_csv(folder / name, dtype={"commit": str}).reindex(columns=list(columns)))
+    return found[0], found[1]
+
+
 def write_sharding(
-    folder: Path, machine: Row, agreement: Iterable[Row], scaling: Iterable[Row]
+    folder: Path,
+    machine: Row,
+    agreement: Iterable[Row],
+    scaling: Iterable[Row],
+    earlier: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> tuple[Path, pd.DataFrame]:
-    """Write frames and report into the folder of a record; the report's path, and the frame of agreement."""
-    frame, times = agreement_frame(agreement), scaling_frame(scaling)
+    """Write frames and report into the folder of a record; the report's path, and the frame of agreement.
+
+    Of an `earlier` record what was not compared or measured again stays.
+    """
+    frame, times = agreement_frame({**row, "commit": machine["commit"]} for row in agreement), scaling_frame(scaling)
+    if earlier:
+        again = pd.MultiIndex.from_frame(frame[COMPARED])
+        kept = ~pd.MultiIndex.from_frame(earlier[0][COMPARED]).isin(again)
+        frame = pd.concat([earlier[0][kept], frame], ignore_index=True).sort_values(
+            ["processes", "devices"], kind="stable", ignore_index=True
+        )
+        times = times if len(times) else earlier[1]
     for name, written in ((AGREEMENT, frame), (SCALING, times)):
         with naming(folder / name, "written"):
             written.to_csv(folder / name, index=False, float_format="%.6g")
@@ -241,10 +267,10 @@ with its rows, S does not."""
 
 def report(machine: Row, agreement: pd.DataFrame, scaling: pd.DataFrame) -> list[str]:
     """The paragraphs of the report."""
-    cores = machine["cores"]
+    cores, commits = machine["cores"], ", ".join(sorted(agreement["commit"].unique()))
     where = (
         f"Measured {machine['started'][:10]} on {machine['cpu']}, {cores} cores, jax {machine['versions']['jax']}, "
-        f"commit {machine['commit']}. All devices are the processor's own (`jax_num_cpu_devices`), and share the cores "
+        f"commit {commits}. All devices are the processor's own (`jax_num_cpu_devices`), and share the cores "
         "where they are more."
     )
     paragraphs = ["# Gradients on many devices", where]

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.engines import reference
+from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
@@ -19,6 +20,9 @@ from jaxbp.promotion import is_inexact
 AXIS = "devices"
 #: Examples of those ways that have some; as many as there are devices, where these are more.
 EXAMPLES = 8
+
+#: The unit roundoff of float32.
+UNIT = float(np.finfo(np.float32).eps) / 2
 
 #: By name, what the reports say of it.
 WAYS = {
@@ -96,7 +100,7 @@ def _cut(op: Op, way: str, devices: int) -> Problem:
     if devices > 1 and not any(AXIS in s for s in specs):
         raise ValueError(f"{op.name}: no argument has an axis that {devices} devices can share.")
     single = tuple(op.elementwise and shape == ct.shape for shape in (ct.shape, *(x.shape for x in args)))
-    bounds = a_priori_bounds(op, args, ct)
+    bounds = _bounds(op, args, ct)
     return Problem(args, ct, (y, *cts), bounds, single, specs, spec(ct.shape), lambda f, mesh: f)
 
 
@@ -111,7 +115,7 @@ def _examples(op: Op, way: str, devices: int) -> Problem:
     ct = powers_of_two(rng, (n, *op.output(each[0], {}).shape))
     results = [reference(op, args, c) for args, c in zip(each, ct, strict=True)]
     exact = gathered(own, [(y, *cts) for y, cts in results])
-    bounds = [_bounds(op, args, c, result) for args, c, result in zip(each, ct, results, strict=True)]
+    bounds = [_bounds(op, args, c) for args, c in zip(each, ct, strict=True)]
     columns = zip(own, zip(*each, strict=True), strict=True)
     args = tuple(np.stack(column) if of_each else column[0] for of_each, column in columns)
     specs = tuple(P(AXIS) if of_each else P() for of_each in own)
@@ -139,18 +143,24 @@ def gathered(own: tuple[bool, ...], results: list[tuple[Any, ...]]) -> tuple[np.
     return tuple(map(gather, (True, *own), zip(*results, strict=True)))
 
 
-def _bounds(op: Op, args: Any, ct: np.ndarray, result: tuple[Any, tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The largest error of value and cotangents of an example: a priori, or as the rule states it."""
+def _bounds(op: Op, args: tuple[np.ndarray, ...], ct: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    """The largest error of value and cotangents: a priori, or as the rule states it of each entry; None if unknown."""
     stated = op.default_rule.rule.accuracy
-    if stated is None or not op.elementwise or any(x.shape != ct.shape for x in args):
+    if stated is None or not op.elementwise:
         return a_priori_bounds(op, args, ct)
-    y, cts = result
-    names = ("value", *(f"ct_{a}" for a in op.arguments))
-    # A result below the normal numbers may be 0.
-    return tuple(
-        None if x is None else _ulp(x) * stated.bound(np.float32, name) + float(np.finfo(np.float32).tiny)
-        for name, x in zip(names, (y, *cts), strict=True)
-    )
+    y, cts = reference(op, tuple(np.broadcast_to(x, ct.shape) for x in args), ct)
+    names, likes = ("value", *(f"ct_{a}" for a in op.arguments)), (ct, *args)
+
+    def bound(name: str, entries: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:
+        if entries is None:
+            return None
+        # A result below the normal numbers may be 0.
+        each = _ulp(entries) * stated.bound(np.float32, name) + float(np.finfo(np.float32).tiny)
+        # Of an argument that is broadcast the cotangents are added up.
+        added = entries.size // max(1, like.size)
+        return numpy_sum_to(each + (added - 1) * UNIT * np.abs(entries), like)
+
+    return tuple(map(bound, names, (y, *cts), likes))
 
 
 def _ulp(x: Any) -> Any:
@@ -163,10 +173,10 @@ def _bounds_of_all(own, bounds, results):
     """The bounds of what all examples give: of a sum over them, with what its own additions may round."""
     if bounds[0][0] is None:
         return bounds[0]
-    n, u = len(bounds), float(np.finfo(np.float32).eps) / 2
+    n = len(bounds)
     magnitudes = gathered(own, [tuple(x if x is None else np.abs(x) for x in (y, *cts)) for y, cts in results])
     return tuple(
-        bound if bound is None or of_each else bound + n * u * np.asarray(magnitude)
+        bound if bound is None or of_each else bound + n * UNIT * np.asarray(magnitude)
         for of_each, bound, magnitude in zip((True, *own), gathered(own, bounds), magnitudes, strict=True)
     )
 

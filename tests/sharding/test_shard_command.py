@@ -63,6 +63,21 @@ def test_what_is_wrong_makes_the_exit_status_and_is_named(run, answered, tmp_pat
     assert "log value: the error is 9" in result.out
 
 
+def test_what_is_compared_again_takes_the_place_of_what_was(run, answered, tmp_path):
+    answered[0](lambda name, task: [row(task, status="wrong", reason="bad luck")])
+    assert run("shard", "--ops", "exp,log", "--devices", "2,8", "--out", tmp_path).code == 1
+    answered[0](lambda name, task: [row(task)])
+    words = ("shard", "--ops", "log", "--devices", "8", "--update", "--out", tmp_path)
+    result = run(*words)
+    assert result.code == 1
+    (path,) = tmp_path.rglob("agreement.csv")
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    assert len(rows) == 2 * 5 * 2
+    assert {(line[0], line[2]) for line in rows if "wrong" in line} == {("exp", "2"), ("exp", "8"), ("log", "2")}
+    assert run(*words, "--devices", "2").code == 1
+    assert run("shard", "--ops", "exp", "--devices", "2,8", "--update", "--out", tmp_path).code == 0
+
+
 def test_a_process_that_crashes_costs_what_it_was_at(run, answered, tmp_path):
     def answers(name, task):
         if (task.op, task.way) == ("exp", "vmap"):
