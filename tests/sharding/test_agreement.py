@@ -56,7 +56,7 @@ def test_layers_that_are_divided_by_hand_are_right_and_send_no_more_than_autodif
     rows = devices.run(scaling.agreement_of, layout, DEVICES)
     assert_right(rows)
     more = rows[0]["sent_bytes"] - rows[0]["autodiff_sent_bytes"]
-    # Where a newer XLA does not gather the weights once for both passes, as older ones do, it is for them not to be kept.
+    # A newer XLA does not gather the weights once for both passes, as older ones do: so that they are not kept.
     again = (DEVICES - 1) / DEVICES * 4 * 256**2 if layout == "linear, rows of x and of w" else 0
     assert more <= 0 or more == again
     assert rows[0]["sent_bytes"] > 0
