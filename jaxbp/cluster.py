@@ -4,11 +4,15 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import pickle
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
 
-from jaxbp.accuracy.census import PROCESS, Census, sweep
+from jaxbp.accuracy.census import PROCESS, Census, score_chunk, sweep
 from jaxbp.errors import ResultsError, UsageError, import_extra
 from jaxbp.measure.alone import alone
 from jaxbp.measure.machine import describe_machine
@@ -39,7 +43,6 @@ def cluster(address: str, *, timing: bool = False) -> Iterator[concurrent.future
         raise UsageError(f"No Dask scheduler answers at {address}: {str(error).splitlines()[0]}") from None
     with client:
         _require_workers(client, address, timing=timing)
-        client.register_plugin(_prepared(distributed), name="jaxbp")
         yield client.get_executor(pure=False, **({"resources": {TIMING: 1}} if timing else {}))
 
 
@@ -70,17 +73,6 @@ def _listed(found: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
-def _prepared(distributed: Any) -> Any:
-    """What sets a worker up, those too that join later."""
-
-    class Prepared(distributed.WorkerPlugin):
-        def setup(self, worker: Any) -> None:
-            # Before JAX computes for the first time there: one thread for each worker.
-            os.environ.update(PROCESS)
-
-    return Prepared()
-
-
 def sweep_on(
     executor: concurrent.futures.Executor, census: Census, skip: Iterable[int]
 ) -> Iterator[tuple[int, list[Row]]]:
@@ -90,7 +82,7 @@ def sweep_on(
         ResultsError: a chunk has killed several workers, or the scheduler is gone.
     """
     try:
-        yield from sweep(census, skip, executor)
+        yield from sweep(census, skip, executor, score_here)
     except (OSError, _killed_worker(), concurrent.futures.CancelledError) as error:
         raise ResultsError(
             f"The cluster could not go on with the census ({type(error).__name__}). What is done is kept; the same "
@@ -138,6 +130,72 @@ def run_tasks_on(
 
 def _killed_worker() -> type[Exception]:
     return import_extra("distributed", "cluster").KilledWorker
+
+
+class Scorer:
+    """A process that scores chunks for this one, in the environment of a census.
+
+    A Dask worker is started with an allocator that gives memory back at once, which takes a chunk several times as
+    long, and its daemon may have no children of multiprocessing's.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from jaxbp.cluster import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **PROCESS},
+        )
+
+    def score(self, census: Census, chunk: int) -> list[Row]:
+        """The rows of a chunk; an error of its own is raised here."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        pickle.dump((census, chunk), self._process.stdin)
+        self._process.stdin.flush()
+        found = pickle.load(self._process.stdout)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):  # What a dead process never read.
+            self._process.communicate()
+
+
+def serve() -> None:
+    """Score chunks for the process that has started this one, until that ends; what is printed is an error."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    while True:
+        try:
+            census, chunk = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            found: Any = score_chunk(census, chunk)
+        except Exception as error:
+            found = error
+        pickle.dump(found, answers)
+        answers.flush()
+
+
+#: By thread of a worker of the cluster, its scorer; it ends when the worker does.
+_SCORERS = threading.local()
+
+
+def score_here(census: Census, chunk: int) -> list[Row]:
+    """The rows of a chunk, as a worker of the cluster computes them: on one thread, in a process of its own."""
+    if not hasattr(_SCORERS, "own"):
+        _SCORERS.own = Scorer()
+    try:
+        return _SCORERS.own.score(census, chunk)
+    except (EOFError, OSError):  # It died: the next chunk gets another.
+        _SCORERS.own.close()
+        del _SCORERS.own
+        raise
 
 
 #: The processes that measure for this one, a worker of the cluster; they end when it does.

@@ -99,11 +99,17 @@ def reference(
 def _differentiated(name: str, primal: Callable[..., Any]) -> Engine:
     """An engine that runs `jax.vjp`: the same code for rules and autodiff, so that only the gradient differs."""
 
-    def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, Any]:
+    return Engine(name, "jax", primal, value_and_cotangents(primal), _to_jax, _to_numpy, primal=primal)
+
+
+def value_and_cotangents(primal: Callable[..., Any]) -> Callable[[tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]]:
+    """`f(args, ct) -> (y, cts)` by `jax.vjp`, with None for the cotangent of an integer."""
+
+    def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, tuple[Any, ...]]:
         y, pull = jax.vjp(primal, *args)
         return y, tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), args, strict=True))
 
-    return Engine(name, "jax", primal, fwd_bwd, _to_jax, _to_numpy, primal=primal)
+    return fwd_bwd
 
 
 def _difference(op: Op, kind: differences.Kind, options: dict[str, Any]) -> Engine:

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import signal
+import types
 
 import pytest
 
 from jaxbp.accuracy.census import plan_census, sweep
-from jaxbp.cluster import TIMING, cluster, run_tasks_on, sweep_on
+from jaxbp.cluster import TIMING, Scorer, cluster, run_tasks_on, score_here, sweep_on
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.plan import plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining
@@ -130,3 +131,20 @@ def test_work_that_kills_its_workers_is_a_failure_and_a_scheduler_that_is_gone_l
     }
     with pytest.raises(ResultsError, match="the same command goes on"):
         list(sweep_on(Answers(killed), plan_census(OP, "bfloat16"), ()))
+
+
+def test_an_error_of_a_chunk_is_raised_and_a_process_that_died_is_replaced(monkeypatch):
+    census, held = plan_census(OP, "bfloat16", ("stable",)), types.SimpleNamespace(own=Scorer())
+    expected = dict(sweep(census, set(range(512)) - {3}))[3]
+    monkeypatch.setattr("jaxbp.cluster._SCORERS", held)
+    with pytest.raises(OverflowError):
+        score_here(census, 10**6)
+    first = held.own
+    assert score_here(census, 3) == expected
+    first._process.kill()
+    first._process.wait()
+    with pytest.raises((EOFError, OSError)):
+        score_here(census, 3)
+    assert score_here(census, 3) == expected
+    assert held.own is not first
+    held.own.close()

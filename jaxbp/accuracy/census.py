@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -191,9 +191,14 @@ def _evaluate(
 
 
 def sweep(
-    census: Census, skip: Iterable[int] = (), executor: concurrent.futures.Executor | None = None
+    census: Census,
+    skip: Iterable[int] = (),
+    executor: concurrent.futures.Executor | None = None,
+    score: Callable[[Census, int], list[Row]] = score_chunk,
 ) -> Iterator[tuple[int, list[Row]]]:
     """All chunks but those in `skip` with their rows, as they are done, computed by the executor or on all cores.
+
+    `score` is how the executor's processes come to `score_chunk`.
 
     Each process computes one chunk at a time on one thread: that keeps the cores busy without waiting for each other.
     The 2^16 floats of a narrow dtype are swept here and now, in less time than processes take to start.
@@ -201,19 +206,22 @@ def sweep(
     skipped = set(skip)
     chunks = [chunk for chunk in range(census.chunks) if chunk not in skipped]
     if executor is not None:
-        yield from _swept_by(executor, census, chunks)
+        yield from _swept_by(executor, score, census, chunks)
     elif census.inputs == "every float" and census.dtype != "float32":
         yield from ((chunk, score_chunk(census, chunk)) for chunk in chunks)
     else:
         context = multiprocessing.get_context("spawn")
         with inherited(PROCESS), concurrent.futures.ProcessPoolExecutor(cores(), context) as pool:
-            yield from _swept_by(pool, census, chunks)
+            yield from _swept_by(pool, score_chunk, census, chunks)
 
 
 def _swept_by(
-    executor: concurrent.futures.Executor, census: Census, chunks: list[int]
+    executor: concurrent.futures.Executor,
+    score: Callable[[Census, int], list[Row]],
+    census: Census,
+    chunks: list[int],
 ) -> Iterator[tuple[int, list[Row]]]:
-    waiting = {executor.submit(score_chunk, census, chunk): chunk for chunk in chunks}
+    waiting = {executor.submit(score, census, chunk): chunk for chunk in chunks}
     try:
         for done in concurrent.futures.as_completed(waiting):
             yield waiting[done], done.result()

@@ -15,7 +15,8 @@ from jaxbp.report.sharding import FOLDER, agreement_overview, not_right, read_sh
 from jaxbp.sharding.agreement import Task, compare, plan
 from jaxbp.sharding.group import group
 from jaxbp.sharding.layouts import LAYOUTS
-from jaxbp.sharding.scaling import DEVICES, agreement_of, measure_layout, plan_scaling
+from jaxbp.sharding.scaling import agreement_of, measure_layout, plan_scaling
+from jaxbp.sharding.ways import DEVICES
 from jaxbp.terminal import err, names, out, print_table
 
 Row = dict[str, Any]

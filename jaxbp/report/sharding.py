@@ -213,7 +213,10 @@ def read_sharding(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = []
     for name, columns in ((AGREEMENT, AGREEMENT_COLUMNS), (SCALING, SCALING_COLUMNS)):
         with naming(folder / name, "read"):
-            found.append(pd.read_csv(folder / name, dtype={"commit": str}).reindex(columns=list(columns)))
+            frame = pd.read_csv(folder / name, dtype={"commit": str})
+            if missing := [column for column in columns if column not in frame.columns]:
+                raise ValueError(f"it has no column {missing[0]!r}")
+            found.append(frame[list(columns)])
     return found[0], found[1]
 
 

@@ -5,10 +5,8 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxbp.accuracy.summary import summarize
 from jaxbp.errors import UsageError, unknown_name
@@ -50,11 +48,16 @@ def plan(
             raise unknown_name("way of sharding", way, ways.WAYS)
     counts = list(devices)
     for n in counts:
-        if n not in (1, 2, 4, 8):
-            raise UsageError(f"The cases can be cut for 1, 2, 4 or 8 devices, not for {n}.")
+        if n not in ways.DEVICES:
+            raise UsageError(f"The cases can be cut for {_listed(ways.DEVICES)} devices, not for {n}.")
         if n % processes:
             raise UsageError(f"{n} devices cannot belong to {processes} processes in equal parts.")
     return [Task(op.name, way, n, processes) for n in counts for op in chosen for way in chosen_ways]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}"
 
 
 def compare(task: Task, *, beside_autodiff: bool = True) -> list[Row]:
@@ -77,7 +80,7 @@ def _compared(op: Op, task: Task, beside_autodiff: bool) -> Iterator[Row]:
     if beside_autodiff:
         stock, _ = ways.compiled(problem, op.stock, mesh)
         communication |= {f"autodiff_{k}": v for k, v in communication_of(stock, task.devices).items()}
-    spread = to_numpy(executable(*given))
+    spread = ways.to_numpy(executable(*given))
     alone = ways.on_one_device(problem, op.default_rule)
     stated = op.default_rule.rule.accuracy
     names = ("value", *(f"ct_{a}" for a in op.arguments))
@@ -162,11 +165,3 @@ def _off(actual: np.ndarray, exact: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         off = np.where((actual == exact) | (np.isnan(actual) & np.isnan(exact)), 0, np.abs(actual - exact))
     return np.where(np.isnan(off), np.inf, off)
-
-
-def to_numpy(tree: Any) -> list[Any]:
-    """Value and cotangents as NumPy arrays; the parts that are with other processes are fetched from there."""
-    y, cts = tree
-    if jax.process_count() > 1 and len(y.sharding.device_set) > 1:
-        y, cts = multihost_utils.process_allgather((y, cts), tiled=True)
-    return [None if x is None else np.asarray(x) for x in (y, *cts)]

@@ -64,11 +64,13 @@ def sent_bytes(collectives: Iterable[Collective]) -> float:
 
 
 def described(collectives: Iterable[Collective]) -> str:
-    """How often which collective happens in a call, as `2 all-reduce, 1 all-gather`."""
+    """How often which collective happens in a call, as `2 all-reduce, 1 all-gather`; at least, if nobody knows."""
     times: dict[str, int] = {}
+    loose = set()
     for c in collectives:
         times[c.kind] = times.get(c.kind, 0) + c.times
-    return ", ".join(f"{n} {kind}" for kind, n in sorted(times.items()))
+        loose |= set() if c.exact else {c.kind}
+    return ", ".join(f"{'at least ' if kind in loose else ''}{n} {kind}" for kind, n in sorted(times.items()))
 
 
 def _computations(program: str) -> tuple[dict[str, list[re.Match[str]]], str]:

@@ -16,8 +16,6 @@ from jaxbp.measure.pool import owner_pool
 THREADS = 8
 #: How long the processes wait for each other, and until one that is gone ends the others too.
 PATIENCE_SECONDS = 60
-
-
 #: How long what they are asked for may take: devices that wait for each other in vain would do so for ever.
 TASK_SECONDS = 120
 

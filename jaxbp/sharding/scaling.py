@@ -11,13 +11,11 @@ from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import planned_memory, separate_passes
 from jaxbp.measure.timer import Budget, Thunk, interleave
 from jaxbp.sharding import ways
-from jaxbp.sharding.agreement import communication_of, judged, to_numpy
+from jaxbp.sharding.agreement import communication_of, judged
 from jaxbp.sharding.layouts import LAYOUTS, Layout, pose_layout
 
 Row = dict[str, Any]
 
-#: Among so many devices a problem is divided; one is what the others are compared with.
-DEVICES = (1, 2, 4, 8)
 #: What is measured: the same problem on more devices, and on each device as much as before.
 STRONG, WEAK = "strong", "weak"
 CASES = {STRONG: "memory", WEAK: "cache"}
@@ -47,7 +45,7 @@ def _agreement_of(layout: Layout, devices: int) -> Iterator[Row]:
     stock, _ = ways.compiled(problem, layout.op.stock, mesh)
     communication = communication_of(executable, devices)
     communication |= {f"autodiff_{k}": v for k, v in communication_of(stock, devices).items()}
-    spread = to_numpy(executable(*given))
+    spread = ways.to_numpy(executable(*given))
     (alone,) = ways.on_one_device(problem, layout.op.default_rule)
     names = ("value", *(f"ct_{a}" for a in layout.op.arguments))
     for quantity, actual, single, exact, bound in zip(names, spread, alone, problem.exact, problem.bounds, strict=True):
@@ -60,7 +58,7 @@ def measure_layout(name: str, scaling: str) -> list[Row]:
     layout = find_layout(name)
     rows: dict[tuple[str, int], Row] = {}
     thunks: dict[tuple[str, Any], Thunk] = {}
-    for n in DEVICES:
+    for n in ways.DEVICES:
         problem = pose_layout(layout, CASES[scaling], n if scaling == WEAK else 1, exact=False)
         for engine, primal in ((RULE, layout.op.default_rule), (AUTODIFF, layout.op.stock)):
             thunk, row = _ready(problem, primal, n)

@@ -7,19 +7,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxbp.accuracy.bounds import a_priori_bounds
-from jaxbp.engines import reference
+from jaxbp.engines import reference, value_and_cotangents
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 #: The axis of the mesh.
 AXIS = "devices"
-#: Examples of those ways that have some; as many as there are devices, where these are more.
-EXAMPLES = 8
+#: Among so many devices the cases can be divided; one is what the others are compared with.
+DEVICES = (1, 2, 4, 8)
+#: Examples of those ways that have some.
+EXAMPLES = max(DEVICES)
 
 #: The unit roundoff of float32.
 UNIT = float(np.finfo(np.float32).eps) / 2
@@ -106,7 +109,7 @@ def _cut(op: Op, way: str, devices: int) -> Problem:
 
 def _examples(op: Op, way: str, devices: int) -> Problem:
     rng = np.random.default_rng(devices)
-    n = max(EXAMPLES, devices)
+    n = EXAMPLES
     case, dtype = op.case("small"), np.dtype("float32")
     each = [case.drawn(rng, dtype) for _ in range(n)]
     own = tuple(way != "replicated" or i == 0 for i in range(len(op.arguments)))
@@ -184,31 +187,24 @@ def _bounds_of_all(own, bounds, results):
 def on_one_device(problem: Problem, primal: Callable[..., Any]) -> list[tuple[Any, ...]]:
     """Value and cotangents as one device has them: of all data at once and, where there are examples, of each alone."""
     f = jax.jit(value_and_cotangents(problem.spread(primal, None)))
-    results = [_flat(f(problem.args, problem.ct))]
+    results = [to_numpy(f(problem.args, problem.ct))]
     if problem.own is not None:
         one = jax.jit(value_and_cotangents(primal))
         each = [
             tuple(x[i] if of_each else x for of_each, x in zip(problem.own, problem.args, strict=True))
             for i in range(len(problem.ct))
         ]
-        parts = [_flat(one(args, ct)) for args, ct in zip(each, problem.ct, strict=True)]
+        parts = [to_numpy(one(args, ct)) for args, ct in zip(each, problem.ct, strict=True)]
         results.append(gathered(problem.own, parts))
     return results
 
 
-def _flat(result: tuple[Any, tuple[Any, ...]]) -> tuple[Any, ...]:
+def to_numpy(result: tuple[Any, tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Value and cotangents as NumPy arrays; the parts that are with other processes are fetched from there."""
     y, cts = result
-    return tuple(x if x is None else np.asarray(x) for x in (y, *cts))
-
-
-def value_and_cotangents(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`g(args, ct) -> (y, cts)`, None for the cotangents of integers."""
-
-    def fwd_bwd(args: tuple[Any, ...], ct: Any) -> tuple[Any, tuple[Any, ...]]:
-        y, pull = jax.vjp(f, *args)
-        return y, tuple(c if is_inexact(x) else None for c, x in zip(pull(ct), args, strict=True))
-
-    return fwd_bwd
+    if jax.process_count() > 1 and len(y.sharding.device_set) > 1:
+        y, cts = multihost_utils.process_allgather((y, cts), tiled=True)
+    return tuple(None if x is None else np.asarray(x) for x in (y, *cts))
 
 
 def compiled(problem: Problem, primal: Callable[..., Any], mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:

@@ -89,3 +89,4 @@ def test_a_loop_counts_as_often_as_it_runs():
 def test_a_loop_whose_length_nobody_knows_says_so():
     (found,) = read_collectives(LOOP.replace("COUNT", ""), 2)
     assert (found.times, found.exact) == (1, False)
+    assert described([found]) == "at least 1 all-reduce"

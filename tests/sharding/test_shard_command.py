@@ -76,6 +76,10 @@ def test_what_is_compared_again_takes_the_place_of_what_was(run, answered, tmp_p
     assert {(line[0], line[2]) for line in rows if "wrong" in line} == {("exp", "2"), ("exp", "8"), ("log", "2")}
     assert run(*words, "--devices", "2").code == 1
     assert run("shard", "--ops", "exp", "--devices", "2,8", "--update", "--out", tmp_path).code == 0
+    path.write_text(path.read_text().replace("judged_by", "judge"))
+    spoilt = run(*words)
+    assert spoilt.code == 2
+    assert "agreement.csv cannot be read: it is broken (it has no column 'judged_by')" in spoilt.err
 
 
 def test_a_process_that_crashes_costs_what_it_was_at(run, answered, tmp_path):
