@@ -14,14 +14,12 @@ from jaxbp.numerics import numpy_sum_to
 
 OPS = {op.name: op for op in jaxbp.OPS}
 RULES = [(op, f"rule:{name}") for op in jaxbp.OPS for name in op.rules]
-#: Entries of these are sums that may cancel, or as kepler's cross 0 where what they depend on was rounded: their errors
-#: are judged against the largest entry alone.
+#: Entries of these are sums that may cancel: their errors are judged against the largest entry alone.
 SUMS = {
     "matmul",
     "linear",
     "neuron",
     "rational",
-    "kepler",
     "hypot",
     "shift",
     "scale",
