@@ -70,7 +70,7 @@ kepler = Op(
             "implicit",
             kepler_fwd,
             kepler_bwd,
-            "Differentiates the equation, not the steps that solve it: keeps the output, and makes up for its rounding.",
+            "Differentiates the equation, not the steps that solve it: keeps the output and makes up for its rounding.",
         ),
     ),
     stock=kepler_stock,
