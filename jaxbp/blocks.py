@@ -24,16 +24,19 @@ _GROUPS = 4
 
 
 def forward(q, k, v, lengths, *, causal, scale):
-    """The value of attention, of the shape and dtype of q, and the logsumexp of each query's scores."""
-    y, lse = _over_key_heads(_forward, *_arranged(q, k, v, lengths, scale), causal=causal)
-    return _like_queries(y, q, k.shape[-2]), lse
+    """The value of attention, of the shape and dtype of q, and what the softmax of each query's scores came from.
+
+    That is what was subtracted from the scores, and one over the sum of the exponentials.
+    """
+    y, *softmax = _over_key_heads(_forward, *_arranged(q, k, v, lengths, scale), causal=causal)
+    return _like_queries(y, q, k.shape[-2]), softmax
 
 
-def backward(q, k, v, lengths, lse, ct, *, causal, scale):
-    """The cotangents of q, k and v, given what `forward` took and the logsumexp that it returned."""
+def backward(q, k, v, lengths, softmax, ct, *, causal, scale):
+    """The cotangents of q, k and v, given what `forward` took, and returned beside the value."""
     arranged = _arranged(q, k, v, lengths, scale)
     cts = _of_queries(widened(ct), k.shape[-2])
-    ct_q, ct_k, ct_v = _over_key_heads(_backward, *arranged, lse, cts, causal=causal)
+    ct_q, ct_k, ct_v = _over_key_heads(_backward, *arranged, *softmax, cts, causal=causal)
     return _like_queries(ct_q * scale, q, k.shape[-2]), _like_keys(ct_k, k), _like_keys(ct_v, v)
 
 
@@ -92,7 +95,7 @@ def _scores(q, k, visible):
 
 
 def _forward(q, k, v, lengths, *, causal):
-    """Value and logsumexp of the scores for the heads that share keys: q [heads, T, d], k, v [S, d]."""
+    """Value and softmax of the scores for the heads that share keys: q [heads, T, d], k, v [S, d]."""
     heads, queries, _ = q.shape
     plan = _plan(heads, queries, len(k), causal)
     (q,), (k, v) = _cleared(lengths, (q,), (k, v))
@@ -109,7 +112,7 @@ def _forward(q, k, v, lengths, *, causal):
             nothing = ~jnp.any(visible, axis=-1, keepdims=True)
             total = jnp.where(nothing, 1, total)
             m = jnp.where(nothing, jnp.inf, m)
-        return None, (jnp.matmul(e, v[:keys]) / total, (m + jnp.log(total))[:, 0])
+        return None, (jnp.matmul(e, v[:keys]) / total, m[:, 0], 1 / total[:, 0])
 
     xs = (jnp.arange(plan.blocks), _split(q, plan))
     parts = [
@@ -119,17 +122,18 @@ def _forward(q, k, v, lengths, *, causal):
     return jax.tree.map(lambda *ys: _join(jnp.concatenate(ys), plan, heads, queries), *parts)
 
 
-def _backward(q, k, v, lengths, lse, ct, *, causal):
+def _backward(q, k, v, lengths, m, inverse, ct, *, causal):
     """The cotangents of q, k and v, like `_forward`."""
     heads, queries, d = q.shape
     plan = _plan(heads, queries, len(k), causal)
     (q, ct), (k, v) = _cleared(lengths, (q, ct), (k, v))
 
     def step(keys, sums, xs):
-        block, q, lse, ct = xs
+        block, q, m, inverse, ct = xs
         ct_k, ct_v = sums
         s = _scores(q, k[:keys], _visible(block, plan, heads, keys, lengths, causal))
-        p = jnp.exp(s - lse[:, None])
+        # The logarithm of the sum, added to m as in flash attention, would round the weights the more the larger m is.
+        p = jnp.exp(s - m[:, None]) * inverse[:, None]
         ct_p = rows_by_rows(ct, v[:keys])
         # As products of rows, which XLA's CPU backend vectorizes; a sum of p * ct_p it does not.
         mean = jax.lax.dot_general(p, ct_p, (((1,), (1,)), ((0,), (0,))))
@@ -137,7 +141,7 @@ def _backward(q, k, v, lengths, lse, ct, *, causal):
         # Transposed sums, [d, keys]: the other way round XLA's CPU backend takes three times as long for a product.
         return (ct_k + jnp.matmul(q.T, ct_s), ct_v + jnp.matmul(ct.T, p)), jnp.matmul(ct_s, k[:keys])
 
-    xs = (jnp.arange(plan.blocks), *(_split(x, plan) for x in (q, lse, ct)))
+    xs = (jnp.arange(plan.blocks), *(_split(x, plan) for x in (q, m, inverse, ct)))
     sums = (vary_alike((jnp.zeros((d, 0), q.dtype), q))[0],) * 2
     parts = []
     for first, last, keys in plan.groups:

@@ -68,6 +68,8 @@ class Rule:
         note: what the rule is for, in one sentence.
         accuracy: its stated accuracy; None where no bound in ULP holds for all arguments.
         faults: what is known to be wrong with it.
+        kernel: whether it is a kernel, compiled for GPUs and TPUs. On a processor it is interpreted: it is right there,
+            and nobody would want to wait for it, so that it is not timed. It has no second derivatives.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Rule:
     note: str = ""
     accuracy: Accuracy | None = None
     faults: tuple[Fault, ...] = ()
+    kernel: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

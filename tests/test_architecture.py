@@ -14,7 +14,7 @@ ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs", "products"},
     {"numerics"},
     {"gating"},
-    {"blocks", "cases", "declaration"},
+    {"blocks", "cases", "declaration", "kernels"},
     {"classes"},
     {"op"},
     {"ops"},

@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from jaxbp.cases import Case
 from jaxbp.engines import make_engine
 from jaxbp.errors import import_extra, unknown_name
-from jaxbp.measure.executables import counted_work, planned_memory, separate_passes
+from jaxbp.measure.executables import compilers_counts, counted_work, planned_memory, separate_passes
 from jaxbp.measure.plan import find_dtype, find_op, numpy_dtype
 from jaxbp.measure.pool import owner_pool
 from jaxbp.ops import OPS
@@ -37,7 +37,7 @@ CASE = "memory"
 
 @dataclasses.dataclass(frozen=True)
 class Ahead:
-    """What is compiled in one go: one op's default rule and autodiff, for a chip."""
+    """What is compiled in one go, for a chip: an op's default rule, those that are kernels, and autodiff."""
 
     op: str
     dtype: str
@@ -63,7 +63,8 @@ def compile_all(asked: Iterable[Ahead], progress: Callable[[str], None] = lambda
                 try:
                     yield pool.submit(compile_ahead, ahead).result()
                 except concurrent.futures.BrokenExecutor:
-                    yield [{**dataclasses.asdict(ahead), "status": "failed", "reason": "The compiler crashed."}]
+                    about = {**dataclasses.asdict(ahead), "engine": ""}  # Whichever it was.
+                    yield [{**about, "status": "failed", "reason": "The compiler crashed."}]
                     break
 
 
@@ -75,7 +76,8 @@ def compile_ahead(ahead: Ahead) -> list[Row]:
         y = jax.eval_shape(op.stock, *args)
         ct = jax.ShapeDtypeStruct(y.shape, numpy_dtype(ahead.dtype), sharding=there)
         rows = []
-        for name in (f"rule:{op.default_rule.name}", "autodiff"):
+        kernels = [name for name, bound in op.rules.items() if bound.rule.kernel and bound is not op.default_rule]
+        for name in (*(f"rule:{rule}" for rule in (op.default_rule.name, *kernels)), "autodiff"):
             about = {**dataclasses.asdict(ahead), "case": CASE, "engine": name}
             try:
                 rows += [{**about, **row} for row in compile_engine(op, name, args, ct)]
@@ -124,7 +126,7 @@ def compiled(f: Callable[..., Any], *args: Any) -> Row:
     return {
         "flops": flops,
         "bytes": moved,
-        "estimate_us": _microseconds(executable.cost_analysis() or {}),
+        "estimate_us": _microseconds(compilers_counts(executable)),
         "temp_bytes": temp,
         "peak_bytes": peak,
         "compile_ms": 1e3 * (time.perf_counter() - start),

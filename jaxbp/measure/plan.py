@@ -151,7 +151,7 @@ def plan(
     The engines of one case follow each other, so that what drifts slowly touches all of them alike.
 
     With an accelerator case `large` takes the place of those that are too small for it, and the engines of
-    `LEFT_TO_PROCESSORS` are left out.
+    `LEFT_TO_PROCESSORS` are left out; without one, the rules that are kernels.
     """
     chosen = [find_op(name) for name in ops] or list(OPS)
     usual = {case.name for op in chosen for case in op.cases}
@@ -167,15 +167,21 @@ def plan(
         for dtype in map(find_dtype, dtypes)
         for case in (*op.cases, *op.growth, *op.large)
         if case.name in wanted
-        for owner, engines in _by_owner(op, (*LEVELS[level].without, *(LEFT_TO_PROCESSORS if accelerated else ())))
+        for owner, engines in _by_owner(
+            op, (*LEVELS[level].without, *(LEFT_TO_PROCESSORS if accelerated else _kernels(op)))
+        )
     ]
+
+
+def _kernels(op: Op) -> tuple[str, ...]:
+    return tuple(f"rule:{name}" for name, bound in op.rules.items() if bound.rule.kernel)
 
 
 def _by_owner(op: Op, without: tuple[str, ...]) -> Iterator[tuple[Owner, tuple[str, ...]]]:
     default = f"rule:{op.default_rule.name}"
     owners: dict[Owner, list[str]] = {}
     for name in engine_names(op):
-        if name != default and name.partition(":")[0] in without:
+        if name != default and (name in without or name.partition(":")[0] in without):
             continue
         owner: Owner = name if name in ("numpy", "torch") else "jax"
         owners.setdefault(owner, []).append(name)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp import blocks
 from jaxbp.cases import Case, Lengths, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.kernels import attention as kernels
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 
@@ -32,25 +33,41 @@ def _scale_of(q, scale):
 
 def attention_fwd(q, k, v, *, causal=False, scale=None):
     _require_fit(q, k, v)
-    y, lse = blocks.forward(q, k, v, None, causal=causal, scale=_scale_of(q, scale))
-    return y, (q, k, v, lse)
+    y, softmax = blocks.forward(q, k, v, None, causal=causal, scale=_scale_of(q, scale))
+    return y, (q, k, v, softmax)
 
 
 def attention_bwd(res, ct, *, causal=False, scale=None):
-    q, k, v, lse = res
-    return blocks.backward(q, k, v, None, lse, ct, causal=causal, scale=_scale_of(q, scale))
+    q, k, v, softmax = res
+    return blocks.backward(q, k, v, None, softmax, ct, causal=causal, scale=_scale_of(q, scale))
+
+
+def attention_kernel_fwd(q, k, v, *, causal=False, scale=None):
+    _require_fit(q, k, v)
+    if not q.size or not k.size:
+        return jnp.zeros_like(q), (q, k, v, None)
+    y, sums = kernels.forward(q, k, v, causal=causal, scale=_scale_of(q, scale))
+    return y, (q, k, v, (y, sums))
+
+
+def attention_kernel_bwd(res, ct, *, causal=False, scale=None):
+    q, k, v, kept = res
+    if kept is None:
+        return tuple(jnp.zeros_like(x) for x in (q, k, v))
+    y, sums = kept
+    return kernels.backward(q, k, v, y, sums, ct, causal=causal, scale=_scale_of(q, scale))
 
 
 def padded_attention_fwd(q, k, v, query_seq_lengths, key_value_seq_lengths, *, causal=False, scale=None):
     lengths = query_seq_lengths, key_value_seq_lengths
     _require_fit(q, k, v, *lengths)
-    y, lse = blocks.forward(q, k, v, lengths, causal=causal, scale=_scale_of(q, scale))
-    return y, (q, k, v, lengths, lse)
+    y, softmax = blocks.forward(q, k, v, lengths, causal=causal, scale=_scale_of(q, scale))
+    return y, (q, k, v, lengths, softmax)
 
 
 def padded_attention_bwd(res, ct, *, causal=False, scale=None):
-    q, k, v, lengths, lse = res
-    cts = blocks.backward(q, k, v, lengths, lse, ct, causal=causal, scale=_scale_of(q, scale))
+    q, k, v, lengths, softmax = res
+    cts = blocks.backward(q, k, v, lengths, softmax, ct, causal=causal, scale=_scale_of(q, scale))
     return (*cts, None, None)
 
 
@@ -197,18 +214,28 @@ _MEANING = (
 )
 _NOTE = (
     "Blocks of queries against all keys that they see: no T x S matrix is alive in either pass. Keeps the inputs and "
-    "the logsumexp of each query's scores. No bound in ULP holds: scores are sums that may cancel."
+    "two numbers a query. No bound in ULP holds: scores are sums that may cancel."
 )
 _SOURCE = (
     "Rabe and Staats, Self-attention Does Not Need O(n^2) Memory (2021); Dao, Fu, Ermon, Rudra and Re, "
-    "FlashAttention (2022): the backward pass from the logsumexp."
+    "FlashAttention (2022): the backward pass computes the weights again."
 )
 
 attention = Op(
     name="attention",
     summary=f"Scaled dot-product attention. {_SHAPES}batch. {_MEANING}",
     formula=_FORMULA,
-    rules=(Rule("blocks", attention_fwd, attention_bwd, _NOTE),),
+    rules=(
+        Rule("blocks", attention_fwd, attention_bwd, _NOTE),
+        Rule(
+            "kernel",
+            attention_kernel_fwd,
+            attention_kernel_bwd,
+            "Pallas kernels for GPUs and TPUs, one of the forward pass and two of the backward pass: scores never "
+            "leave fast memory. Keeps the inputs, the value, and two numbers a query.",
+            kernel=True,
+        ),
+    ),
     stock=attention_stock,
     exact=_without_lengths(_dense),
     reference=_without_lengths(_numpy_value),
@@ -226,6 +253,7 @@ attention = Op(
         lambda q, k, v, *, causal=False, scale=None: _torch_attention(torch)(q, k, v, causal=causal, scale=scale)
     ),
     source=_SOURCE,
+    version=2,
     example=""">>> q, k, v = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[3.0]]])
 >>> jaxbp.attention(q, k, v).ravel().tolist(), jaxbp.attention(q, k, v, causal=True).ravel().tolist()
 ([2.0, 2.0], [1.0, 2.0])""",
@@ -254,6 +282,7 @@ padded_attention = Op(
     variants=({}, {"causal": True}),
     torch=_torch_padded,
     source=_SOURCE,
+    version=2,
     example=""">>> q, k, v = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[3.0]]])
 >>> jaxbp.padded_attention(q, k, v, jnp.array(2), jnp.array(1)).ravel().tolist()
 [1.0, 1.0]

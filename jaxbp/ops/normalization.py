@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxbp.cases import Case, Normal, Uniform
 from jaxbp.declaration import Rule, flops_per_entry
+from jaxbp.kernels import rms_norm as kernels
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -123,6 +124,17 @@ def rms_norm_bwd(res, ct, *, epsilon=1e-6):
     return ct_x.astype(x.dtype), _sum_of_rows(along, scale)
 
 
+def rms_norm_kernel_fwd(x, scale, *, epsilon=1e-6):
+    if scale.shape != x.shape[-1:]:
+        raise ValueError(f"scale must have the shape {list(x.shape[-1:])} of a row of x, got {list(scale.shape)}.")
+    return (kernels.forward(x, scale, epsilon=epsilon) if x.size else x), (x, scale)
+
+
+def rms_norm_kernel_bwd(res, ct, *, epsilon=1e-6):
+    x, scale = res
+    return kernels.backward(x, scale, ct, epsilon=epsilon) if x.size else (ct, jnp.zeros_like(scale))
+
+
 def rms_norm_stock(x, scale, *, epsilon=1e-6):
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon) * scale
 
@@ -149,6 +161,13 @@ rms_norm = Op(
             rms_norm_fwd,
             rms_norm_bwd,
             "Keeps the inputs, and of each row the inverse of its root mean square; normalizes again.",
+        ),
+        Rule(
+            "kernel",
+            rms_norm_kernel_fwd,
+            rms_norm_kernel_bwd,
+            "A Pallas kernel a pass, for GPUs and TPUs: each reads its arrays once. Keeps the inputs.",
+            kernel=True,
         ),
     ),
     stock=rms_norm_stock,

@@ -23,9 +23,10 @@ AHEAD_COLUMNS = {
     "case": "the named argument set",
     "dtype": "dtype of arguments and cotangent",
     "target": "the chip it was compiled for",
-    "engine": "the default rule, or autodiff",
+    "engine": "the default rule, one that is a kernel, or autodiff",
     "mode": "fwd_bwd, fwd_res or bwd",
-    "flops": "the compiler's count of operations, those on the bits of a float among them; empty where it has none",
+    "flops": "the compiler's count of operations, those on the bits of a float among them; empty where it has none, "
+    "and for programs with loops, of which it counts one pass",
     "bytes": "its count of bytes accessed, likewise",
     "estimate_us": "what it estimates a call to take, microseconds, likewise",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
@@ -45,38 +46,47 @@ def ahead_frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def overview(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per op and dtype: what the rule needs over what autodiff needs."""
+    """One row per op, dtype and rule: what the rule needs over what autodiff needs."""
     found = []
     for (op, dtype), own in frame.groupby(["op", "dtype"], sort=False):
-        failed = own[own["status"] == "failed"]
-        row = {"op": str(op), "dtype": str(dtype)}
-        if len(failed):
-            found.append({**row, "note": "; ".join(f"{r['engine']}: {r['reason']}" for _, r in failed.iterrows())})
-            continue
-        rule, autodiff = (own[own["engine"] == name].set_index("mode") for name in own["engine"].unique())
-        both = [side.loc[["fwd_res", "bwd"]] for side in (rule, autodiff)]
-        found.append(
-            {
-                **row,
-                "peak of fwd_bwd": _over(rule.loc["fwd_bwd", "peak_bytes"], autodiff.loc["fwd_bwd", "peak_bytes"]),
-                "peak of split": _over(*(side["peak_bytes"].max() for side in both)),
-                "temporary": tables.size(rule.loc["fwd_bwd", "temp_bytes"]),
-                "autodiff's": tables.size(autodiff.loc["fwd_bwd", "temp_bytes"]),
-                "kept": tables.size(rule.loc["fwd_res", "residual_bytes"]),
-                "autodiff keeps": tables.size(autodiff.loc["fwd_res", "residual_bytes"]),
-                "bytes of fwd_bwd": _over(rule.loc["fwd_bwd", "bytes"], autodiff.loc["fwd_bwd", "bytes"]),
-                "bytes of split": _over(*(side["bytes"].sum(min_count=2) for side in both)),
-                "operations": _over(rule.loc["fwd_bwd", "flops"], autodiff.loc["fwd_bwd", "flops"]),
-                "estimate of fwd_bwd": _over(
-                    rule.loc["fwd_bwd", "estimate_us"], autodiff.loc["fwd_bwd", "estimate_us"]
-                ),
-                "estimate of split": _over(*(side["estimate_us"].sum(min_count=2) for side in both)),
-                "note": "",
-            }
-        )
+        engines = {str(name): side.set_index("mode") for name, side in own.groupby("engine", sort=False)}
+        for name in (name for name in engines if name != "autodiff"):
+            row = {"op": str(op), "dtype": str(dtype), "rule": name.partition(":")[2]}
+            failed = own[(own["status"] == "failed") & own["engine"].isin([name, "autodiff"])]
+            why = "; ".join(
+                f"{r['engine']}: {r['reason']}" if r["engine"] else r["reason"] for _, r in failed.iterrows()
+            )
+            found.append(row | ({"note": why} if why else _beside(engines[name], engines["autodiff"])))
     shown = pd.DataFrame(found).fillna("")
     # A column of which the compiler says nothing tells nothing.
     return shown[[name for name in shown.columns if (shown[name] != "").any()]]
+
+
+def _beside(rule: pd.DataFrame, autodiff: pd.DataFrame) -> Row:
+    """A rule beside autodiff, both with their modes as index."""
+    ours, theirs = (side.to_dict("index") for side in (rule, autodiff))
+    both = [side.loc[["fwd_res", "bwd"]] for side in (rule, autodiff)]
+
+    def fused(column: str) -> str:
+        return _over(ours["fwd_bwd"][column], theirs["fwd_bwd"][column])
+
+    def passes(column: str) -> str:
+        return _over(*(side[column].sum(min_count=2) for side in both))
+
+    return {
+        "peak of fwd_bwd": fused("peak_bytes"),
+        "peak of split": _over(*(side["peak_bytes"].max() for side in both)),
+        "temporary": tables.size(ours["fwd_bwd"]["temp_bytes"]),
+        "autodiff's": tables.size(theirs["fwd_bwd"]["temp_bytes"]),
+        "kept": tables.size(ours["fwd_res"]["residual_bytes"]),
+        "autodiff keeps": tables.size(theirs["fwd_res"]["residual_bytes"]),
+        "bytes of fwd_bwd": fused("bytes"),
+        "bytes of split": passes("bytes"),
+        "operations": fused("flops"),
+        "estimate of fwd_bwd": fused("estimate_us"),
+        "estimate of split": passes("estimate_us"),
+        "note": "",
+    }
 
 
 def larger_peaks(frame: pd.DataFrame) -> list[str]:
@@ -87,7 +97,8 @@ def larger_peaks(frame: pd.DataFrame) -> list[str]:
     both = ours.merge(theirs, on=key, suffixes=("", "_of_autodiff"))
     both = both[both["peak_bytes"] > (1 + NEGLIGIBLE) * both["peak_bytes_of_autodiff"]]
     return [
-        f"{row['op']} {row['dtype']} in {row['mode']} ({row['peak_bytes'] / row['peak_bytes_of_autodiff']:.2f} times)"
+        f"{row['op']} ({row['engine'].partition(':')[2]}) {row['dtype']} in {row['mode']}, "
+        f"{row['peak_bytes'] / row['peak_bytes_of_autodiff']:.2f} times"
         for _, row in both.iterrows()
     ]
 
@@ -111,7 +122,8 @@ def report(target: str, machine: Row, frame: pd.DataFrame) -> list[str]:
     versions = ", ".join(f"{k} {machine['versions'][k]}" for k in ("jax", "libtpu") if k in machine["versions"])
     larger, done = larger_peaks(frame), frame.loc[frame["status"] == "ok", "op"].nunique()
     what = (
-        f"The default rules of {done} ops at case `{CASE}` and autodiff of their stock functions, compiled for one "
+        f"The default rules of {done} ops at case `{CASE}`, those that are kernels, and autodiff of their stock "
+        "functions, compiled for one "
         f"chip of `{TARGETS[target]}` with {versions}, {machine['started'][:10]}, commit {machine['commit']}. Nothing "
         "ran: these are the compiler's plans, counts and estimates. Ratios are the rule's over autodiff's."
     )

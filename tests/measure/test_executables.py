@@ -245,7 +245,20 @@ def test_memory_that_a_backend_does_not_say_is_unknown(given, expected):
     ],
 )
 def test_work_that_a_backend_does_not_count_is_unknown(counts, expected):
-    assert counted_work(types.SimpleNamespace(cost_analysis=lambda: counts)) == expected
+    given = types.SimpleNamespace(cost_analysis=lambda: counts, as_text=lambda: "ENTRY %main (x: f32[]) -> f32[] {")
+    assert counted_work(given) == expected
+
+
+def test_a_loop_that_xla_takes_for_one_pass_is_not_counted():
+    a = jnp.ones((32, 32))
+
+    def power(a):
+        return jax.lax.fori_loop(0, 100, lambda _, x: x @ a, a)
+
+    counted = (jax.jit(power).lower(a).compile().cost_analysis() or {})["flops"]
+    assert counted < 50 * 2 * 32**3  # Or XLA has learnt to count.
+    executable = compile_function(power, a)
+    assert (executable.xla_flops, executable.xla_bytes) == (None, None)
 
 
 def test_xla_counts_the_operations_of_a_product():

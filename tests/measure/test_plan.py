@@ -114,6 +114,14 @@ def test_an_accelerator_has_larger_arrays_and_engines_that_know_it():
     assert not {task.case for task in plan(level="full")} & {"large"}
 
 
+def test_kernels_are_timed_where_they_are_compiled():
+    def rules(**settings):
+        return {engine for task in plan(["attention", "rms_norm"], **settings) for engine in task.engines}
+
+    assert "rule:kernel" in rules(accelerated=True)
+    assert not any("rule:kernel" in rules(level=level) for level in LEVELS)
+
+
 def test_a_large_case_has_more_of_what_there_may_be_more_of():
     shapes = {op.name: op.case("large").shapes for op in jaxbp.OPS}
     assert shapes["exp"] == ((2**25,),)

@@ -40,7 +40,7 @@ def test_the_rule_over_autodiff():
     assert "estimate of split" not in told  # The compiler has none.
 
 
-@pytest.mark.parametrize(("peak", "said"), [(64, []), (63, []), (96, ["exp float32 in fwd_bwd (1.50 times)"])])
+@pytest.mark.parametrize(("peak", "said"), [(64, []), (63, []), (96, ["exp (output) float32 in fwd_bwd, 1.50 times"])])
 def test_a_larger_peak_is_told(peak, said):
     frame = ahead_frame([row("rule:output", peak_bytes=peak), row()])
     assert larger_peaks(frame) == said
@@ -50,10 +50,16 @@ def test_a_larger_peak_is_told(peak, said):
     assert "No rule needs more memory" in text
 
 
-def test_what_failed_says_why():
-    failed = row("rule:output", "", status="failed", reason="ValueError: no f64")
-    (told,) = overview(ahead_frame([failed])).to_dict("records")
-    assert told["note"] == "rule:output: ValueError: no f64"
+def test_what_failed_says_why_and_the_other_rules_are_told():
+    failed = row("rule:kernel", "", status="failed", reason="ValueError: no f64")
+    output, kernel = overview(ahead_frame([*rows(), failed])).to_dict("records")
+    assert kernel["note"] == "rule:kernel: ValueError: no f64"
+    assert (output["rule"], output["operations"], output["note"]) == ("output", "1.00", "")
+
+
+def test_a_crash_of_the_compiler_is_told():
+    (told,) = overview(ahead_frame([row("", "", status="failed", reason="The compiler crashed.")])).to_dict("records")
+    assert told["note"] == "The compiler crashed."
 
 
 def test_the_record_is_written(tmp_path):

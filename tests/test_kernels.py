@@ -1,0 +1,176 @@
+"""Kernels: right where they are interpreted, in the form of a GPU and in that of a TPU, and lean by their program."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu
+
+import jaxbp
+from jaxbp.engines import reference
+from jaxbp.jaxprs import equations
+from jaxbp.kernels import fold, launch, rms_norm
+
+ATTENTION, RMS_NORM = (op.rules["kernel"] for op in (jaxbp.attention, jaxbp.rms_norm))
+#: Batch, queries, keys, heads, key heads, d, and whether causal: several blocks that do not come out even, heads that
+#: share keys, queries that begin after the last key.
+SIZES = [(1, 130, 150, 1, 1, 16, False), (2, 70, 3, 4, 2, 5, True), (1, 130, 200, 2, 2, 33, True)]
+CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+
+
+@pytest.fixture(params=["gpu", "tpu"])
+def form(request, monkeypatch):
+    """Kernels in the form that they have on a GPU, or on a TPU, whose memories and grid JAX then simulates."""
+    if request.param == "gpu":
+        yield request.param
+        return
+
+    def start_as_on_a_tpu(start, *args):
+        return start("tpu", *args)
+
+    for module in (fold, rms_norm):
+        monkeypatch.setattr(module, "on_each_platform", start_as_on_a_tpu)
+    monkeypatch.setitem(fold.BLOCK, "tpu", 64)
+    with tpu.force_tpu_interpret_mode():
+        yield request.param
+
+
+def attention_arguments(batch, queries, keys, heads, key_heads, d, dtype="float32"):
+    rng = np.random.default_rng(2)
+    shapes = (batch, queries, heads, d), *[(batch, keys, key_heads, d)] * 2, (batch, queries, heads, d)
+    *args, ct = (rng.normal(size=s).astype(jnp.dtype(dtype)) for s in shapes)
+    return tuple(args), ct
+
+
+def assert_right(rule, args, ct, units=12.0, **options):
+    """Within so many units of the largest entry; compiled anew, since `value_and_vjp` keeps what it has compiled."""
+
+    @jax.jit
+    def run(args, ct):
+        y, res = rule.fwd(*args, **options)
+        return y, rule.bwd(res, ct, **options)
+
+    y, cts = run(args, ct)
+    exact_y, exact = reference(rule.op, args, ct, **options)
+    for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+        assert (actual.shape, actual.dtype) == (truth.shape, ct.dtype)
+        allowed = units * float(jnp.finfo(ct.dtype).eps) * np.abs(truth).max(initial=0)
+        assert np.abs(np.asarray(actual, np.float64) - truth).max(initial=0) <= allowed
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_attention(form, sizes):
+    *sizes, causal = sizes
+    assert_right(ATTENTION, *attention_arguments(*sizes), causal=causal, scale=0.3)
+
+
+def test_attention_in_bfloat16_is_rounded_once(form):
+    assert_right(ATTENTION, *attention_arguments(1, 70, 70, 2, 1, 16, "bfloat16"), units=0.51)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 24), (5, 100), (7,), (300, 3)], ids=str)
+def test_rms_norm(form, shape):
+    rng = np.random.default_rng(3)
+    x, scale, ct = (rng.normal(size=s).astype("f") for s in (shape, shape[-1:], shape))
+    assert_right(RMS_NORM, (x, scale), ct)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shapes"),
+    [(ATTENTION, [(2, 3, 1, 4), (2, 0, 1, 4), (2, 0, 1, 4)]), (RMS_NORM, [(0, 4), (4,)]), (RMS_NORM, [(4, 0), (0,)])],
+    ids=str,
+)
+def test_nothing_gives_zeros(rule, shapes):
+    args = tuple(jnp.ones(shape) for shape in shapes)
+    y, cts = rule.value_and_vjp(args, jnp.ones(shapes[0]))
+    assert y.shape == shapes[0]
+    assert not y.any()
+    assert [ct.shape for ct in cts] == shapes
+    assert not any(ct.any() for ct in cts)
+
+
+@CAUSAL
+def test_large_scores_choose_as_the_reference_does(causal):
+    (q, *rest), ct = attention_arguments(1, 6, 80, 2, 2, 4)
+    args = (q * np.float32(1e10), *rest)
+    y, cts = ATTENTION.value_and_vjp(args, ct, causal=causal)
+    np.testing.assert_allclose(y, reference(jaxbp.attention, args, ct, causal=causal)[0], rtol=2e-4, atol=1e-4)
+    assert all(np.isfinite(ct).all() for ct in cts)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_not_finite_is_so_where_it_is_for_stock(bad, place):
+    args, _ = attention_arguments(2, 4, 70, 1, 1, 4)
+    args[place][0, 2] = bad
+    ours, theirs = (np.isfinite(f(*args)) for f in (ATTENTION, jaxbp.attention.stock))
+    assert ours[1].all()
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@CAUSAL
+def test_no_matrix_of_all_scores_is_in_the_program(causal, monkeypatch):
+    monkeypatch.setitem(fold.BLOCK, "tpu", 64)
+    n = 700
+    args, ct = attention_arguments(1, n, n, 1, 1, 4)
+    traced = jax.make_jaxpr(lambda args, ct: ATTENTION.value_and_vjp(args, ct, causal=causal))(args, ct)
+    assert max(v.aval.size for eqn in equations(traced) for v in eqn.outvars if v.aval.shape) < 20 * n
+
+
+def test_blocks_that_nobody_sees_are_left_out(form):
+    """What is seen is not finite where it would have been looked at in vain."""
+    (q, k, v), ct = attention_arguments(1, 192, 192, 1, 1, 16)
+    k[:, 128:], v[:, 128:] = np.nan, np.nan
+    y, res = ATTENTION.fwd(*map(jnp.asarray, (q, k, v)), causal=True)
+    (ct_q, *_) = ATTENTION.bwd(res, jnp.asarray(ct), causal=True)
+    for x in (y, ct_q):
+        assert np.isfinite(x[:, :128]).all()
+        assert np.isnan(x[:, 128:]).all()
+
+
+@pytest.mark.parametrize("rule", [ATTENTION, RMS_NORM], ids=repr)
+def test_the_checker_finds_them_right(rule):
+    args = rule.op.case("small").arguments(np.dtype("float32"))
+    jaxbp.check_vjp(rule, *args, level="quick").raise_if_failed()
+
+
+def test_under_vmap():
+    args, ct = attention_arguments(3, 20, 20, 2, 1, 4)
+    mapped = jax.jit(jax.vmap(ATTENTION.value_and_vjp))(args, ct)
+    together = ATTENTION.value_and_vjp(args, ct)
+    for actual, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def sharded(rule, **settings):
+    """Value and cotangents with the first axis of all arguments spread."""
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("i")
+    return jax.jit(
+        jax.shard_map(rule.value_and_vjp, mesh=mesh, in_specs=(spec, spec), out_specs=spec, **settings),
+    )
+
+
+def test_under_shard_map():
+    args, ct = attention_arguments(3, 20, 20, 2, 1, 4)
+    exported = jax.export.export(sharded(ATTENTION), platforms=["tpu"])(args, ct)
+    assert exported.mlir_module().count("tpu_custom_call") == 3
+    # JAX's interpreter of kernels does not follow what varies over the mesh.
+    actual = sharded(ATTENTION, check_vma=False)(args, ct)
+    expected = ATTENTION.value_and_vjp(args, ct)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_compiler_is_told_of_the_work(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        fold, "launch", lambda *args, work, **more: told.append(work) or launch.launch(*args, work=work, **more)
+    )
+    q = jnp.ones((1, 128, 2, 16))
+    jax.eval_shape(lambda q: ATTENTION.fwd(q, q, q), q)
+    # For each platform: q once, k and v once for each of its blocks, the value and two numbers a query.
+    array = 4 * q.size
+    assert {(w.flops, w.exponentials) for w in told} == {((4 * 16 + 4) * 2 * 128**2, 2 * 128**2)}
+    assert {w.bytes for w in told} == {array + 2 * blocks * array + array + 2 * 4 * 2 * 128 for blocks in (1, 2)}
