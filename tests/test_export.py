@@ -32,6 +32,8 @@ def test_value_and_gradient_are_lowered_for_every_platform_and_serialized(op):
 
 #: JAX lowers a kernel for one platform at a time, and serializes what Triton takes for none.
 COMPILERS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+#: From 0.12 on it wants to know for which chip.
+CHIPS = {"cuda": ("NVIDIA H100", "gpu"), "rocm": ("gfx942", "gpu"), "tpu": ("TPU v5 lite", "tpu")}
 
 
 # JAX 0.12 says of Triton that it will go; what is to take its place knows neither older GPUs nor the kernels of a TPU.
@@ -40,5 +42,8 @@ COMPILERS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tp
 @pytest.mark.parametrize(("op", "launched"), [(jaxbp.attention, 3), (jaxbp.rms_norm, 2)], ids=repr)
 def test_kernels_are_lowered_by_the_compiler_of_each_platform(op, launched, platform):
     fwd_bwd, *arguments = posed(op.rules["kernel"])
-    program = fwd_bwd.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    kind, of = CHIPS[platform]
+    chip = jax.sharding.AbstractDevice(kind, 1, of)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=chip)):
+        program = fwd_bwd.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     assert program.count(f"custom_call @{COMPILERS[platform]}(") == launched
