@@ -53,6 +53,7 @@ from jaxbp.ops.losses import squared_error as squared_error
 from jaxbp.ops.mean_losses import mean_linear_cross_entropy as mean_linear_cross_entropy
 from jaxbp.ops.normalization import layer_norm as layer_norm
 from jaxbp.ops.normalization import rms_norm as rms_norm
+from jaxbp.ops.normalization import rms_norm_linear as rms_norm_linear
 from jaxbp.ops.objectives import hinge_objective as hinge_objective
 from jaxbp.ops.objectives import softmax_objective as softmax_objective
 from jaxbp.ops.piecewise import absolute as absolute

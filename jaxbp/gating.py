@@ -315,6 +315,23 @@ def gelu_slope(x: jax.Array, approximate: bool, multiplied: bool = False) -> Sca
     return tanh_slope(x, multiplied) if approximate else normal_slope(x, multiplied)
 
 
+def textbook_silu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """silu and its derivative."""
+    s = 1 / (1 + jnp.exp(-x))
+    return x * s, s * (1 + x * (1 - s))
+
+
+def textbook_gelu(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
+    """gelu and its derivative."""
+    if not approximate:
+        below = 0.5 * lax.erfc(-x * math.sqrt(0.5))
+        return x * below, below + x * (_BELL * jnp.exp(-0.5 * (x * x)))
+    slope, square = float(_SLOPE) / 2, x * x
+    t = jnp.tanh(slope * (x * (1 + 0.044715 * square)))
+    half = 0.5 * (1 + t)
+    return x * half, half + (0.5 * x) * ((1 - t * t) * (slope * (1 + 3 * 0.044715 * square)))
+
+
 def meant_gelu(x: jax.Array, approximate: bool) -> jax.Array:
     """What gelu means, for `exact_vjp`: `jax.nn.gelu` without constants that are rounded."""
     if approximate:

@@ -30,6 +30,26 @@ def test_any_leading_axes(op, shape, epsilon):
         np.testing.assert_allclose(actual, truth, rtol=1e-5, atol=3e-6 * (1 + np.abs(truth).max(initial=0)))
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4), (0, 3)], ids=str)
+def test_the_linear_layer_of_any_leading_axes(shape):
+    rng, op = np.random.default_rng(4), jaxbp.rms_norm_linear
+    x, scale, w, ct = (rng.normal(size=s).astype("f") for s in (shape, shape[-1:], (shape[-1], 2), (*shape[:-1], 2)))
+    exact_y, exact = reference(op, (x, scale, w), ct, epsilon=0.1)
+    y, cts = op.value_and_vjp((x, scale, w), ct, epsilon=0.1)
+    for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+        assert actual.shape == truth.shape
+        np.testing.assert_allclose(actual, truth, rtol=1e-5, atol=3e-6 * (1 + np.abs(truth).max(initial=0)))
+
+
+def test_what_the_linear_layer_takes_is_not_kept():
+    def kept(f, *args):
+        return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda *xs: jax.vjp(f, *xs)[1], *args)))
+
+    x, scale, w = jnp.ones((100, 64)), jnp.ones(64), jnp.ones((64, 8))
+    apart = kept(lambda x, scale, w: jaxbp.matmul(jaxbp.rms_norm(x, scale), w), x, scale, w)
+    assert kept(jaxbp.rms_norm_linear, x, scale, w) == apart - x.size
+
+
 def test_a_large_mean_takes_no_digits_beyond_those_of_the_input():
     args = arguments(jaxbp.layer_norm, 4, 64, mean=1000.0)
     ct = np.ones((4, 64), np.float32)

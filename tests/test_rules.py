@@ -29,6 +29,7 @@ SUMS = {
     "log_softmax",
     "layer_norm",
     "rms_norm",
+    "rms_norm_linear",
     "embedding",
     "conv2d",
     "softmax_objective",
@@ -43,7 +44,7 @@ SUMS = {
     "mean_linear_cross_entropy",
 }
 #: Rules that the op's own documentation calls inaccurate in the tails.
-TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu"}
+TEXTBOOK_TAILS = {"sigmoid", "tanh", "neuron", "expm1", "softplus", "log_sigmoid", "silu", "swiglu"}
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 #: The cases' arguments reach magnitudes whose gradients overflow or vanish in float16.
 BEYOND_FLOAT16 = {
@@ -128,6 +129,8 @@ def limit(op: Op, engine: str, dtype: str) -> tuple[float, float]:
     """The magnitudes to which arguments are clipped."""
     if op.name in TEXTBOOK_TAILS and engine == "rule:textbook":
         return 0, 1  # Where 1 - y does not cancel, the textbook rule is right too.
+    if op.name in ("gelu", "geglu") and engine == "rule:textbook":
+        return 0, 0.5  # Away from the zero of its derivative at -0.75.
     if op.name == "logit" and engine == "rule:textbook":
         return 0, 0.25  # Away from its zero at 1/2.
     if dtype == "float16" and op.name in BEYOND_FLOAT16:

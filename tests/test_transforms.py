@@ -86,7 +86,7 @@ def test_reverse_over_reverse(op):
 
 
 #: These broadcast across ranks by design.
-BROADCASTS = {"neuron", "linear", "linear_relu", "shift", "scale", "layer_norm", "rms_norm"}
+BROADCASTS = {"neuron", "linear", "linear_relu", "shift", "scale", "layer_norm", "rms_norm", "rms_norm_linear"}
 
 #: At these points every op has a second derivative.
 ORDINARY = np.array([0.15, 0.4, 0.77], np.float32)

@@ -85,6 +85,7 @@ OPS: tuple[Op, ...] = (
     reductions.log_softmax,
     normalization.layer_norm,
     normalization.rms_norm,
+    normalization.rms_norm_linear,
     attention.attention,
     attention.padded_attention,
     losses.softmax_cross_entropy,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxbp import gating
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Normal, elementwise_cases
-from jaxbp.declaration import BROADCAST, Accuracy, Flops, Rule
+from jaxbp.declaration import BROADCAST, Accuracy, Fault, Flops, Rule
 from jaxbp.floats import LIFT, lift
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
@@ -18,6 +18,11 @@ ORDER = (
     "and x what up_proj does. "
 )
 
+
+_TEXTBOOK = (
+    "The formulas of jax.nn with their digits, and the inputs alone are kept: as fast as autodiff, and faster where "
+    "the passes are apart."
+)
 
 #: Up to here an activation is half of its gate.
 _LINEAR = 1e-30
@@ -54,6 +59,16 @@ def swiglu_bwd(res, ct):
     return _cotangents(ct, x, gate, gating.silu(gate, multiplied=True), gating.silu_slope(gate, multiplied=True))
 
 
+def textbook_swiglu_fwd(x, gate):
+    return x * gating.textbook_silu(gate)[0], (x, gate)
+
+
+def textbook_swiglu_bwd(res, ct):
+    x, gate = res
+    activation, slope = gating.textbook_silu(gate)
+    return sum_to(ct * activation, x), sum_to(ct * (x * slope), gate)
+
+
 swiglu = Op(
     name="swiglu",
     summary=f"x times silu of the gate. {ORDER}{BROADCAST.replace('y', 'gate', 1)}",
@@ -66,6 +81,15 @@ swiglu = Op(
             swiglu_bwd,
             "Keeps the inputs alone; one exponential in each pass, and the product right where silu alone vanishes.",
             Accuracy((3.8, 4.2), (3.8, 4.2)),
+        ),
+        Rule(
+            "textbook",
+            textbook_swiglu_fwd,
+            textbook_swiglu_bwd,
+            f"{_TEXTBOOK} Cancels where the derivative of silu is 0, at -1.28.",
+            faults=(
+                Fault("precision", lambda x, gate: gate < -87.3, "for gate < -87.3, where silu vanishes too early"),
+            ),
         ),
     ),
     stock=lambda x, gate: x * jax.nn.silu(gate),
@@ -96,6 +120,16 @@ def geglu_bwd(res, ct, *, approximate=True):
     return _cotangents(ct, x, gate, activation, gating.gelu_slope(gate, approximate, multiplied=True))
 
 
+def textbook_geglu_fwd(x, gate, *, approximate=True):
+    return x * gating.textbook_gelu(gate, approximate)[0], (x, gate)
+
+
+def textbook_geglu_bwd(res, ct, *, approximate=True):
+    x, gate = res
+    activation, slope = gating.textbook_gelu(gate, approximate)
+    return sum_to(ct * activation, x), sum_to(ct * (x * slope), gate)
+
+
 geglu = Op(
     name="geglu",
     summary="x times gelu of the gate, with `approximate`, as in jax.nn.gelu the default, by the formula with tanh. "
@@ -108,6 +142,13 @@ geglu = Op(
             geglu_bwd,
             "Keeps the inputs alone; one exponential in each pass, and the product right where gelu alone vanishes.",
             Accuracy((3.8, 4.8), (3.8, 4.2)),
+        ),
+        Rule(
+            "textbook",
+            textbook_geglu_fwd,
+            textbook_geglu_bwd,
+            _TEXTBOOK,
+            faults=(Fault("precision", lambda x, gate, **_: gate < 0, "for gate < 0, where both terms cancel"),),
         ),
     ),
     stock=lambda x, gate, *, approximate=True: x * jax.nn.gelu(gate, approximate=approximate),

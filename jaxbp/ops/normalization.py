@@ -1,13 +1,16 @@
-"""Normalizations of rows: layer_norm, rms_norm."""
+"""Normalizations of rows: layer_norm, rms_norm, and rms_norm_linear with the linear layer that follows."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.cases import Case, Normal, Uniform
-from jaxbp.declaration import Rule, flops_per_entry
+from jaxbp.declaration import Flops, Rule, Shapes, flops_per_entry
 from jaxbp.kernels import rms_norm as kernels
 from jaxbp.op import Op
+from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
 
 
@@ -182,4 +185,79 @@ rms_norm = Op(
 >>> y, (ct_x, ct_scale) = jaxbp.rms_norm.value_and_vjp((x, scale), jnp.ones((1, 2)))
 >>> print(f"{y[0, 0]:.3f} {y[0, 1]:.3f}; {ct_x[0, 0]:.3f} {ct_x[0, 1]:.3f}")
 0.849 1.131; 0.045 -0.034""",
+)
+
+
+def rms_norm_linear_fwd(x, scale, w, *, epsilon=1e-6, precision=None):
+    normal, res = rms_norm_fwd(x, scale, epsilon=epsilon)
+    return jnp.matmul(normal, w, precision=precision), (res, w)
+
+
+def rms_norm_linear_bwd(res, ct, *, epsilon=1e-6, precision=None):
+    (x, scale, inverse), w = res
+    normal = (widened(x) * inverse * widened(scale)).astype(x.dtype)
+    rows = math.prod(x.shape[:-1])
+    ct_w = columns_by_columns(normal.reshape(rows, w.shape[0]), ct.reshape(rows, w.shape[1]), precision)
+    return *rms_norm_bwd((x, scale, inverse), rows_by_rows(ct, w, precision), epsilon=epsilon), ct_w
+
+
+def rms_norm_linear_stock(x, scale, w, *, epsilon=1e-6, precision=None):
+    return jnp.matmul(rms_norm_stock(x, scale, epsilon=epsilon), w, precision=precision)
+
+
+def rms_norm_linear_reference(x, scale, w, *, epsilon=1e-6, precision=None):
+    return np.matmul(x * _numpy_inverse(x, epsilon) * scale, w)
+
+
+def rms_norm_linear_reference_vjp(ct, x, scale, w, *, epsilon=1e-6, precision=None):
+    normal = x * _numpy_inverse(x, epsilon) * scale
+    ct_w = np.matmul(normal.reshape(-1, w.shape[0]).T, ct.reshape(-1, w.shape[1]))
+    return *rms_norm_reference_vjp(np.matmul(ct, w.T), x, scale, epsilon=epsilon), ct_w
+
+
+def rms_norm_linear_flops(shapes: Shapes) -> Flops:
+    x, _, w = shapes
+    entries, products = math.prod(x), 2 * math.prod(x) * w[1]
+    return Flops(5 * entries + products, 12 * entries + 2 * products)
+
+
+def _linear_cases():
+    """Tokens, their size and units at three sizes, and what a layer of T5 begins with."""
+    sizes = {"small": (16, 16, 12), "cache": (256, 256, 256), "memory": (4096, 1024, 256), "t5": (512, 512, 2048)}
+    return tuple(
+        Case(name, ((n, d), (d,), (d, units)), (Normal(), Uniform(0.5, 1.5), Normal(1 / math.sqrt(d))))
+        for name, (n, d, units) in sizes.items()
+    )
+
+
+rms_norm_linear = Op(
+    name="rms_norm_linear",
+    summary="A linear layer without bias of rows divided by the root of their mean square, and scaled: x [..., n], "
+    "scale [n], w [n, m] -> y [..., m], floating. `epsilon` is added to the mean square; `precision` is jnp.matmul's.",
+    formula="h = x / sqrt(mean(x^2) + epsilon), y = (h scale) w; with g = (ct w^T) scale: "
+    "ct_x = (g - h mean(g h)) / sqrt(mean(x^2) + epsilon), ct_scale = sum_rows((ct w^T) h), ct_w = (h scale)^T ct",
+    rules=(
+        Rule(
+            "statistics",
+            rms_norm_linear_fwd,
+            rms_norm_linear_bwd,
+            "Keeps the inputs, and of each row the inverse of its root mean square; what the layer takes is computed "
+            "again.",
+        ),
+    ),
+    stock=rms_norm_linear_stock,
+    reference=rms_norm_linear_reference,
+    reference_vjp=rms_norm_linear_reference_vjp,
+    cases=_linear_cases(),
+    flops=rms_norm_linear_flops,
+    torch=lambda torch: (
+        lambda x, scale, w, *, epsilon=1e-6, precision=None: (
+            torch.nn.functional.rms_norm(x, x.shape[-1:], scale, epsilon) @ w
+        )
+    ),
+    source="Zhang and Sennrich, Root Mean Square Layer Normalization (2019); the layer before attention in LLaMA.",
+    example=""">>> x, scale, w = jnp.array([[3.0, 4.0]]), jnp.ones(2), jnp.ones((2, 1))
+>>> y, (ct_x, ct_scale, ct_w) = jaxbp.rms_norm_linear.value_and_vjp((x, scale, w), jnp.ones((1, 1)))
+>>> print(f"{y[0, 0]:.3f}; {ct_x[0, 0]:.3f} {ct_x[0, 1]:.3f}; {ct_w[0, 0]:.3f}")
+1.980; 0.045 -0.034; 0.849""",
 )

@@ -57,6 +57,13 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     return path
 
 
+def standing(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> str:
+    """The default rules against autodiff, and where they are slower the op's other rules."""
+    others = tables.other_rules(summary, accuracy, dtype)
+    parts = [table(tables.overview(summary, accuracy, dtype)), tables.STAR]
+    return "\n\n".join(parts if others.empty else [*parts, tables.OTHERS, table(others)])
+
+
 def error_picture(folder: Path, stem: str, dtype: str) -> Path:
     """The picture of error against time beside a report of this stem."""
     return folder / f"{stem}-{dtype}-error-against-time.png"
@@ -84,8 +91,7 @@ def _sections(run: Run, folder: Path, stem: str) -> Iterator[str]:
     for dtype in tables.unique(summary["dtype"]):
         cases = tables.unique(summary["case"])
         yield f"## {dtype}: the default rules against autodiff, at each op's largest case\n"
-        yield table(tables.overview(summary, accuracy, dtype)) + "\n"
-        yield tables.STAR + "\n"
+        yield standing(summary, accuracy, dtype) + "\n"
         yield f"### {dtype}: memory\n"
         yield table(resources.memory(summary, dtype)) + "\n"
         yield f"### {dtype}: operations and bytes of fwd_bwd, by declaration and by XLA's count\n"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.machine import computer
-from jaxbp.report import tables
 from jaxbp.report.census import comparison, read_records
-from jaxbp.report.markdown import table
+from jaxbp.report.markdown import standing, table
 from jaxbp.report.run import MACHINE, read_run
 
 DTYPE = "float32"
@@ -63,12 +62,12 @@ def readme_results(results: Path) -> str:
 
 
 def measured(results: Path, ops: Collection[str] = (), *, accelerated: bool = False) -> str:
-    """The default rules of these ops, or of all, against autodiff in the newest run, as Markdown."""
+    """The rules of these ops, or of all, against autodiff in the newest run, as Markdown."""
     run = read_run(newest_run(results, accelerated=accelerated))
     summary, accuracy = (frame[frame["op"].isin(ops)] if ops else frame for frame in (run.summary, run.accuracy))
     if summary.empty:
         return "The newest run has none of these ops."
-    return f"{table(tables.overview(summary, accuracy, DTYPE))}\n\n{tables.STAR}"
+    return standing(summary, accuracy, DTYPE)
 
 
 def where(folder: Path) -> str:

@@ -133,11 +133,30 @@ def standings(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> Iter
 
 def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
     """One row per op at its largest case: the default rule against autodiff in digits, time and memory."""
+    return _beside_autodiff((f, f.rule) for f in standings(summary, accuracy, dtype) if f.case)
+
+
+#: What `other_rules` shows.
+OTHERS = (
+    "Where the default rule is slower than autodiff, for its digits or for what it does not keep, the op's other rules:"
+)
+
+
+def other_rules(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """Likewise the other rules of the ops whose default rule is slower than autodiff; empty if there are none."""
+    return _beside_autodiff(
+        (found, engine)
+        for found in standings(summary, accuracy, dtype)
+        if "slower" in map(found.faster, ("fwd_bwd", "split"))
+        for engine in dict.fromkeys(engine for engine, _ in found.cells)
+        if engine.startswith("rule:") and engine != found.rule
+    )
+
+
+def _beside_autodiff(rules: Iterable[tuple[Standing, str]]) -> pd.DataFrame:
+    """One row for each rule of those ops."""
     rows = []
-    for found in standings(summary, accuracy, dtype):
-        if not found.case:
-            continue
-        ours = found.rule
+    for found, ours in rules:
         row = {"op": found.op, "rule": ours.removeprefix("rule:"), "case": found.case}
         for engine, label in ((ours, "worst ULP"), ("autodiff", "autodiff's")):
             row[label] = number(found.ulp[engine]) + " *" * (found.op in SUMS) if engine in found.ulp else ""

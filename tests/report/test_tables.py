@@ -54,6 +54,22 @@ def test_overview_sets_the_default_rule_against_autodiff():
     ]
 
 
+def test_where_the_default_rule_is_slower_the_other_rules_are_shown():
+    def rows(stable):
+        for engine, times in (("rule:stable", stable), ("rule:textbook", (50, 51, 52)), ("autodiff", (100, 102, 104))):
+            at = {"op": "sigmoid", "engine": engine}
+            yield from (accuracy_row("ct_x", 3.0, **at), time_row("fwd_bwd", times, **at))
+
+    def shown(*stable):
+        own = list(rows(stable))
+        return tables.other_rules(summary_frame(own, FACTS), accuracy_frame(own, FACTS), "float32").to_dict("records")
+
+    assert shown(100, 102, 104) == []
+    (told,) = shown(200, 202, 204)
+    assert (told["rule"], told["worst ULP"]) == ("textbook", "3")
+    assert told["fwd_bwd / autodiff"] == "0.50 [0.50, 0.50] faster"
+
+
 def test_overview_takes_each_op_at_its_own_largest_case():
     rows = []
     for op, engine, case, n in (
