@@ -263,6 +263,10 @@ right, wrong = rule(1), rule(2)
 
 def longhand(x):
     return -jnp.log(1 / x)
+
+
+def twice(x):
+    return 2 * jnp.log(x)
 """
 
 
@@ -271,6 +275,14 @@ def rules(tmp_path):
     path = tmp_path / "rules.py"
     path.write_text(RULES)
     return path
+
+
+def test_a_function_is_checked_against_what_is_meant(run, rules):
+    asked = ("f32[10]", "--domain", "0=1:2", "--level", "quick", "--stock")
+    assert run("check", f"{rules}:right", *asked, f"{rules}:longhand").code == 0
+    assert run("check", f"{rules}:right", *asked, f"{rules}:twice").code == 1
+    unknown = run("check", f"{rules}:right", *asked, f"{rules}:longhnad")
+    assert (unknown.code, "did you mean 'longhand'" in unknown.err) == (2, True)
 
 
 def test_a_function_is_measured_in_a_fresh_process(run, rules):

@@ -59,19 +59,19 @@ def _differentiated(primal: ClosedJaxpr) -> ClosedJaxpr:
                 return vjp_by_columns(primal)
         raise UsageError(
             "The function without its custom rules cannot be differentiated by JAX, so there is nothing to compare "
-            f"with: {summary(error)}"
+            f"with; give stock, a function of plain JAX that computes the same. {summary(error)}"
         ) from error
 
 
 class Reference:
-    """The truth about a subject, for whatever arguments of its shapes."""
+    """The truth about a subject, or about its stock if it has one, for whatever arguments of its shapes."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in subject.leaves]
         # Traced here, where its dtypes are the function's own: with x64 on `jnp.zeros(3)` is another function.
         try:
-            self.primal: ClosedJaxpr = trace(subject.flat, structs)[0]
+            self.primal: ClosedJaxpr = trace(subject.meant.flat, structs)[0]
         except Exception as error:  # It could be traced with its rules, so that this is about taking them out.
             raise UsageError(f"The function's custom rules cannot be taken out of it: {summary(error)}") from error
         #: The jaxpr of value and VJP of the primal, all custom rules stripped, in the function's own dtypes.

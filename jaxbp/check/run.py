@@ -36,6 +36,7 @@ class Checker:
         self,
         f: Callable[..., Any],
         *args: Any,
+        stock: Callable[..., Any] | None = None,
         inputs: Sequence[tuple[Any, ...]] = (),
         cotangents: Any = None,
         domain: Mapping[str, tuple[float, float]] = NO_DOMAIN,
@@ -52,7 +53,7 @@ class Checker:
         ):
             if given not in known:
                 raise unknown_name(what, given, known)
-        self.subject = make_subject(f, args)
+        self.subject = make_subject(f, args, stock)
         for name in domain:
             if name not in self.subject.names:
                 raise unknown_name("argument", name, self.subject.names)
@@ -234,6 +235,7 @@ class Checker:
 def check_vjp(
     f: Callable[..., Any],
     *args: Any,
+    stock: Callable[..., Any] | None = None,
     inputs: Sequence[tuple[Any, ...]] = (),
     cotangents: Any = None,
     domain: Mapping[str, tuple[float, float]] = NO_DOMAIN,
@@ -245,13 +247,16 @@ def check_vjp(
 ) -> CheckReport:
     """Check the custom VJPs in a function against the derivative of what it computes, entry by entry.
 
-    The truth is the function's primal, all custom rules stripped, differentiated and evaluated in float64. How far a
-    result may be off is what rounding does to that very computation, entry by entry, found by evaluating it again
-    with noise in place of rounding errors.
+    The truth is the function's primal, all custom rules stripped, or `stock`, differentiated and evaluated in float64.
+    How far a result may be off is what rounding does to that very computation, entry by entry, found by evaluating it
+    again with noise in place of rounding errors.
 
     Args:
         f: a `jax.custom_vjp` function, or any function of JAX that contains some.
         *args: arguments to call it with: arrays, numbers, pytrees of them; integers and booleans have no gradient.
+        stock: a function of plain JAX that computes what f should, and takes the place of f's primal as the truth, for
+            values and gradients. It is needed where JAX cannot differentiate f without its rules: a Pallas kernel, a
+            callback, a foreign function.
         inputs: further tuples of arguments.
         cotangents: a cotangent of the output's structure, to be tried besides the usual ones.
         domain: by the name of an argument, as `args[0]`, the interval that inputs are drawn from.
@@ -278,7 +283,7 @@ def check_vjp(
     (False, '0.6667 times what it should be')
     """
     options = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level}
-    return Checker(f, *args, inputs=inputs, cotangents=cotangents, domain=domain, **options).run(seed)
+    return Checker(f, *args, stock=stock, inputs=inputs, cotangents=cotangents, domain=domain, **options).run(seed)
 
 
 def _told(error: Exception) -> str:

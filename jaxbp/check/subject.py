@@ -80,6 +80,7 @@ class Subject:
         names: what each array is called in findings, as `args[0]['w']`.
         shapes: the output's arrays, as `jax.ShapeDtypeStruct`; complex ones as real and imaginary part.
         out_names: what each of them is called.
+        stock: what the function should compute, as a function of plain JAX; what it computes itself if None.
     """
 
     f: Callable[..., Any]
@@ -89,6 +90,7 @@ class Subject:
     names: tuple[str, ...]
     shapes: tuple[jax.ShapeDtypeStruct, ...]
     out_names: tuple[str, ...]
+    stock: Callable[..., Any] | None = None
 
     @functools.cached_property
     def floats(self) -> tuple[int, ...]:
@@ -111,7 +113,12 @@ class Subject:
 
     def with_leaves(self, leaves: Sequence[np.ndarray]) -> "Subject":
         """The same function with other arguments."""
-        return make_subject(self.f, self.arguments(leaves))
+        return make_subject(self.f, self.arguments(leaves), self.stock)
+
+    @property
+    def meant(self) -> "Subject":
+        """What it is compared with: what it should compute, or itself."""
+        return self.of(self.stock or self.f)
 
     def of(self, f: Callable[..., Any]) -> "Subject":
         """Another function with the same arguments and output."""
@@ -159,8 +166,8 @@ def _real_parts(x: Any) -> tuple[Any, ...]:
     return (x,)
 
 
-def make_subject(f: Callable[..., Any], args: Sequence[Any]) -> Subject:
-    """Flatten a call; what is no array, number or None is a `UsageError` that names it."""
+def make_subject(f: Callable[..., Any], args: Sequence[Any], stock: Callable[..., Any] | None = None) -> Subject:
+    """Flatten a call; what is no array, number or None is a `UsageError` that names it, and so is another stock."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
     leaves, names, codecs = [], [], []
     for path, x in with_paths:
@@ -185,7 +192,21 @@ def make_subject(f: Callable[..., Any], args: Sequence[Any]) -> Subject:
         out_names += [f"y{jax.tree_util.keystr(path)}{part}" for part in parts]
     if not any(is_float(s.dtype) for s in shapes):
         raise UsageError("No output has a floating dtype, so there is no gradient to check.")
-    return dataclasses.replace(draft, shapes=tuple(shapes), out_names=tuple(out_names))
+    subject = dataclasses.replace(draft, shapes=tuple(shapes), out_names=tuple(out_names), stock=stock)
+    if stock is not None:
+        try:
+            other = kinds(make_subject(stock, args))
+        except UsageError as error:
+            raise UsageError(f"stock: {error}") from error
+        if other != kinds(subject):
+            raise UsageError(f"stock must return what the function does, {kinds(subject)}, but it returns {other}.")
+    return subject
+
+
+def kinds(subject: Subject) -> str:
+    """The outputs of a function by name, dtype and shape."""
+    outs = zip(subject.out_names, subject.shapes, strict=True)
+    return ", ".join(f"{name} {s.dtype}{list(s.shape)}" for name, s in outs)
 
 
 def summary(error: Exception) -> str:

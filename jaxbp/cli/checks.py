@@ -28,6 +28,9 @@ from jaxbp.terminal import err, interval, out, print_table, progress
 def check(
     target: Annotated[str, typer.Argument(help="FILE.py:NAME or package.module:NAME.")],
     specs: Annotated[list[str], typer.Argument(help="Arguments, as 'f32[64,128]', 'i32[64]<10', 'bool[3]', 0.5.")],
+    stock: Annotated[
+        str, typer.Option(help="FILE.py:NAME of what it should compute, in plain JAX; for kernels and callbacks.")
+    ] = "",
     level: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "standard",
     domain: Annotated[
         list[str] | None, typer.Option(help="Where an argument may lie, as 0=0.1:5 for the first; may be repeated.")
@@ -43,7 +46,8 @@ def check(
         limits = dict(interval(text) for text in domain or [])
         args = make_arguments(specs, seed, limits)
         ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
-        found = check_vjp(load_function(target), *args, domain=limits, **ways)
+        plain = load_function(stock) if stock else None
+        found = check_vjp(load_function(target), *args, stock=plain, domain=limits, **ways)
     if as_json:
         print(found.to_json())
     else:

@@ -18,7 +18,7 @@ from jaxbp.check.compare import Comparison
 from jaxbp.check.judge import Call, Judge
 from jaxbp.check.reference import Reference
 from jaxbp.check.run import NO_DOMAIN, Checker
-from jaxbp.check.subject import Subject, make_subject, summary
+from jaxbp.check.subject import Subject, kinds, make_subject, summary
 from jaxbp.check.trials import Trial, cotangents
 from jaxbp.errors import UsageError, unknown_name
 from jaxbp.measure.executables import Executable, Mode, compile_function, compile_passes
@@ -59,7 +59,7 @@ def measure_function(
     if level not in BUDGETS:
         raise unknown_name("level of a benchmark", level, BUDGETS)
     yield _step(0)
-    checker = Checker(f, *args, domain=domain, level="quick")
+    checker = _checker(f, args, stock, domain)
     problem = pose(checker, stock, seed)
     report = checker.run(seed)
     excused = frozenset((finding.kind, finding.argument) for finding in report.findings if not finding.fault)
@@ -90,6 +90,21 @@ def measure_function(
             timed.append((contestant, rows, executables))
     yield _step(len(STEPS) - 1)
     yield from _time(problem, timed, BUDGETS[level])
+
+
+def _checker(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    stock: Callable[..., Any] | None,
+    domain: Mapping[str, tuple[float, float]],
+) -> Checker:
+    """By the function's own primal or, where JAX cannot differentiate that, by the stock function."""
+    try:
+        return Checker(f, *args, domain=domain, level="quick")
+    except UsageError:
+        if stock is None:
+            raise
+        return Checker(f, *args, stock=stock, domain=domain, level="quick")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +220,8 @@ def _stock_reference(checker: Checker, stock: Callable[..., Any]) -> Reference:
     except UsageError as error:
         raise UsageError(f"{name} cannot be compared with this stock. {error}") from error
     ours = checker.reference.value(*subject.leaves)
-    if (kinds := _kinds(other)) != _kinds(subject):
-        raise UsageError(f"stock must return what {name} does, {_kinds(subject)}, but it returns {kinds}.")
+    if kinds(other) != kinds(subject):
+        raise UsageError(f"stock must return what {name} does, {kinds(subject)}, but it returns {kinds(other)}.")
     for i in subject.float_outs:
         digits = float(jnp.finfo(subject.shapes[i].dtype).eps) ** 0.5
         if not near(theirs[i], ours[i], digits):
@@ -216,11 +231,6 @@ def _stock_reference(checker: Checker, stock: Callable[..., Any]) -> Reference:
                 f"entry {where} is {theirs[i].flat[where]:.6g} where {name} gives {ours[i].flat[where]:.6g}."
             )
     return reference
-
-
-def _kinds(subject: Subject) -> str:
-    outs = zip(subject.out_names, subject.shapes, strict=True)
-    return ", ".join(f"{name} {s.dtype}{list(s.shape)}" for name, s in outs)
 
 
 def _prepare(problem: Problem, contestant: Contestant) -> tuple[dict[Mode, Executable], dict[Mode, Row], str]:
