@@ -117,7 +117,10 @@ gelu = Op(
             textbook_gelu_bwd,
             "The formulas of jax.nn with their digits, and x alone is kept: as fast as autodiff, and faster where the "
             "passes are apart.",
-            faults=(Fault("precision", lambda x, **_: x < 0, "for x < 0, where both terms cancel"),),
+            faults=(
+                Fault("value", lambda x: x < -2.5, "for x < -2.5, where 1 + tanh(u) cancels"),
+                Fault("precision", lambda x: x < -2.5, "there"),
+            ),
         ),
     ),
     stock=jax.nn.gelu,

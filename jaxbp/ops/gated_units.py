@@ -148,7 +148,10 @@ geglu = Op(
             textbook_geglu_fwd,
             textbook_geglu_bwd,
             _TEXTBOOK,
-            faults=(Fault("precision", lambda x, gate, **_: gate < 0, "for gate < 0, where both terms cancel"),),
+            faults=(
+                Fault("value", lambda x, gate: gate < -2.5, "for gate < -2.5, where 1 + tanh(u) cancels"),
+                Fault("precision", lambda x, gate: gate < -2.5, "there"),
+            ),
         ),
     ),
     stock=lambda x, gate, *, approximate=True: x * jax.nn.gelu(gate, approximate=approximate),

@@ -78,6 +78,10 @@ def _split(op, faults, fault):
     if op.name == "neuron":
         w, x = arguments(op)
         return (20 * w, x), (w / 10, x)
+    if op.arguments == ("x", "gate"):
+        gate = np.linspace(-100, -90, 50, dtype=np.float32) if op.name == "swiglu" else np.linspace(-6, -3, 50)
+        x = np.ones(50, np.float32)
+        return (x, gate.astype(np.float32)), (x, np.linspace(0.1, 3, 50, dtype=np.float32))
     x, y = arguments(op)
     return (x, x.copy()), (x, y + 0.01)
 
@@ -86,6 +90,8 @@ def _away(op, args):
     """A domain without faults for what the check draws itself."""
     if op.name == "neuron":
         return {"args[0]": (-0.1, 0.1), "args[1]": (-1.0, 1.0)}
+    if op.arguments == ("x", "gate"):
+        return {"args[1]": (0.1, 3.0)}
     if len(op.arguments) > 1:
         return {}
     return {"args[0]": (0.1, 0.3) if op.domain else (-1.0, 1.0)}
