@@ -6,7 +6,6 @@ lie along it, and a GPU's threads.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,14 +91,12 @@ class Fold:
             if self.span is None:
                 return 0, cuts
             first, last = self.span(i * sizes[0], (i + 1) * sizes[0])
-            return jnp.minimum(_divided(first, sizes[1]), cuts), jnp.minimum(
-                _divided(last + sizes[1] - 1, sizes[1]), cuts
-            )
+            ends = _divided(first, sizes[1]), _divided(last + sizes[1] - 1, sizes[1])
+            return jnp.minimum(ends[0], cuts), jnp.minimum(ends[1], cuts)
 
         def split(refs: Blocks) -> tuple[Blocks, Blocks, Blocks, Blocks]:
-            ends = itertools.accumulate((held, streamed, len(self.out)), initial=0)
-            starts = list(ends)
-            return tuple(refs[a:b] for a, b in itertools.pairwise((*starts, len(refs))))  # pyright: ignore
+            inputs, outputs = held + streamed, held + streamed + len(self.out)
+            return refs[:held], refs[held:inputs], refs[inputs:outputs], refs[outputs:]
 
         def in_a_loop(*refs: Any) -> None:
             held_refs, streamed_refs, out_refs, _ = split(refs)
