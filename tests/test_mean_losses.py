@@ -57,6 +57,28 @@ def test_neither_logits_nor_more_than_a_block_of_them_are_held():
     assert (modes["fwd_res"].temp_bytes or np.inf) < 4 * tokens * classes / 3
 
 
+@pytest.mark.parametrize("op", [OP, jaxbp.linear_cross_entropy], ids=repr)
+def test_a_language_models_last_layer_takes_a_fifteenth_of_the_memory(op):
+    """As compiled, without running it."""
+    x, w, labels = (jax.ShapeDtypeStruct(s, np.float32) for s in ((4096, 256), (256, 32000), (4096,)))
+    args = x, w, jax.ShapeDtypeStruct(labels.shape, np.int32)
+    ct = jax.eval_shape(op, *args)
+
+    def planned(name):
+        plan = jax.jit(make_engine(op, name).fwd_bwd).lower(args, ct).compile().memory_analysis()
+        assert plan is not None
+        return plan.temp_size_in_bytes
+
+    assert 15 * planned(f"rule:{op.default_rule.name}") < planned("autodiff")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "classes", "expected"), [(4096, 32000, 128), (4099, 32000, 129), (7, 5, 7), (3, 2**23, 1), (0, 5, 0)]
+)
+def test_default_blocks_leave_no_token_over_where_they_can(tokens, classes, expected):
+    assert mean_losses._block_of_tokens(tokens, classes, None) == expected
+
+
 def test_small_gradients_of_many_tokens_outlast_float16():
     x, w, labels = drawn((2**18,))
     args, ct = (x.astype(np.float16), w.astype(np.float16), labels), np.array(2.0**14, np.float16)  # A loss scale.

@@ -13,17 +13,23 @@ from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
-#: So many logits are alive at a time by default: each block of tokens goes once over the whole gradient of the weights.
-BLOCK = 6 * 2**20
+#: No more logits than these are alive at a time by default: with fewer, the whole gradient of the weights, over which
+#: each block of tokens goes once, would cross memory more often than the logits.
+BLOCK = 2**22
 #: Classes of which that gradient is updated at a time, so that a block of it stays in a cache.
 CLASSES = 2048
 
 
 def _block_of_tokens(tokens, classes, block):
-    """How many tokens are taken at a time: so many that their logits make a block, in blocks about equally large."""
+    """How many tokens are taken at a time: as many as a block of logits has room for, and no token left over.
+
+    What is left over would be a program of its own, with memory of its own. It is put up with where blocks that come
+    out even would be less than half as large.
+    """
     if block is None:
-        number = math.ceil(tokens * classes / BLOCK)
-        return math.ceil(tokens / max(1, number))
+        number = max(1, math.ceil(tokens * classes / BLOCK))
+        even = (n for n in range(number, min(2 * number, tokens) + 1) if tokens % n == 0)
+        return math.ceil(tokens / next(even, number))
     if block < 1:
         raise ValueError(f"mean_linear_cross_entropy: block must be a positive number of tokens, got {block}.")
     return block
@@ -124,7 +130,7 @@ mean_linear_cross_entropy = Op(
     name="mean_linear_cross_entropy",
     summary="The mean over all tokens of the softmax cross entropy of the logits x w, with the logits of a block of "
     "tokens in memory at a time. x [..., d], w [d, C], floating, labels [...], integers -> y []. `block` is the number "
-    "of tokens taken at a time, by default as many as make about 6 million logits; `precision` is jnp.matmul's. "
+    "of tokens taken at a time, by default so many that they have up to 4 million logits; `precision` is jnp.matmul's. "
     + rows_of_classes.LABELS,
     formula="mean over n tokens of log sum_j exp(z_j) - z_label, z = x w; with s = ct (softmax(z) - 1(j = label)) / n, "
     "ct_x = s w^T, ct_w = x^T s summed over the tokens",
@@ -149,6 +155,7 @@ mean_linear_cross_entropy = Op(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1)
         )
     ),
+    version=2,
     source="Hsu et al., Liger kernel: efficient Triton kernels for LLM training (2024), which does so on GPUs.",
     example=""">>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 0, 0], [5.0, 0, 0]]), jnp.array([0])
 >>> y, (ct_x, ct_w, _) = jaxbp.mean_linear_cross_entropy.value_and_vjp((x, w, labels), 1.0)
