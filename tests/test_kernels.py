@@ -69,6 +69,34 @@ def test_attention_in_bfloat16_is_rounded_once(form):
     assert_right(ATTENTION, *attention_arguments(1, 70, 70, 2, 1, 16, "bfloat16"), units=0.51)
 
 
+def test_values_that_have_much_in_common_cost_a_narrow_dtype_no_digits():
+    """What is kept of the value must not be rounded: of ct_p - sum(p ct_p) little is left."""
+    (q, k, v), ct = attention_arguments(1, 70, 70, 1, 1, 16, "bfloat16")
+    assert_right(ATTENTION, (q, k, (v + 10).astype(v.dtype)), ct, units=0.6)
+
+
+def test_a_scale_of_numpy_makes_nothing_wider():
+    args, ct = attention_arguments(1, 4, 4, 1, 1, 4)
+    with jax.enable_x64(True):
+        y, cts = ATTENTION.value_and_vjp(args, ct, scale=np.float64(0.5))
+    np.testing.assert_allclose(y, ATTENTION(*args, scale=0.5), rtol=1e-6)
+    assert {x.dtype for x in (y, *cts)} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("rule", [ATTENTION, RMS_NORM], ids=repr)
+def test_second_derivatives_are_refused_in_a_sentence(rule):
+    x, *others = rule.op.case("small").arguments(np.dtype("float32"))
+    with pytest.raises(NotImplementedError, match="no second derivatives; take the op's default rule"):
+        jax.grad(lambda x: jnp.sum(jax.grad(lambda x: jnp.sum(rule(x, *others)))(x)))(x)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-46])
+def test_rows_that_fill_the_last_block_of_rms_norm_are_not_seen(form, epsilon):
+    rng = np.random.default_rng(3)
+    x, scale, ct = (rng.normal(size=s).astype("f") for s in ((3, 4), (4,), (3, 4)))
+    assert_right(RMS_NORM, (x, scale), ct, epsilon=epsilon)
+
+
 @pytest.mark.parametrize("shape", [(2, 40, 24), (5, 100), (7,), (300, 3)], ids=str)
 def test_rms_norm(form, shape):
     rng = np.random.default_rng(3)

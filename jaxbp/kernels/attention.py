@@ -18,7 +18,7 @@ Sums = tuple[jax.Array, jax.Array]
 
 
 def forward(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool, scale: float) -> tuple[jax.Array, Sums]:
-    """The value of attention, of the shape and dtype of q, and the sums of the queries."""
+    """The value of attention, of the shape of q and not narrower than float32, and the sums of the queries."""
     arrays = [_by_heads(x) for x in (q, k, v)]
     y, top, inverse = _forward(arrays[0], k.shape[-3], causal, scale)(arrays[:1], arrays[1:])
     return _like(y, q), (top, inverse)
@@ -30,11 +30,11 @@ def backward(
     """The cotangents of q, k and v, given what `forward` took and returned."""
     queries, keys = q.shape[-3], k.shape[-3]
     of_q, of_k, of_v, of_y, of_ct = (_by_heads(x) for x in (q, k, v, y, ct))
-    mean = jnp.sum(widened(of_ct) * widened(of_y), axis=1, keepdims=True)
+    mean = jnp.sum(widened(of_ct) * of_y, axis=1, keepdims=True)
     by_query, by_key = (of_q, *sums, mean, of_ct), (of_k, of_v)
     (ct_q,) = _of_queries(of_q, keys, causal, scale)(by_query, by_key)
     ct_k, ct_v = (_shared(x, of_k) for x in _of_keys(of_q, queries, keys, causal, scale)(by_key, by_query))
-    return _like(ct_q, q), _like(ct_k, k), _like(ct_v, v)
+    return _like(ct_q, q).astype(q.dtype), _like(ct_k, k).astype(k.dtype), _like(ct_v, v).astype(v.dtype)
 
 
 def _product(a: jax.Array, b: jax.Array, over: tuple[int, int]) -> jax.Array:
@@ -81,7 +81,7 @@ def _forward(q: jax.Array, keys: int, causal: bool, scale: float) -> Fold:
         top, total, sums = state
         return sums / total, top, 1 / total
 
-    return Fold("attention", start, step, finish, ((d, q.dtype), (1, dtype), (1, dtype)), 4 * d + 4, _seen(causal))
+    return Fold("attention", start, step, finish, ((d, dtype), (1, dtype), (1, dtype)), 4 * d + 4, _seen(causal))
 
 
 def _finite(largest: jax.Array) -> jax.Array:
@@ -148,9 +148,9 @@ def _by_heads(x: jax.Array) -> jax.Array:
 
 
 def _like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The inverse of `_by_heads`, of the shape and dtype of `like`."""
+    """The inverse of `_by_heads`, of the shape of `like`."""
     *batch, length, heads, d = like.shape
-    return jnp.moveaxis(x[:, :d].reshape(*batch, heads, d, length), -1, -3).astype(like.dtype)
+    return jnp.moveaxis(x[:, :d].reshape(*batch, heads, d, length), -1, -3)
 
 
 def _shared(x: jax.Array, like: jax.Array) -> jax.Array:

@@ -24,7 +24,20 @@ class Work:
 def on_each_platform(start: Callable[..., Any], *args: jax.Array) -> Any:
     """`start(platform, *args)` for the platform that the program is compiled for: cpu, gpu or tpu."""
     cpu, gpu, tpu = (functools.partial(start, platform) for platform in ("cpu", "gpu", "tpu"))
-    return jax.lax.platform_dependent(*args, cpu=cpu, cuda=gpu, rocm=gpu, tpu=tpu)
+
+    @jax.custom_jvp
+    def run(*args: jax.Array) -> Any:
+        return jax.lax.platform_dependent(*args, cpu=cpu, cuda=gpu, rocm=gpu, tpu=tpu)
+
+    @run.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        # JAX would find out in the midst of its own transposition, and say so in its own words.
+        raise NotImplementedError(
+            "A kernel has no derivative of its own, so that the rules `kernel` have no second derivatives; take the "
+            "op's default rule for these."
+        )
+
+    return run(*args)
 
 
 def launch(
@@ -86,11 +99,12 @@ def alike(shape: tuple[int, ...], dtype: Any, args: Sequence[jax.Array]) -> jax.
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=most)
 
 
-def padded(x: jax.Array, axis: int, multiple: int) -> jax.Array:
-    """x with zeros at the end of that axis, up to a multiple."""
+def padded(x: jax.Array, axis: int, multiple: int, fill: int = 0) -> jax.Array:
+    """x with zeros, or another number, at the end of that axis, up to a multiple."""
     missing = -x.shape[axis] % multiple
-    axis %= x.ndim
-    return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)]) if missing else x
+    if not missing:
+        return x
+    return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)], constant_values=fill)
 
 
 def power_of_two(n: int) -> int:

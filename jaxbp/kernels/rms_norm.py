@@ -54,7 +54,8 @@ def _over_rows(kernel: Any, name: str, arrays: tuple[jax.Array, ...], scale: jax
         width = power_of_two(n) if platform == "gpu" else n
         block = min(_rows_at_a_time(width, platform), power_of_two(rows))
         *of_rows, scale = (padded(x, 1, width) for x in args)
-        of_rows = [padded(x, 0, block) for x in of_rows]
+        # Rows of ones, since those of zeros have no inverse where epsilon is 0; their cotangents are 0.
+        of_rows = [padded(x, 0, block, fill) for x, fill in zip(of_rows, (1, 0), strict=False)]
         blocks = len(of_rows[0]) // block
         of_a_block = pl.BlockSpec((block, width), lambda i: (i, 0))
         out = [(of_rows[0].shape, of_rows[0].dtype), ((blocks, 1, width), widened(scale).dtype)]

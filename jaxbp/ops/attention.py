@@ -28,7 +28,8 @@ def _require_fit(q, k, v, *lengths):
 
 
 def _scale_of(q, scale):
-    return 1 / math.sqrt(max(1, q.shape[-1])) if scale is None else scale
+    # A Python number, which takes the dtype of what it meets: one of NumPy would make that wider.
+    return float(1 / math.sqrt(max(1, q.shape[-1])) if scale is None else scale)
 
 
 def attention_fwd(q, k, v, *, causal=False, scale=None):
@@ -47,7 +48,8 @@ def attention_kernel_fwd(q, k, v, *, causal=False, scale=None):
     if not q.size or not k.size:
         return jnp.zeros_like(q), (q, k, v, None)
     y, sums = kernels.forward(q, k, v, causal=causal, scale=_scale_of(q, scale))
-    return y, (q, k, v, (y, sums))
+    # The value is kept as wide as it was computed: what the backward pass takes from it is a difference.
+    return y.astype(q.dtype), (q, k, v, (y, sums))
 
 
 def attention_kernel_bwd(res, ct, *, causal=False, scale=None):
@@ -232,7 +234,7 @@ attention = Op(
             attention_kernel_fwd,
             attention_kernel_bwd,
             "Pallas kernels for GPUs and TPUs, one of the forward pass and two of the backward pass: scores never "
-            "leave fast memory. Keeps the inputs, the value, and two numbers a query.",
+            "leave fast memory. Keeps the inputs, the value, in float32 at least, and two numbers a query.",
             kernel=True,
         ),
     ),
