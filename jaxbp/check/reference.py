@@ -48,7 +48,7 @@ def in_float64(function: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
     return run
 
 
-def _differentiated(primal: ClosedJaxpr) -> ClosedJaxpr:
+def _differentiated(primal: ClosedJaxpr, subject: Subject) -> ClosedJaxpr:
     """The jaxpr of value and VJP, column by column where only forward mode knows a rule, as for while loops."""
     try:
         return vjp(primal)
@@ -57,10 +57,26 @@ def _differentiated(primal: ClosedJaxpr) -> ClosedJaxpr:
         if entries <= COLUMNS:
             with contextlib.suppress(Exception):
                 return vjp_by_columns(primal)
+        who = "The function" if subject.stock is None else "stock"
+        advice = "give stock, a function" if subject.stock is None else "give one"
         raise UsageError(
-            "The function without its custom rules cannot be differentiated by JAX, so there is nothing to compare "
-            f"with; give stock, a function of plain JAX that computes the same. {summary(error)}"
+            f"{who} without its custom rules cannot be differentiated by JAX, so there is nothing to compare with; "
+            f"{advice} of plain JAX that computes the same. {summary(error)}"
         ) from error
+
+
+def _with_idle_rule(subject: Subject) -> Callable[..., list[Any]]:
+    """A function with a rule that computes nothing, which so runs wherever a plain call does."""
+
+    def fwd(*leaves: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        return subject.flat(*leaves), leaves
+
+    def bwd(leaves: tuple[Any, ...], cts: list[Any]) -> tuple[Any, ...]:
+        return tuple(jnp.zeros_like(x) if is_float(x.dtype) else None for x in leaves)
+
+    f = jax.custom_vjp(subject.flat)
+    f.defvjp(fwd, bwd)
+    return f
 
 
 class Reference:
@@ -75,7 +91,7 @@ class Reference:
         except Exception as error:  # It could be traced with its rules, so that this is about taking them out.
             raise UsageError(f"The function's custom rules cannot be taken out of it: {summary(error)}") from error
         #: The jaxpr of value and VJP of the primal, all custom rules stripped, in the function's own dtypes.
-        self.program: ClosedJaxpr = _differentiated(self.primal)
+        self.program: ClosedJaxpr = _differentiated(self.primal, subject)
 
     @functools.cached_property
     def truth(self) -> Callable[..., list[np.ndarray]]:
@@ -143,10 +159,11 @@ class Reference:
 
     @property
     def stripped(self) -> Subject:
-        """The function without its custom rules, in its own dtypes."""
+        """The function without its custom rules, in its own dtypes; one that has a stock, with a rule that is idle."""
         n = len(self.subject.leaves)
         tree, codecs = jax.tree.structure((0,) * n), (PLAIN,) * n
-        return dataclasses.replace(self.subject, f=jaxpr_as_fun(self.primal), codecs=codecs, treedef=tree)
+        f = jaxpr_as_fun(self.primal) if self.subject.stock is None else _with_idle_rule(self.subject)
+        return dataclasses.replace(self.subject, f=f, codecs=codecs, treedef=tree)
 
     def conditioning(self, xs: tuple[np.ndarray, ...], seed: int) -> list[np.ndarray]:
         """How far each result moves when each input and cotangent moves by a unit roundoff, at most of `BESIDE` draws.
@@ -174,8 +191,10 @@ class Reference:
         return [np.asarray(x) for x in self._own(*xs)]
 
     def runs(self, xs: tuple[Any, ...]) -> bool:
-        """Whether the primal and its derivative can be run at all."""
+        """Whether the function can be run at all, and its derivative where it is its own stock."""
         try:
+            if self.subject.stock is not None:
+                jax.block_until_ready(self.subject.plain(*xs[: len(self.subject.leaves)]))
             self.own(xs)
         except Exception:  # Whatever it is that does not run there.
             return False

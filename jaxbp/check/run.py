@@ -65,7 +65,7 @@ class Checker:
 
     @functools.cached_property
     def transforms(self) -> tuple[tuple[str, Run], ...]:
-        return tuple(transforms(self.subject, self.level))
+        return tuple(transforms(self.subject, self.level, self.domain))
 
     @functools.cached_property
     def others(self) -> tuple[tuple[str, Subject, Reference], ...]:
@@ -126,7 +126,7 @@ class Checker:
     def _runs_without_rules(self, name: str, xs: Sequence[Any]) -> bool:
         """Whether the function itself can be transformed so."""
         try:
-            dict(transforms(self.reference.stripped, self.level))[name](*xs)
+            dict(transforms(self.reference.stripped, self.level, self.domain))[name](*xs)
         except Exception:
             return False
         return True
@@ -163,7 +163,9 @@ class Checker:
                 outs, grads = subject.jitted(*_arrays(call.trial, cts))
             except RuleRaisedError as error:
                 if reference.runs(call.xs):
-                    text = f"{name.capitalize()}, the rule raises {error} The function itself does not."
+                    text = (
+                        f"{name.capitalize()}, the rule raises {str(error).rstrip('.')}. The function itself does not."
+                    )
                     # Few rules think of arrays without entries, and one that raises there misleads nobody.
                     yield Finding("contract", "args", text, inputs=call.where, fault="shapes empty" not in name)
                 continue

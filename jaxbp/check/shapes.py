@@ -1,7 +1,7 @@
 """Other shapes that a function admits: prime and no longer square, single, and empty dimensions."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from jaxbp.check.subject import Leaves, Subject
 from jaxbp.jaxprs import is_float
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23)
+#: Entries up to which kernels are given longer arrays, too.
+LONGEST = 2**16
 #: An axis of one of the leaves.
 Axis = tuple[int, int]
 Change = Mapping[Axis, int]
@@ -29,13 +31,16 @@ def other_shapes(subject: Subject) -> Iterator[tuple[str, Subject]]:
         for size in free:
             yield dict.fromkeys(groups[size], new(size))
 
-    wanted = {
+    wanted: dict[str, Iterable[Change]] = {
         "prime": all_at_once(lambda size: _prime(size, sizes)),
         "not square": _unsquared(subject, groups),
         "of one row": (dict.fromkeys(groups[size], 1) for size in _leading(subject, free)),
         "of size 1": all_at_once(lambda size: 1),
         "empty": (dict.fromkeys(groups[size], 0) for size in free),
     }
+    if subject.stock is not None and sum(x.size for x in subject.leaves) <= LONGEST:
+        # Kernels work in blocks, and what they are given may be but one of them.
+        wanted["longer"] = itertools.chain(*(all_at_once(lambda size, k=k: 2 * size + k) for k in (1, 0)))
     for kind, changes in wanted.items():
         admitted = (_admitted(subject, change) for change in changes if change)
         other = next(filter(None, admitted), None)

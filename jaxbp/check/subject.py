@@ -210,6 +210,7 @@ def kinds(subject: Subject) -> str:
 
 
 def summary(error: Exception) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())[:400]
+    """An exception in one line: of a long one how it begins, and how it ends, which is what a callback raised."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,7 +1,7 @@
 """The same value and VJP under jit, vmap, remat, scan, x64 and on several devices, and the second derivative."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,8 +30,8 @@ def quickly(f: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(f, compiler_options=UNOPTIMIZED if jax.default_backend() == "cpu" else None)
 
 
-def transforms(subject: Subject, level: str) -> Iterator[tuple[str, Run]]:
-    """Ways to the same value and cotangents."""
+def transforms(subject: Subject, level: str, within: Collection[str] = ()) -> Iterator[tuple[str, Run]]:
+    """Ways to the same value and cotangents; the arguments named in `within` stay within their domain."""
     if level == "quick":
         return
     yield "no jit", subject.value_and_vjp
@@ -40,7 +40,7 @@ def transforms(subject: Subject, level: str) -> Iterator[tuple[str, Run]]:
     yield "scan", quickly(lambda *xs: _in_scan(subject, xs))
     for batched in _subsets(subject, level):
         names = ", ".join(subject.names[i] for i in batched)
-        yield f"vmap over {names}", quickly(lambda *xs, batched=batched: _in_vmap(subject, xs, batched))
+        yield f"vmap over {names}", quickly(lambda *xs, batched=batched: _in_vmap(subject, xs, batched, within))
     if not jax.config.read("jax_enable_x64") and _runs_in_x64(subject):
         yield "x64", _in_x64(subject)
     if len(jax.local_devices()) > 1:
@@ -54,19 +54,23 @@ def _in_scan(subject: Subject, xs: tuple[jax.Array, ...]) -> tuple[list[Any], li
     return [x[1] for x in outs], [x[1] for x in grads]
 
 
-def _in_vmap(subject: Subject, xs: tuple[jax.Array, ...], batched: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
+def _in_vmap(
+    subject: Subject, xs: tuple[jax.Array, ...], batched: tuple[int, ...], within: Collection[str]
+) -> tuple[list[Any], list[Any]]:
     """The second of three in a batch, the first and last of which are others; arguments not batched are shared.
 
     Cotangents of shared arguments come out one for each of the batch, as `jax.vmap` of a gradient gives them.
     """
     n = len(subject.leaves)
 
-    def stack(x: jax.Array) -> jax.Array:
+    def stack(i: int, x: jax.Array) -> jax.Array:
         other = -x if is_float(x.dtype) else x
+        if i < n and subject.names[i] in within:
+            other = jnp.flip(x)
         return jnp.stack([other, x, other])
 
     axes = [0 if i in batched or i >= n else None for i in range(len(xs))]
-    inputs = [stack(x) if axis == 0 else x for x, axis in zip(xs, axes, strict=True)]
+    inputs = [stack(i, x) if axis == 0 else x for i, (x, axis) in enumerate(zip(xs, axes, strict=True))]
     outs, grads = jax.vmap(subject.value_and_vjp, in_axes=axes)(*inputs)
     return [x[1] for x in outs], [x[1] for x in grads]
 

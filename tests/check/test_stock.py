@@ -64,6 +64,73 @@ def test_other_shapes_show_what_a_kernel_leaves_out():
     assert all("wrong at other shapes alone" in finding.looks_like + finding.text for finding in report.faults)
 
 
+def test_a_kernel_that_is_wrong_from_its_second_block_on():
+    """The one block that it is given is right."""
+
+    def half_beyond(ct_ref, x_ref, ct_x_ref):
+        factor = jnp.where(pl.program_id(0) == 0, 1.0, 0.5)
+        ct_x_ref[...] = factor * ct_ref[...] * jnp.cos(x_ref[...])
+
+    def bwd(x, ct):
+        rows = pl.BlockSpec((16, x.shape[1]), lambda i: (i, 0))
+        out = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        grid = (-(-len(x) // 16),)
+        return (
+            pl.pallas_call(half_beyond, out, grid=grid, in_specs=[rows] * 2, out_specs=rows, interpret=True)(ct, x),
+        )
+
+    f = jax.custom_vjp(jnp.sin)
+    f.defvjp(lambda x: (jnp.sin(x), x), bwd)
+    report = jaxbp.check_vjp(f, X[:, :5], stock=jnp.sin)
+    assert [finding.kind for finding in report.faults] == ["gradient"]
+    assert "with shapes longer" in report.faults[0].inputs
+
+
+def sine_by_callback(host, **options):
+    def call(g, *xs):
+        return jax.pure_callback(g, jax.ShapeDtypeStruct(xs[0].shape, xs[0].dtype), *xs, **options)
+
+    f = jax.custom_vjp(lambda x: call(host, x))
+    f.defvjp(lambda x: (call(host, x), x), lambda x, ct: (call(lambda x, ct: ct * np.cos(x), x, ct),))
+    return f
+
+
+def test_what_a_plain_call_cannot_do_is_no_fault_of_the_rule():
+    def of_fours(x):
+        if len(x) % 4:
+            raise ValueError("fours, please")
+        return np.sin(x)
+
+    # Without a way to be batched, and refusing some lengths where it runs.
+    jaxbp.check_vjp(sine_by_callback(np.sin), X[0], stock=jnp.sin).raise_if_failed()
+    jaxbp.check_vjp(sine_by_callback(of_fours, vmap_method="sequential"), X[0], stock=jnp.sin).raise_if_failed()
+
+
+def test_a_domain_holds_under_vmap_too():
+    seen = []
+
+    def watched(x):
+        seen.append((x.min(), x.max()))
+        return np.sin(x)
+
+    f = sine_by_callback(watched, vmap_method="sequential")
+    jaxbp.check_vjp(f, abs(X[0]) % 1 + 1, stock=jnp.sin, domain={"args[0]": (1.0, 2.0)}, shapes="keep")
+    assert min(low for low, _ in seen) >= 1
+
+
+def test_what_a_callback_raised_is_told():
+    def refuses(x):
+        raise ValueError("never on a Thursday")
+
+    report = jaxbp.check_vjp(sine_by_callback(refuses), X[0], stock=jnp.sin, level="quick")
+    assert "never on a Thursday" in report.findings[0].text
+
+
+def test_a_stock_function_that_cannot_be_differentiated_is_told_apart():
+    with pytest.raises(UsageError, match="stock without its custom rules cannot be differentiated by JAX, so there is"):
+        jaxbp.check_vjp(with_rule(softmax_kernel), X, stock=softmax_kernel)
+
+
 def test_shapes_that_the_stock_function_does_not_admit_are_not_tried():
     def of_these_rows(x):
         return softmax(x + jnp.zeros((16, 1)))
