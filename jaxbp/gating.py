@@ -315,21 +315,25 @@ def gelu_slope(x: jax.Array, approximate: bool, multiplied: bool = False) -> Sca
     return tanh_slope(x, multiplied) if approximate else normal_slope(x, multiplied)
 
 
-def textbook_silu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """silu and its derivative."""
-    s = 1 / (1 + jnp.exp(-x))
-    return x * s, s * (1 + x * (1 - s))
+def textbook_logistic(x: jax.Array) -> jax.Array:
+    return 1 / (1 + jnp.exp(-x))
+
+
+def textbook_silu_slope(x: jax.Array, s: jax.Array) -> jax.Array:
+    """The derivative of silu, where s is the logistic function of x."""
+    return s * (1 + x * (1 - s))
 
 
 def textbook_gelu(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array]:
     """gelu and its derivative."""
+    square = x * x
     if not approximate:
         below = 0.5 * lax.erfc(-x * math.sqrt(0.5))
-        return x * below, below + x * (_BELL * jnp.exp(-0.5 * (x * x)))
-    slope, square = float(_SLOPE) / 2, x * x
-    t = jnp.tanh(slope * (x * (1 + 0.044715 * square)))
+        return x * below, below + x * (_BELL * jnp.exp(-0.5 * square))
+    slope, cube = float(_SLOPE) / 2, float(_CUBE) / float(_SLOPE)
+    t = jnp.tanh(slope * (x * (1 + cube * square)))
     half = 0.5 * (1 + t)
-    return x * half, half + (0.5 * x) * ((1 - t * t) * (slope * (1 + 3 * 0.044715 * square)))
+    return x * half, half + (0.5 * x) * ((1 - t * t) * (slope * (1 + 3 * cube * square)))
 
 
 def meant_gelu(x: jax.Array, approximate: bool) -> jax.Array:

@@ -17,7 +17,7 @@ from jaxbp.measure.plan import plan
 from jaxbp.measure.sweep import Journal, read_journal, remaining
 from jaxbp.ops import OPS
 
-distributed = pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
 OP = next(op for op in OPS if op.name == "sigmoid")
 
 

@@ -60,13 +60,13 @@ def swiglu_bwd(res, ct):
 
 
 def textbook_swiglu_fwd(x, gate):
-    return x * gating.textbook_silu(gate)[0], (x, gate)
+    return x * (gate * gating.textbook_logistic(gate)), (x, gate)
 
 
 def textbook_swiglu_bwd(res, ct):
     x, gate = res
-    activation, slope = gating.textbook_silu(gate)
-    return sum_to(ct * activation, x), sum_to(ct * (x * slope), gate)
+    s = gating.textbook_logistic(gate)
+    return sum_to(ct * (gate * s), x), sum_to(ct * (x * gating.textbook_silu_slope(gate, s)), gate)
 
 
 swiglu = Op(
@@ -149,8 +149,8 @@ geglu = Op(
             textbook_geglu_bwd,
             _TEXTBOOK,
             faults=(
-                Fault("value", lambda x, gate: gate < -2.5, "for gate < -2.5, where 1 + tanh(u) cancels"),
-                Fault("precision", lambda x, gate: gate < -2.5, "there"),
+                Fault("value", lambda x, gate: gate < -2, "for gate < -2, where 1 + tanh(u) cancels"),
+                Fault("precision", lambda x, gate: gate < -2, "there"),
             ),
         ),
     ),
