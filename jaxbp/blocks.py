@@ -11,14 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxbp.devices import by_device
 from jaxbp.numerics import exponent_shift
 from jaxbp.products import rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
-#: Queries of a block, those of all heads that share keys counted together: its scores against 4,096 keys fill 2 MiB.
-_ROWS = 128
+#: Queries of a block, on a processor and on a GPU, those of all heads that share keys counted together: a processor's
+#: scores against 4,096 keys fill 2 MiB.
+_ROWS = 128, 256
 #: Scores that are alive at a time, where more heads than one fit beside each other.
-_SCORES = 2**18
+_SCORES = 2**18, 2**25
 #: Lengths of keys that causal blocks look at: the program grows with them, what is computed in vain shrinks.
 _GROUPS = 4
 
@@ -51,7 +53,7 @@ class _Plan(NamedTuple):
 
 def _plan(heads, queries, keys, causal):
     """Blocks of one size: the last is not much emptier than the others."""
-    blocks = max(1, -(-queries * heads // _ROWS))
+    blocks = max(1, -(-queries * heads // by_device(*_ROWS)))
     rows = -(-queries // blocks)
     # Two blocks a group at least: a loop of one pass is none, and XLA keeps the scores of all such groups apart.
     groups = min(max(1, blocks // 2), _GROUPS) if causal else 1
@@ -176,7 +178,7 @@ def _over_key_heads(f, q, k, v, *more, causal):
     number, heads, queries, _ = q.shape
     keys = k.shape[1]
     f = functools.partial(f, causal=causal)
-    together = max(1, _SCORES // max(1, heads * _plan(heads, queries, keys, causal).rows * keys))
+    together = max(1, by_device(*_SCORES) // max(1, heads * _plan(heads, queries, keys, causal).rows * keys))
     if together >= number:
         return jax.vmap(f)(q, k, v, *more)
     return jax.lax.map(lambda xs: f(*xs), (q, k, v, *more), batch_size=together)

@@ -118,6 +118,23 @@ class Digits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Repeated:
+    """The same rows so many times: arrays for an accelerator take a processor longer to draw than all that follows."""
+
+    draw: Draw
+    times: int
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        if not shape or shape[0] % self.times:
+            return self.draw(rng, shape)
+        rows = self.draw(rng, (shape[0] // self.times, *shape[1:]))
+        return np.concatenate([rows] * self.times)
+
+    def __str__(self) -> str:
+        return f"{self.draw}, {self.times} times the same rows"
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     """An op's arguments at named shapes.
 
@@ -125,11 +142,13 @@ class Case:
         name: what the command line and the reports call it (`small`, `cache`, `memory`, `digits`, ...).
         shapes: one shape an argument.
         draws: one distribution an argument.
+        repeats: so many times the cotangent has the same rows.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     draws: tuple[Draw, ...]
+    repeats: int = 1
 
     def arguments(self, dtype: np.dtype) -> tuple[np.ndarray, ...]:
         """The arguments as NumPy arrays of `dtype`; the same for every engine, machine and session."""
@@ -149,7 +168,7 @@ class Case:
         It stays away from 0, so that it pushes no gradient below the smallest normal number.
         """
         rng = np.random.default_rng([SEED, zlib.crc32(self.name.encode()), 1])
-        return np.asarray(LogUniform(-1, 1)(rng, shape)).astype(dtype)
+        return np.asarray(Repeated(LogUniform(-1, 1), self.repeats)(rng, shape)).astype(dtype)
 
 
 #: Entries of an elementwise op's arrays: 4 KiB, 256 KiB and 16 MiB of float32 each.
@@ -179,14 +198,17 @@ def large_case(cases: tuple[Case, ...]) -> tuple[Case, ...]:
     >>> [case.shapes for case in large_case(elementwise_cases(Normal(), Normal(), scalars=(1,)))]
     [((33554432,), ())]
     """
-    return tuple(
-        dataclasses.replace(case, name=LARGE, shapes=_longer(case.shapes)) for case in cases if case.name == "memory"
-    )
+    return tuple(_longer(case) for case in cases if case.name == "memory")
 
 
-def _longer(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-    longest = max(shape[:1] for shape in shapes)
-    return tuple((LARGE_FACTOR * s[0], *s[1:]) if s and s[:1] == longest else s for s in shapes)
+def _longer(case: Case) -> Case:
+    longest = max(shape[:1] for shape in case.shapes)
+    shapes, draws = [], []
+    for shape, draw in zip(case.shapes, case.draws, strict=True):
+        long = shape and shape[:1] == longest
+        shapes.append((LARGE_FACTOR * shape[0], *shape[1:]) if long else shape)
+        draws.append(Repeated(draw, LARGE_FACTOR) if long else draw)
+    return Case(LARGE, tuple(shapes), tuple(draws), LARGE_FACTOR)
 
 
 #: How many sizes the growth of an op's cost is measured at.

@@ -86,7 +86,7 @@ def test_heads_that_are_taken_in_turn(monkeypatch):
     args = arguments(jaxbp.attention, 3, 9, 8, 2, 2)
     together = jaxbp.attention(*args)
     # Four of the six heads together, then two.
-    monkeypatch.setattr("jaxbp.blocks._SCORES", 4 * 9 * 8)
+    monkeypatch.setattr("jaxbp.blocks._SCORES", (4 * 9 * 8, 0))
     in_turn = jax.jit(jaxbp.attention.default_rule.fwd)(*args)[0]
     np.testing.assert_allclose(in_turn, together, rtol=1e-6)
 

@@ -31,7 +31,7 @@ def form(request, monkeypatch):
 
     for module in (fold, rms_norm):
         monkeypatch.setattr(module, "on_each_platform", start_as_on_a_tpu)
-    monkeypatch.setitem(fold.BLOCK, "tpu", 64)
+    monkeypatch.setitem(fold.BLOCK, "tpu", (64, 64))
     with tpu.force_tpu_interpret_mode():
         yield request.param
 
@@ -139,7 +139,7 @@ def test_what_is_not_finite_is_so_where_it_is_for_stock(bad, place):
 
 @CAUSAL
 def test_no_matrix_of_all_scores_is_in_the_program(causal, monkeypatch):
-    monkeypatch.setitem(fold.BLOCK, "tpu", 64)
+    monkeypatch.setitem(fold.BLOCK, "tpu", (64, 64))
     n = 700
     args, ct = attention_arguments(1, n, n, 1, 1, 4)
     traced = jax.make_jaxpr(lambda args, ct: ATTENTION.value_and_vjp(args, ct, causal=causal))(args, ct)

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from jaxbp.kernels.launch import Work, launch, on_each_platform, padded, power_of_two
 
-#: How long blocks are: what stays in a TPU's vector memory, and in the registers of a GPU's multiprocessor.
-BLOCK = {"tpu": 512, "gpu": 64, "cpu": 64}
+#: How long blocks are, those that are held and those that are streamed: what stays in a TPU's vector memory, and in the
+#: registers of a GPU's multiprocessor.
+BLOCK = {"tpu": (512, 512), "gpu": (64, 64), "cpu": (64, 64)}
 
 State = tuple[jax.Array, ...]
 Blocks = Sequence[jax.Array]
@@ -57,7 +58,7 @@ class Fold:
     def _on(self, platform: str, held: Blocks, streamed: Blocks) -> list[jax.Array]:
         n = max(len(x) for x in (*held, *streamed))
         lengths = [xs[0].shape[2] for xs in (held, streamed)]
-        sizes = [min(BLOCK[platform], power_of_two(length)) for length in lengths]
+        sizes = [min(most, power_of_two(n)) for most, n in zip(BLOCK[platform], lengths, strict=True)]
         held, streamed = ([padded(x, 2, size) for x in xs] for xs, size in zip((held, streamed), sizes, strict=True))
         cuts = [xs[0].shape[2] // size for xs, size in zip((held, streamed), sizes, strict=True)]
         in_order = platform == "tpu"
@@ -77,6 +78,7 @@ class Fold:
             work=self._work(n, lengths, held, streamed, cuts[0]),
             scratch=[(x.shape, x.dtype) for x in jax.eval_shape(lambda: self.start(sizes[0]))] if in_order else (),
             in_turn=1,
+            gpu={"num_stages": 1},  # What is loaded ahead takes the registers and shared memory of other blocks.
         )
         return [x[..., : lengths[0]] for x in results]
 

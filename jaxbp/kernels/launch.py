@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -53,6 +54,7 @@ def launch(
     work: Work,
     scratch: Sequence[tuple[tuple[int, ...], Any]] = (),
     in_turn: int = 0,
+    gpu: Mapping[str, int] = MappingProxyType({}),
 ) -> list[jax.Array]:
     """The results of a kernel, arrays of the shapes and dtypes in `out`.
 
@@ -66,6 +68,7 @@ def launch(
         work: what it does.
         scratch: memory that stays from one step of the grid to the next, on a TPU.
         in_turn: so many of the grid's last axes, a TPU walks along in order.
+        gpu: settings of the compiler for GPUs.
     """
     from jax.experimental import pallas as pl  # A second that nobody pays who uses no kernel.
 
@@ -79,7 +82,7 @@ def launch(
     elif platform == "gpu":
         from jax.experimental.pallas import triton
 
-        settings["compiler_params"] = triton.CompilerParams()
+        settings["compiler_params"] = triton.CompilerParams(**gpu)
     return pl.pallas_call(
         kernel,
         [alike(shape, dtype, args) for shape, dtype in out],

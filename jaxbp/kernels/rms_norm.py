@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxbp.kernels.launch import Work, launch, on_each_platform, padded, power_of_two
 from jaxbp.promotion import widened
 
-#: Entries of a block of rows: of a TPU's vector memory it takes a few MiB, of a GPU's registers a quarter.
-ENTRIES = {"tpu": 2**17, "gpu": 2**12, "cpu": 2**12}
+#: Entries of a block of rows: of a TPU's vector memory it takes a few MiB, of a GPU's registers half.
+ENTRIES = {"tpu": 2**17, "gpu": 2**13, "cpu": 2**12}
 
 
 def forward(x: jax.Array, scale: jax.Array, *, epsilon: float) -> jax.Array:
@@ -68,6 +68,7 @@ def _over_rows(kernel: Any, name: str, arrays: tuple[jax.Array, ...], scale: jax
             grid=(blocks,),
             in_specs=[*[of_a_block] * len(of_rows), pl.BlockSpec((1, width), lambda i: (0, 0))],
             out_specs=[of_a_block, pl.BlockSpec((None, 1, width), lambda i: (i, 0, 0))][: 1 + sums],
+            gpu={"num_warps": 8},
             work=Work((5 + 7 * sums) * rows * n, rows, (len(of_rows) + 1) * of_rows[0].nbytes),
         )
         return results[0][:rows, :n], *(jnp.sum(x, axis=(0, 1))[:n] for x in results[1:])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp.engines import Engine
+from jaxbp.measure.arrays import checksum, entries_of, looked_at, some
 from jaxbp.measure.executables import Executable, Mode
 from jaxbp.measure.truth import Truth, find_truths
 from jaxbp.op import Op
@@ -18,8 +18,6 @@ from jaxbp.op import Op
 #: An entry is wrong, and not only imprecise, from this many units of the dtype's spacing at the largest entry on; in
 #: narrow dtypes from a tenth of the largest.
 GROSS_UNITS, GROSS = 1024, 0.1
-#: Entries that are looked at of each array.
-LOOKED_AT = 2**14
 #: How long a result may take to change after it was handed over, if it ever does.
 SETTLING_SECONDS = 0.002
 
@@ -65,27 +63,15 @@ class Moved:
 def move(op: Op, args: Sequence[np.ndarray], ct: np.ndarray) -> Moved:
     """Once for all engines of a problem: the reference takes its time."""
     *moved, moved_ct = (np.roll(x.reshape(-1), 1).reshape(x.shape) for x in (*args, ct))
-    return Moved(tuple(moved), moved_ct, find_truths(op, tuple(moved), moved_ct, _some))
+    return Moved(tuple(moved), moved_ct, find_truths(op, tuple(moved), moved_ct, some))
 
 
 def checksums(engine: Engine, args: tuple[Any, ...], ct: Any) -> tuple[int, ...]:
     """Of an engine's data, as it takes them."""
     try:
-        return tuple(_checksum(np.asarray(x)) for x in engine.finish((*args, ct)))
+        return tuple(checksum(engine, x) for x in (*args, ct))
     except RuntimeError as error:  # JAX's, of a deleted array.
         raise DishonestError(f"A call deletes its inputs ({str(error).splitlines()[0][:100]}).") from error
-
-
-def _checksum(x: np.ndarray) -> int:
-    """The sum of an array's bytes, eight at a time, and a checksum of some entries, which tells their order too.
-
-    A checksum of all would take longer than many a gradient.
-    """
-    entries = np.ascontiguousarray(x).reshape(-1)
-    octets = entries.view(np.uint8)
-    whole = octets.size - octets.size % 8
-    total = int(np.sum(octets[:whole].view(np.uint64))) + int(np.sum(octets[whole:]))
-    return zlib.crc32(entries[_some(entries.size)].tobytes(), total & 0xFFFFFFFF) + total
 
 
 def require_right(subject: Subject, args: Sequence[np.ndarray], truths: Truths, outputs: Mapping[Mode, Any]) -> None:
@@ -115,18 +101,17 @@ def require_honest(subject: Subject, moved: Moved) -> None:
 
 def _compare(subject: Subject, outputs: Iterable[tuple[Mode, Any]], args: Sequence[np.ndarray], truths: Truths) -> None:
     known = _known_faults(subject, args)
-    some = [None if truth is None else truth.at(_some(truth.exact.size)) for truth in truths]
+    picked = [None if truth is None else truth.at(some(truth.exact.size)) for truth in truths]
     for mode, output in outputs:
         value, cts = _results(mode, output)
-        results = subject.engine.finish((value, *(cts or [None] * len(args))))
-        for actual, truth in zip(results, some, strict=True):
-            if actual is None or truth is None:
+        for result, truth in zip((value, *(cts or [None] * len(args))), picked, strict=True):
+            if result is None or truth is None:
                 continue
             name = truth.quantity.replace("ct_", "cotangent of ", 1)
-            actual, exact = np.asarray(actual), truth.exact
-            if actual.shape != truth.shape:
-                raise DishonestError(f"The {name} has shape {list(actual.shape)} in mode {mode}.")
-            at, finfo = truth.of(actual).astype(exact.dtype), jnp.finfo(actual.dtype)
+            if tuple(result.shape) != truth.shape:
+                raise DishonestError(f"The {name} has shape {list(result.shape)} in mode {mode}.")
+            actual, exact = entries_of(subject.engine, result, truth.entries), truth.exact
+            at, finfo = actual.astype(exact.dtype), jnp.finfo(actual.dtype)
             with np.errstate(all="ignore"):
                 judged = np.abs(exact) <= float(finfo.max)
                 if known is not None:
@@ -182,10 +167,9 @@ def _require_settled(subject: Subject, mode: Mode, executable: Executable) -> No
     # NumPy's and torch's arrays cannot be asked.
     ready = all(getattr(x, "is_ready", lambda: True)() for x in outputs)
     if ready:
-        views = [np.asarray(x) for x in subject.engine.finish(outputs)]
-        before = [x.flat[_some(x.size)] for x in views]
+        before = [looked_at(subject.engine, x) for x in outputs]
         time.sleep(SETTLING_SECONDS)
-        after = (x.flat[_some(x.size)] for x in views)
+        after = (looked_at(subject.engine, x) for x in outputs)
         ready = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
     if not ready:
         raise DishonestError(f"In mode {mode} a call returns before its results are there.")
@@ -198,8 +182,3 @@ def _known_faults(subject: Subject, args: Sequence[np.ndarray]) -> np.ndarray | 
         return None
     faults = [f for f in subject.op.rules[name].rule.faults if f.kind in ("value", "gradient")]
     return np.any([np.asarray(fault.where(*args)) for fault in faults], axis=0).reshape(-1) if faults else None
-
-
-def _some(size: int) -> np.ndarray:
-    """Indices spread evenly over all entries, the last among them."""
-    return np.unique(np.linspace(0, size - 1, min(size, LOOKED_AT)).astype(np.int64))

@@ -11,7 +11,7 @@ import jax
 
 from jaxbp.engines import Owner
 from jaxbp.environment import inherited
-from jaxbp.measure.sweep import ENVIRONMENTS
+from jaxbp.measure.sweep import environment_of
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def owner_pool(
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_set_up) as pool:
-        with inherited({**ENVIRONMENTS[owner], **environment}):
+        with inherited({**environment_of(owner), **environment}):
             pool.submit(int).result()  # It is started now.
         yield pool
 

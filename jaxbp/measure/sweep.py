@@ -25,16 +25,18 @@ from jaxbp.measure.resident import resident_row
 
 Row = dict[str, Any]
 
-#: By owner of a thread pool, what its worker's environment adds.
-ENVIRONMENTS: dict[Owner, dict[str, str]] = {
-    # One thread for the NumPy that computes the reference in this process.
-    "jax": {**ALLOCATOR, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    "numpy": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
-    "torch": {**ALLOCATOR, "JAX_PLATFORMS": "cpu"},
-}
 #: With an accelerator JAX takes no more of its memory than it needs: there is a process for float64 and one for torch.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+#: One thread for the NumPy that computes the reference in a process whose JAX computes on the same cores.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 STARTUP_SECONDS = 120.0
+
+
+def environment_of(owner: Owner) -> dict[str, str]:
+    """What the environment of a process adds in which that owner's engines are measured."""
+    if owner != "jax":
+        return {**ALLOCATOR, **(SHARED if accelerators() else {}), "JAX_PLATFORMS": "cpu"}
+    return {**ALLOCATOR, **(SHARED if accelerators() else ONE_THREAD)}
 
 
 class WorkerError(RuntimeError):
@@ -51,8 +53,7 @@ class Worker:
     """A process that measures the tasks of one owner; killed when it takes too long."""
 
     def __init__(self, owner: Owner, *, x64: bool) -> None:
-        shared = SHARED if accelerators() else {}
-        self.environment = {**ENVIRONMENTS[owner], **shared, "JAX_ENABLE_X64": "1" if x64 else "0"}
+        self.environment = {**environment_of(owner), "JAX_ENABLE_X64": "1" if x64 else "0"}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jaxbp.measure.worker", owner],

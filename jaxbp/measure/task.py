@@ -17,6 +17,7 @@ from jaxbp.accuracy.bounds import a_priori_bounds
 from jaxbp.accuracy.summary import summarize
 from jaxbp.engines import Engine, make_engine
 from jaxbp.jaxprs import equations
+from jaxbp.measure.arrays import entries_of
 from jaxbp.measure.executables import Executable, Mode, Residual, compile_modes, sample_difference
 from jaxbp.measure.honesty import Moved, Subject, checksums, move, require_honest, require_right
 from jaxbp.measure.options import option_rows
@@ -287,8 +288,8 @@ def prepare(problem: Problem, name: str) -> Prepared:
 
 def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     """One accuracy row for the value and for each cotangent, from the first call of the executable that is timed."""
-    y, cts = prepared.engine.finish(prepared.outputs["fwd_bwd"])
-    for actual, entries, truth, sample, bound in zip(
+    y, cts = prepared.outputs["fwd_bwd"]
+    for result, entries, truth, sample, bound in zip(
         (y, *cts),
         (None, *(prepared.entries or [None] * len(cts))),
         problem.truths,
@@ -298,13 +299,13 @@ def compare(problem: Problem, prepared: Prepared) -> Iterator[Row]:
     ):
         if truth is None or sample is None:
             continue
-        actual = np.asarray(actual)
         if entries is not None:
-            sample = truth.at(entries)
-        elif actual.shape == truth.shape:
-            actual = sample.of(actual)
+            sample, chosen = truth.at(entries), None
+        elif tuple(result.shape) == truth.shape:
+            chosen = sample.entries
         else:
-            raise ValueError(f"{truth.quantity} must have shape {list(truth.shape)}, got {list(actual.shape)}.")
+            raise ValueError(f"{truth.quantity} must have shape {list(truth.shape)}, got {list(result.shape)}.")
+        actual = entries_of(prepared.engine, result, chosen)
         allowed = None if bound is None else sample.of(bound)
         yield {**problem.about, "engine": prepared.engine.name, **accuracy_of(actual, sample, allowed)}
 

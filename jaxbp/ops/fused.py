@@ -10,13 +10,15 @@ from jaxbp import classes as rows_of_classes
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.devices import by_device
 from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
 
-#: So many logits are alive at a time by default, 8 MiB of float32, which the last cache of a CPU holds.
-BLOCK = 2**21
+#: So many logits are alive at a time by default: on a processor 8 MiB of float32, which its last cache holds, and on a
+#: GPU as many as keep it busy.
+BLOCK = 2**21, 2**23
 #: No more logits than these, 32 MiB of float32, are kept: to compute them again would cost more than they take.
 KEPT = 2**23
 #: Fewer classes than these make narrow matrices, whose products are slow.
@@ -51,7 +53,7 @@ def _are_kept(w, labels, chunk):
 def _over_blocks(step, state, classes, tokens, chunk):
     """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
     if chunk is None:
-        number = math.ceil(classes / max(FEWEST_CLASSES, BLOCK // max(1, tokens)))
+        number = math.ceil(classes / max(FEWEST_CLASSES, by_device(*BLOCK) // max(1, tokens)))
         chunk = math.ceil(classes / max(1, number))
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")

@@ -8,14 +8,15 @@ import numpy as np
 
 from jaxbp import classes as rows_of_classes
 from jaxbp.declaration import Rule
+from jaxbp.devices import by_device
 from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
-#: No more logits than these are alive at a time by default: with fewer, the whole gradient of the weights, over which
-#: each block of tokens goes once, would cross memory more often than the logits.
-BLOCK = 2**22
+#: No more logits than these are alive at a time by default, on a processor and on a GPU: with fewer, the whole gradient
+#: of the weights, over which each block of tokens goes once, would cross memory more often than the logits.
+BLOCK = 2**22, 2**23
 #: Classes of which that gradient is updated at a time, so that a block of it stays in a cache.
 CLASSES = 2048
 
@@ -27,7 +28,7 @@ def _block_of_tokens(tokens, classes, block):
     out even would be less than half as large.
     """
     if block is None:
-        number = max(1, math.ceil(tokens * classes / BLOCK))
+        number = max(1, math.ceil(tokens * classes / by_device(*BLOCK)))
         even = (n for n in range(number, min(2 * number, tokens) + 1) if tokens % n == 0)
         return math.ceil(tokens / next(even, number))
     if block < 1:

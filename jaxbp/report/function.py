@@ -10,7 +10,7 @@ import pandas as pd
 from jaxbp.check.run import NO_DOMAIN
 from jaxbp.measure.function import AUTODIFF, MODES, RULE, Row, measure_function
 from jaxbp.measure.machine import describe_machine
-from jaxbp.measure.sweep import ENVIRONMENTS
+from jaxbp.measure.sweep import environment_of
 from jaxbp.measure.worker import describe
 from jaxbp.report import tables
 from jaxbp.report.frames import (
@@ -107,7 +107,7 @@ def bench_vjp(
     (True, 'certified')
     """
     rows = list(measure_function(f, args, stock=stock, domain=domain, level=level, seed=seed))
-    inherited = {name: os.environ[name] for name in (*ENVIRONMENTS["jax"], "JAX_ENABLE_X64") if name in os.environ}
+    inherited = {name: os.environ[name] for name in (*environment_of("jax"), "JAX_ENABLE_X64") if name in os.environ}
     return function_frame(rows, {**describe("jax"), "process": "caller", "environment": json.dumps(inherited)})
 
 
