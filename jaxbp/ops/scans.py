@@ -9,10 +9,12 @@ import numpy as np
 from jaxbp.broadcasting import reduced_axes, shape_of
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Rule, Shapes, flops_per_entry
+from jaxbp.devices import by_device
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
-#: Steps of a scan in a row: longer arrays are cut into blocks of this length, which are scanned side by side.
+#: Steps of a scan in a row on a processor: longer arrays are cut into blocks of this length, which are scanned side by
+#: side. On a GPU each step would be a kernel to launch.
 _BLOCK = 64
 
 
@@ -71,7 +73,7 @@ cumsum = Op(
 def _split(x, axis, fill):
     """An axis cut into blocks, [..., n, ...] -> [steps, ..., blocks, ...]: what is scanned is the first axis."""
     n = x.shape[axis]
-    steps = min(_BLOCK, max(1, n))
+    steps = by_device(min(_BLOCK, max(1, n)), max(1, n))
     blocks = max(1, -(-n // steps))
     x = jnp.pad(x, [(0, blocks * steps - n if i == axis else 0) for i in range(x.ndim)], constant_values=fill)
     return jnp.moveaxis(x.reshape(*x.shape[:axis], blocks, steps, *x.shape[axis + 1 :]), axis + 1, 0)
@@ -96,7 +98,9 @@ def _previous(x, axis, first):
 
 
 def _scan(compose, identity, xs, axis):
-    """`jax.lax.associative_scan` of what is split along `axis`, several times faster on a CPU."""
+    """`jax.lax.associative_scan` of what is split along `axis`; on a processor this is several times faster."""
+    if by_device(False, True):
+        return jax.lax.associative_scan(compose, xs)
     start = jax.tree.map(lambda x, e: jnp.full_like(x[0], e), xs, identity)
     within = jax.lax.scan(lambda done, x: (compose(done, x),) * 2, start, xs)[1]
     totals = jax.tree.map(lambda x: x[-1], within)
