@@ -68,15 +68,43 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     >>> m.tolist(), e.tolist()
     ([-1.5, 1.0, 0.0], [3, -149, 0])
     """
+    bits, below = _as_of_a_normal_number(x)
     finfo = jnp.finfo(x.dtype)
-    z, f = lift(x)
-    biased = _magnitude(z) >> finfo.nmant
-    ordinary = (biased > 0) & (biased < finfo.maxexp - finfo.minexp + 2)
-    e = jnp.where(ordinary, biased - (finfo.maxexp - 1), 0)
+    e = (bits >> finfo.nmant) - (finfo.maxexp - 1) - below
+    return _mantissa(x), jnp.where(_is_ordinary(bits, x.dtype), e, 0)
+
+
+def _as_of_a_normal_number(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(bits, k)`: the bits of |x| 2^k, where k is 0 but for subnormal x."""
+    finfo, magnitude = jnp.finfo(x.dtype), _magnitude(x)
+    tiny = magnitude < 1 << finfo.nmant
+    # The bits of a subnormal number count units of the smallest; the cast is exact.
+    return (
+        jnp.where(tiny, _bits(magnitude.astype(x.dtype)), magnitude),
+        jnp.where(tiny, finfo.nmant - finfo.minexp, 0).astype(magnitude.dtype),
+    )
+
+
+def _is_ordinary(bits: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Whether these bits of a number that is not negative are neither of 0 nor of infinity or NaN."""
+    return (bits > 0) & (bits < _bits(jnp.asarray(jnp.inf, dtype)))
+
+
+@jax.custom_jvp
+def _mantissa(x: jax.Array) -> jax.Array:
+    """x with the exponent 0 in place of its own; 0, infinities and NaN as they are."""
+    bits, _ = _as_of_a_normal_number(x)
+    exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
+    m = (bits & ~exponent) | one | (_bits(x) & jnp.iinfo(bits.dtype).min)
+    return jnp.where(_is_ordinary(bits, x.dtype), lax.bitcast_convert_type(m, x.dtype), x)
+
+
+@_mantissa.defjvp
+def _mantissa_jvp(primals, tangents):
+    m, e = split_exponent(*primals)
     # 2^-e alone may overflow or be subnormal.
-    a, b = two_powers(-e, x.dtype)
-    m = z * a * b
-    return m, e - jnp.where(f == 1, 0, 64).astype(e.dtype)
+    a, b = two_powers(-e, m.dtype)
+    return m, tangents[0] * a * b
 
 
 def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:
@@ -103,6 +131,21 @@ def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     finfo = jnp.finfo(dtype)
     biased = (e + (finfo.maxexp - 1)).astype(f"int{finfo.bits}")
     return lax.bitcast_convert_type(biased << finfo.nmant, jnp.dtype(dtype))
+
+
+def nearest_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The nearest whole number, ties to even, as a float and as an integer, for |x| < 2^22 in float32, 2^51 in float64.
+
+    Of a sum with a number whose last bit is 1 all bits are at hand. A conversion takes XLA several instructions more,
+    for numbers that no integer holds.
+
+    >>> k, n = nearest_whole(jnp.float32([-149.6, 2.5, 3.5]))
+    >>> k.tolist(), n.tolist()
+    ([-150.0, 2.0, 4.0], [-150, 2, 4])
+    """
+    shift = jnp.asarray(1.5 * 2.0 ** jnp.finfo(x.dtype).nmant, x.dtype)
+    shifted = rounded(lax.stop_gradient(x) + shift)
+    return shifted - shift, _bits(shifted) - _bits(shift)
 
 
 def rounded(x: jax.Array) -> jax.Array:

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -12,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.floats import order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
+from jaxbp.elementary import Coefficients, exp2_growth, halves, polynomial, two_parts
+from jaxbp.floats import nearest_whole, order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
 from jaxbp.numerics import growth_and_exponent, numpy_logistic
-
-Coefficients = Mapping[np.dtype, tuple[float, ...]]
 
 #: log2(e) / 2; what is taken in two parts is given to 40 digits.
 _HALF_LOG2_E = "0.7213475204444817036799623405009460687133"
@@ -39,14 +36,7 @@ class Crossing:
 
 # Formatted by hand: the formatter gives each coefficient a line.
 # fmt: off
-#: Of (2^f - 1) / f on |f| <= 0.501, the constant term first, as in all of these. They interpolate at Chebyshev nodes,
-#: computed in 60 digits and rounded to 9 and 17; relative errors before that 2^-26 and 2^-61.
-_EXP2: Coefficients = {
-    jnp.dtype("float32"): (0.693147188, 0.240226508, 0.0555035669, 0.00961808219, 0.00133910879, 0.000154533573),
-    jnp.dtype("float64"): (0.6931471805599453, 0.24022650695910072, 0.055504108664821625, 0.00961812910762848,
-        0.0013333558146406126, 0.0001540353039337056, 1.5252733841998576e-05, 1.3215486808924243e-06,
-        1.017805686096008e-07, 7.054897191908525e-09, 4.4558581456653997e-10, 2.5729523340946688e-11),
-}
+#: Interpolated at Chebyshev nodes, computed in 60 digits and rounded to 9 and 17, as those of `elementary`.
 #: The numerator and the denominator of q(y), for 0.85 <= y <= 16 and 0.85 <= y <= 40, where e^(-y^2/2) (1 - q) /
 #: (y sqrt(2 pi)) is the probability that a normal number exceeds y; likewise, with nodes of (y - 1) / (y + 1) and
 #: (y - 2) / (y + 2); errors 2^-28 (1 - q) and 2^-60 (1 - q).
@@ -143,24 +133,6 @@ class Gate(NamedTuple):
     factors: tuple[jax.Array, ...]
 
 
-def polynomial(x: jax.Array, coefficients: Coefficients) -> jax.Array:
-    *lower, last = coefficients[x.dtype]
-    return functools.reduce(lambda y, coefficient: y * x + coefficient, reversed(lower), jnp.full_like(x, last))
-
-
-def two_parts(number: str, digits: int) -> tuple[float, float]:
-    """A number as one of that many binary digits, and the rest."""
-    exact = Fraction(number)
-    mantissa, exponent = math.frexp(exact)
-    high = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
-    return high, float(exact - Fraction(high))
-
-
-def _halves(number: str, dtype: np.dtype) -> tuple[float, float]:
-    """A number in two parts, of which the first has as many digits as `upper_half` leaves."""
-    return two_parts(number, (jnp.finfo(dtype).nmant + 1) // 2)
-
-
 def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x^2 to half of its digits, and the rest."""
     high, square = upper_half(x), upper_half(x * x)
@@ -172,9 +144,9 @@ def _exp2_of_two_parts(high: jax.Array, low: jax.Array, multiplied: bool) -> Sca
 
     What the exponent is rounded by is an error of the result, relative to 1.
     """
-    k = jnp.round(high)
+    k, n = nearest_whole(high)
     f = (high - k) + low
-    return Scaled(f * polynomial(f, _EXP2), _powers(k.astype(jnp.int32), f.dtype, multiplied))
+    return Scaled(exp2_growth(f), _powers(n, f.dtype, multiplied))
 
 
 def _powers(k: jax.Array, dtype: np.dtype, multiplied: bool) -> tuple[jax.Array, ...]:
@@ -242,7 +214,7 @@ def _tanh_gate(x, multiplied):
     """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v), v = 2u: y = |x|, and of that p and powers, whose product with
     1 + p is e^-v; e^-v itself; and 1 - y v'."""
     y = jnp.abs(clipped(x, (13.5, 27.5) if multiplied else (12.0, 24.0)))
-    (a, b), (c, d) = (_halves(number, x.dtype) for number in (_SLOPE, _CUBE))
+    (a, b), (c, d) = (halves(number, x.dtype) for number in (_SLOPE, _CUBE))
     square, rest = _halves_of_square(y)
     # v = y (a + b + (c + d) y^2) and y v' = 3 v - 2 (a + b) y, both in two parts.
     factor = upper_half(a + c * (y * y))
@@ -282,7 +254,7 @@ def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
 def _normal_tail(x, multiplied):
     """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
     y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
-    c, d = _halves(_HALF_LOG2_E, x.dtype)
+    c, d = halves(_HALF_LOG2_E, x.dtype)
     square, rest = _halves_of_square(y)
     bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
     return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)

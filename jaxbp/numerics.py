@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.floats import power_of_two, rounded, two_product
+from jaxbp.floats import nearest_whole, power_of_two, rounded, two_product
 
 #: Where `exponential` begins to take care, a little below the logarithm of the largest number.
 _NEAR_OVERFLOW = {jnp.dtype("float32"): 88.0, jnp.dtype("float64"): 709.0}
@@ -169,10 +169,10 @@ def numpy_sum_to(ct: np.ndarray, like: np.ndarray) -> np.ndarray:
 def _reduced(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`(k, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
     high, low = _LN2[x.dtype]
-    k = jnp.round(x * (1 / math.log(2)))
+    k, n = nearest_whole(x * (1 / math.log(2)))
     first = x - k * high
     r = rounded(first - k * low)
-    return k.astype(jnp.int32), r, (first - r) - k * low
+    return n, r, (first - r) - k * low
 
 
 def _exponential_remainder(r: jax.Array) -> jax.Array:

@@ -9,7 +9,21 @@ from jax import lax
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Domain, Flops, Kink, Rule
-from jaxbp.floats import LIFT, lift, order_key, power_of_two, rounded, scale_exponent, sign_bit, split_exponent
+from jaxbp.devices import by_device
+from jaxbp.elementary import cube_root, cube_root_slope, exp2_growth, lift_to_cube, log2_in_parts
+from jaxbp.floats import (
+    LIFT,
+    is_positive,
+    lift,
+    nearest_whole,
+    order_key,
+    power_of_two,
+    rounded,
+    scale_exponent,
+    sign_bit,
+    split_exponent,
+    upper_half,
+)
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -120,54 +134,15 @@ rsqrt = Op(
 )
 
 
-def _cbrt(x):
-    """The cube root of a normal number; the backend's is 2.7 ULP off in float64."""
-    y = jnp.cbrt(x)
-    return _nearer_root(x, y) if x.dtype == jnp.float64 else y
-
-
-def _nearer_root(x, y):
-    """The cube root of x by a step of Newton's method from y, of whose digits twice as many are right then."""
-    ordinary = (y != 0) & jnp.isfinite(y)
-    root = jnp.where(ordinary, y, 1)
-    return y - jnp.where(ordinary, (root - x / (root * root)) / 3, 0)
-
-
-def _lift_to_cube(x):
-    """x as z s^3, without subnormal numbers, and s."""
-    z, f = lift(x)
-    # 4 times 2^64 is a cube, that of 2^22.
-    return z * jnp.where(f == 1, 1, 4), jnp.where(f == 1, 1, 2.0**-22)
-
-
 def cbrt_fwd(x):
-    z, s = _lift_to_cube(x)
-    return _cbrt(z) * s, (x,)
-
-
-def _cbrt_slope(z, y, s):
-    """The derivative at x = z s^3, from the root y of z."""
-    # y / (3 x) has the error of y once, 1 / (3 y^2) twice; at 0 and at infinity it says 0 / 0.
-    ordinary = (z != 0) & jnp.isfinite(z)
-    return jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y)) / (s * s)
+    z, s = lift_to_cube(x)
+    return cube_root(z) * s, (x,)
 
 
 def cbrt_bwd(res, ct):
     (x,) = res
-    z, s = _lift_to_cube(x)
-    return (ct * _cbrt_slope(z, _cbrt(z), s),)
-
-
-def cbrt_output_fwd(x):
-    y, _ = cbrt_fwd(x)
-    return y, (x, y)
-
-
-def cbrt_output_bwd(res, ct):
-    x, y = res
-    z, s = _lift_to_cube(x)
-    # In the narrow dtypes the output was rounded.
-    return (ct * _cbrt_slope(z, _nearer_root(z, y / s), s),)
+    z, s = lift_to_cube(x)
+    return (ct * (cube_root_slope(z, cube_root(z)) / (s * s)),)
 
 
 def cbrt_reference_vjp(ct, x):
@@ -181,26 +156,25 @@ cbrt = Op(
     formula="cbrt(x); ct_x = ct / (3 cbrt(x)^2) = ct cbrt(x) / (3 x)",
     rules=(
         Rule(
-            "output",
-            cbrt_output_fwd,
-            cbrt_output_bwd,
-            "Keeps the root, which a processor takes long to take again.",
-            Accuracy((1, 2.6), (1, 2.8)),
+            "quotient",
+            cbrt_fwd,
+            cbrt_bwd,
+            "Keeps x, and takes the root again, from bits.",
+            Accuracy((1, 2.8), (1, 2.8)),
         ),
-        Rule("quotient", cbrt_fwd, cbrt_bwd, "Keeps x, and takes the root again.", Accuracy((1, 2.8), (1, 2.8))),
     ),
     stock=jnp.cbrt,
     reference=np.cbrt,
     reference_vjp=cbrt_reference_vjp,
     elementwise=True,
     domain={"x": Domain(excluded=(0.0,))},
-    kinks=(Kink((0.0,), {"output": (np.inf,), "quotient": (np.inf,)}, "Infinite from both sides, as stock JAX."),),
+    kinks=(Kink((0.0,), {"quotient": (np.inf,)}, "Infinite from both sides, as stock JAX."),),
     cases=elementwise_cases(LogUniform(-20, 20)),
-    flops=Flops(15, 18),
-    source="Power rule.",
+    flops=Flops(37, 42),
+    source="Power rule; the root as that of Kahan, by bits and Halley's iteration.",
     example=""">>> round(float(jax.grad(jaxbp.cbrt)(-8.0)), 6)
 0.083333""",
-    version=2,
+    version=3,
 )
 
 
@@ -293,83 +267,94 @@ def _seen(y):
     return jnp.where(below, jnp.where(sign_bit(y), -least, least), y)
 
 
-def _lifted_base(x, y):
-    """`(z, lost, factor, n)` with x^y = z^y factor 2^n: z is x or, for a small x, x 2^lost; for x >= 0."""
-    finfo = jnp.finfo(x.dtype)
-    # A power of two, so that y times it is exact.
-    lost = finfo.maxexp // 2
-    z, f = lift(x)
-    # Not only subnormal numbers, which `jnp.power` takes for 0: the square root of x^y must be a normal number too.
-    near = z < float(finfo.tiny) * 2**16
-    small = ((f != 1) | near) & (z != 0)
-    z = jnp.where(small, jnp.where(f == 1, z * LIFT, z) * (2.0**lost / LIFT), z)
-    # 2^(-lost y) in its fractional and its whole power of two; where the limit matters, x^y is out of range by far.
-    exponent = jnp.where(small, jnp.clip(-lost * y, -8 * lost, 8 * lost), 0)
-    n = jnp.round(exponent)
-    factor = jnp.exp((exponent - n) * math.log(2))
-    return z, jnp.where(small, lost, 0), factor, n.astype(order_key(x).dtype)
+def _power_in_parts(x, y):
+    """`(g, n, log, m, k)`: |x|^y = g 2^n with g between 0.7 and 1.5, log(|x|), and |x| = m 2^k.
 
-
-def _lifted_power(x, y):
-    """`(first, second, factor, n, log)` with |x|^y = first second factor 2^n, and log(|x|), which is 0 for x = 0.
-
-    x^y may overflow or vanish where its derivatives do not: far from 1 the first two are both |x|^(y/2), else the
-    second is 1.
+    x^y may overflow or vanish where its derivatives do not. Where x is 0 or infinite, g is the power, m is |x|, and the
+    logarithm of 0 is 0.
     """
     # A signaling NaN would not obey NaN^0 = 1.
-    z, lost, factor, n = _lifted_base(jnp.where(jnp.isnan(x), jnp.nan, jnp.abs(x)), y)
-    log = jnp.log(jnp.where(z == 0, 1, z))
-    in_range = jnp.abs(y * log) < 0.95 * math.log(2) * jnp.finfo(x.dtype).maxexp
-    first = jnp.power(z, jnp.where(in_range, y, y / 2))
-    return first, jnp.where(in_range, 1, first), factor, n, log - math.log(2) * lost
+    m, k = split_exponent(jnp.where(jnp.isnan(x), jnp.nan, jnp.abs(x)))
+    edge = (m == 0) | jnp.isinf(m)
+    above = m > math.sqrt(2)
+    centred, k_centred = jnp.where(edge, 1, jnp.where(above, m / 2, m)), k + above.astype(k.dtype)
+    high, low = log2_in_parts(centred, k_centred.astype(x.dtype))
+    finfo = jnp.finfo(x.dtype)
+    # Beyond these limits the power is 1, 0 or infinite, and so is it with them.
+    clipped = jnp.clip(y, -(2.0 ** (finfo.nmant + 11)), 2.0 ** (finfo.nmant + 11))
+    y_high, limit = upper_half(clipped), 4.0 * finfo.maxexp
+    whole, rest = y_high * high, (clipped - y_high) * high + clipped * low
+    inside = jnp.abs(whole) < limit
+    whole, rest = jnp.clip(whole, -limit, limit), jnp.where(inside, rest, 0)
+    nearest, n = nearest_whole(whole)
+    g = 1 + exp2_growth((whole - nearest) + rest)
+    one = (y == 0) | (x == 1)
+    at_edge = jnp.where(y > 0, m, jnp.where(y < 0, _inverse_of_edge(m), jnp.nan))
+    g = jnp.where(one, 1, jnp.where(edge, at_edge, g))
+    log = jnp.where(m == 0, 0, jnp.where(edge, m, math.log(2) * (high + low)))
+    return g, jnp.where(one | edge, 0, n), log, jnp.where(edge, m, centred), jnp.where(edge, 0, k_centred)
 
 
 def _kind(x, y):
     """Whether y is even and whole, whether it is odd, and whether x^y is undefined: for x < 0 beside a whole y."""
     whole, even = jnp.floor(y) == y, jnp.floor(y / 2) * 2 == y
-    return even, whole & ~even, (lift(x)[0] < 0) & ~whole
+    return even, whole & ~even, is_positive(-x) & ~whole
 
 
 def power_fwd(x, y):
     if not is_inexact(x):
         return jnp.power(x, y), (x, y)
     seen = _seen(y)
-    first, second, factor, n, _ = _lifted_power(x, seen)
+    g, n, *_ = _power_in_parts(x, seen)
     _, odd, undefined = _kind(x, seen)
-    z = scale_exponent(first * factor * second, n)
+    z = scale_exponent(g, n)
     z = jnp.where(sign_bit(x) & odd, -z, z)
     # As C's pow, infinite bases have all powers.
     return jnp.where(undefined & jnp.isfinite(x), jnp.nan, z), (x, y)
 
 
-def _power_slope_x(x, y, first, second, factor, n):
-    """y x^(y-1) for x >= 0 and x^y = first second factor 2^n; no product but the last leaves the range of numbers."""
-    mantissa_x, exponent_x = split_exponent(x)
+def _inverse_of_edge(m):
+    """1 / m for 0 and infinity, without a division for all other numbers."""
+    return jnp.where(m == 0, jnp.inf, 0)
+
+
+def _power_slope_x(y, g, n, m, k):
+    """y x^(y-1) for x >= 0, given what `_power_in_parts` tells."""
     mantissa_y, exponent_y = split_exponent(y)
-    edge = (mantissa_x == 0) | jnp.isinf(mantissa_x)
-    ratio = mantissa_y / jnp.where(edge, 1, mantissa_x)
-    limit = -2 * jnp.finfo(x.dtype).minexp
-    e = jnp.clip(exponent_y - exponent_x + n, -limit, limit)
-    half = e >> 1
-    slope = (first * power_of_two(half, x.dtype) * factor) * (second * power_of_two(e - half, x.dtype) * ratio)
-    slope = jnp.where(first == 0, 0, slope)
+    edge = (m == 0) | jnp.isinf(m)
+    slope = scale_exponent(g * (mantissa_y / jnp.where(edge, 1, m)), exponent_y - k + n)
+    # An infinite y is outdone by the power where that vanishes.
+    slope = jnp.where(jnp.isinf(y) & (n < 0), 0, slope)
     # At the edges the power is 0, 1 or infinite.
-    at_edge = jnp.where(y == 1, 1, jnp.where(y > 1, mantissa_x, 1 / mantissa_x) * jnp.sign(mantissa_y))
+    at_edge = jnp.where(y == 1, 1, jnp.where(y > 1, m, _inverse_of_edge(m)) * jnp.sign(mantissa_y))
     return jnp.where(mantissa_y == 0, 0, jnp.where(edge, at_edge, slope))
+
+
+def _power_ct_x(x, y, ct):
+    seen = _seen(y)
+    g, n, _, m, k = _power_in_parts(x, seen)
+    even, _, undefined = _kind(x, seen)
+    slope = _power_slope_x(y, g, n, m, k)
+    # x^(y-1) is negative for an odd y - 1.
+    return ct * jnp.where(undefined, jnp.nan, jnp.where(sign_bit(x) & even, -slope, slope))
+
+
+def _power_ct_y(x, y, ct):
+    seen = _seen(y)
+    g, n, log, *_ = _power_in_parts(x, seen)
+    slope = jnp.where(g == 0, 0, scale_exponent(g * log, n))
+    return ct * jnp.where((log == 0) & (g == jnp.inf), -jnp.inf, jnp.where(is_positive(-x), jnp.nan, slope))
 
 
 def power_bwd(res, ct):
     x, y = res
-    seen = _seen(y)
-    first, second, factor, n, log = _lifted_power(x, seen)
-    even, _, undefined = _kind(x, seen)
-    slope_x = _power_slope_x(jnp.abs(x), y, first, second, factor, n)
-    # x^(y-1) is negative for an odd y - 1.
-    slope_x = jnp.where(undefined, jnp.nan, jnp.where(sign_bit(x) & even, -slope_x, slope_x))
-    slope_y = jnp.where(first == 0, 0, scale_exponent(first * log * second * factor, n))
-    base = lift(x)[0]
-    slope_y = jnp.where((base == 0) & (seen < 0), -jnp.inf, jnp.where(base < 0, jnp.nan, slope_y))
-    return sum_to(ct * slope_x, x), sum_to(ct * slope_y, y)
+    of_x = of_y = (x, y, ct)
+    if by_device(True, False):
+        # XLA's CPU backend hands what value and gradients share from loop to loop through memory, all of a dozen
+        # arrays, where to compute it again takes half of the time.
+        of_x = (*lax.optimization_barrier((x, y)), ct)
+        of_y = lax.optimization_barrier((x, y, ct))
+    return sum_to(_power_ct_x(*of_x), x), sum_to(_power_ct_y(*of_y), y)
 
 
 def power_reference_vjp(ct, x, y):
@@ -392,10 +377,10 @@ power = Op(
     formula="x^y; ct_x = ct y x^(y-1), ct_y = ct x^y log(x)",
     rules=(
         Rule(
-            "halves",
+            "parts",
             power_fwd,
             power_bwd,
-            "One power, halved where it would leave the range of numbers before the gradients do.",
+            "Mantissa and exponent of the power apart: it leaves the range of numbers before the gradients do.",
             Accuracy((3, 4), (3, 4)),
         ),
     ),
@@ -405,16 +390,16 @@ power = Op(
     elementwise=True,
     domain={"x": Domain(low=0.0)},
     kinks=(
-        Kink((0.0, 2.0), {"halves": (0.0, 0.0)}, "The limit of x^y log(x) from the right, as stock JAX."),
-        Kink((0.0, 0.0), {"halves": (0.0, 0.0)}, "0^0 = 1, and x^0 is constant in x; stock JAX gives NaN for x."),
-        Kink((0.0, -1.0), {"halves": (-np.inf, -np.inf)}, "The limits from the right; stock JAX gives NaN for y."),
+        Kink((0.0, 2.0), {"parts": (0.0, 0.0)}, "The limit of x^y log(x) from the right, as stock JAX."),
+        Kink((0.0, 0.0), {"parts": (0.0, 0.0)}, "0^0 = 1, and x^0 is constant in x; stock JAX gives NaN for x."),
+        Kink((0.0, -1.0), {"parts": (-np.inf, -np.inf)}, "The limits from the right; stock JAX gives NaN for y."),
     ),
     cases=elementwise_cases(Uniform(0.05, 8), Uniform(-4, 4)),
-    flops=Flops(20, 60),
+    flops=Flops(75, 90),
     torch=lambda torch: torch.pow,
     source="Power rule; jax.numpy.power for the conventions at 0.",
     example=""">>> y, (ct_x, ct_y) = jaxbp.power.value_and_vjp((2.0, 3.0), 1.0)
 >>> float(y), float(ct_x), round(float(ct_y), 4)
 (8.0, 12.0, 5.5452)""",
-    version=2,
+    version=3,
 )
