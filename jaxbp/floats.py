@@ -14,17 +14,35 @@ LIFT = 2.0**64
 
 
 def lift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`(z, f)` with z = x f exactly and f = 1, but where x is subnormal f = 2^64, and z is a normal number.
+    """`(z, f)` with z = x f exactly and f = 1, but where x is subnormal or 0 f = 2^64, and z is normal or 0.
 
     >>> z, f = lift(jnp.float32([1e-40, 3.0]))
     >>> [f"{v:.4g}" for v in z], [f"{v:.3g}" for v in f]
     (['1.845e-21', '3'], ['1.84e+19', '1'])
     """
-    mantissa, tiny = _mantissa_of_tiny(x)
-    finfo = jnp.finfo(x.dtype)
-    # The mantissa counts units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
-    lifted = mantissa.astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64)
-    return jnp.where(tiny, jnp.where(sign_bit(x), -lifted, lifted), x), jnp.where(tiny, LIFT, 1).astype(x.dtype)
+    return _lifted(x), _factor(x)
+
+
+def _is_tiny(x: jax.Array) -> jax.Array:
+    return _magnitude(x) < 1 << jnp.finfo(x.dtype).nmant
+
+
+def _factor(x: jax.Array) -> jax.Array:
+    return jnp.where(_is_tiny(x), LIFT, 1).astype(x.dtype)
+
+
+@jax.custom_jvp
+def _lifted(x: jax.Array) -> jax.Array:
+    finfo, magnitude = jnp.finfo(x.dtype), _magnitude(x)
+    # The bits count units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
+    lifted = _bits(magnitude.astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64))
+    signed = lax.bitcast_convert_type(lifted | (_bits(x) & jnp.iinfo(magnitude.dtype).min), x.dtype)
+    return jnp.where(_is_tiny(x), signed, x)
+
+
+@_lifted.defjvp
+def _lifted_jvp(primals, tangents):
+    return _lifted(*primals), tangents[0] * _factor(*primals)
 
 
 def product(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -195,8 +213,3 @@ def _bits(x: jax.Array) -> jax.Array:
 def _magnitude(x: jax.Array) -> jax.Array:
     bits = _bits(x)
     return bits & jnp.iinfo(bits.dtype).max
-
-
-def _mantissa_of_tiny(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    magnitude = _magnitude(x)
-    return magnitude, (magnitude > 0) & (magnitude < 1 << jnp.finfo(x.dtype).nmant)

@@ -12,7 +12,7 @@ from jaxbp.floats import nearest_whole, power_of_two, rounded, two_product
 _NEAR_OVERFLOW = {jnp.dtype("float32"): 88.0, jnp.dtype("float64"): 709.0}
 
 #: ln 2 = high + low. High is ln 2 cut to 15 and 32 bits, so that its product with an exponent is exact.
-_LN2 = {
+LN2 = {
     jnp.dtype("float32"): (0.693145751953125, 1.4286068203094173e-06),
     jnp.dtype("float64"): (0.6931471803691238, 1.9082149292705877e-10),
 }
@@ -168,7 +168,7 @@ def numpy_sum_to(ct: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def _reduced(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`(k, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
-    high, low = _LN2[x.dtype]
+    high, low = LN2[x.dtype]
     k, n = nearest_whole(x * (1 / math.log(2)))
     first = x - k * high
     r = rounded(first - k * low)

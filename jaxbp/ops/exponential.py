@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp import numerics
 from jaxbp.cases import LogUniform, Uniform, elementwise_cases
 from jaxbp.declaration import NOTES, Accuracy, Domain, Fault, Flops, Kink, Rule
+from jaxbp.elementary import log_odds
 from jaxbp.floats import LIFT, lift
 from jaxbp.op import Op
 
@@ -178,9 +179,10 @@ log1p = Op(
 def logit_fwd(x):
     z, f = lift(x)
     lower = z < 0.5
-    # The smaller of x and 1 - x, exactly; 1 - 2m is exact too where it is small. -0 is no number below 0.
-    m = jnp.where(lower, jnp.where(z == 0, 0, z), 1 - z)
-    y = numerics.log1p((1 - 2 * m) / m) + jnp.where(f == 1, 0, math.log(LIFT)).astype(x.dtype)
+    # The smaller of x and 1 - x, exactly.
+    m = jnp.where(lower, z, 1 - z)
+    y = log_odds(m) + jnp.where(f == 1, 0, math.log(LIFT)).astype(x.dtype)
+    y = jnp.where(m > 0, y, jnp.where(m == 0, jnp.inf, jnp.nan))
     return jnp.where(lower, -y, y), (x,)
 
 
@@ -212,7 +214,7 @@ logit = Op(
             "stable",
             logit_fwd,
             logit_bwd,
-            "log1p((2x - 1) / (1 - x)), mirrored below 1/2: right around its zero, and for subnormal x.",
+            "The logarithm of a quotient that is never formed: right around its zero, and for subnormal x.",
             Accuracy((2.5, 2.6), (2.5, 3)),
         ),
         Rule(
