@@ -94,12 +94,14 @@ def log1p(x: jax.Array) -> jax.Array:
 
 
 def tanh(x: jax.Array) -> jax.Array:
-    """tanh(x) from expm1(-2|x|), which never overflows and keeps the digits of a small x.
+    """tanh(x) from exp(-2|x|) = (1 + p) 2^k, which never overflows, and keeps the digits of a small x: p has them.
 
     XLA's own is 4.7 ULP off in float32 and 6.9 in float64.
     """
-    t = expm1(-2 * jnp.abs(x))
-    return jnp.copysign(t / (2 + t), x)
+    # From nmant / 2 on it is 1.
+    p, k = growth_and_exponent(-2 * jnp.minimum(jnp.abs(x), jnp.finfo(x.dtype).nmant / 2))
+    scale = power_of_two(k, x.dtype)
+    return jnp.copysign(((1 - scale) - p * scale) / ((1 + scale) + p * scale), x)
 
 
 def softplus(x: jax.Array) -> jax.Array:

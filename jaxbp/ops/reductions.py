@@ -188,17 +188,17 @@ log_softmax = Op(
     formula="x - log sum_j exp(x_j); ct_x = ct - softmax(x) sum_j ct_j",
     rules=(
         Rule(
-            "input",
-            input_log_softmax_fwd,
-            input_log_softmax_bwd,
-            "Keeps x, and of each row the largest entry and the sum; one executable of both passes takes the "
-            "exponentials once.",
-        ),
-        Rule(
             "output",
             output_log_softmax_fwd,
             output_log_softmax_bwd,
-            "Keeps the output, of which softmax is the exponential: faster where the passes are apart.",
+            "Keeps the output, of which softmax is the exponential.",
+        ),
+        Rule(
+            "input",
+            input_log_softmax_fwd,
+            input_log_softmax_bwd,
+            "Keeps x, and of each row the largest entry and the sum: a pass more where the passes are apart, and a "
+            "gradient that is rounded once in the narrow dtypes.",
         ),
     ),
     stock=lambda x, *, axis=-1: jax.nn.log_softmax(x, axis=axis),
