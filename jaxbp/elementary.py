@@ -43,8 +43,6 @@ _ATANH_WIDE: Coefficients = {
 # fmt: on
 #: 2 / (3 ln 2), to 45 digits.
 _LOG2_E = "0.961796693925975604906616454001261424951097303"
-
-
 #: Bits less a third of those of z are one over the cube root of z to 3.5 %: the exponent is right, and of the mantissa
 #: no line comes closer.
 _INVERSE_CUBE_ROOT = {jnp.dtype("float32"): 0x54A23215, jnp.dtype("float64"): 0x553EF0ED3D859C8D}

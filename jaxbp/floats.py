@@ -24,15 +24,18 @@ def lift(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _is_tiny(x: jax.Array) -> jax.Array:
+    """Whether x is subnormal or 0."""
     return _magnitude(x) < 1 << jnp.finfo(x.dtype).nmant
 
 
 def _factor(x: jax.Array) -> jax.Array:
+    """The f of `lift`."""
     return jnp.where(_is_tiny(x), LIFT, 1).astype(x.dtype)
 
 
 @jax.custom_jvp
 def _lifted(x: jax.Array) -> jax.Array:
+    """The z of `lift`."""
     finfo, magnitude = jnp.finfo(x.dtype), _magnitude(x)
     # The bits count units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
     lifted = _bits(magnitude.astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64))
@@ -94,8 +97,7 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _as_of_a_normal_number(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`(bits, k)`: the bits of |x| 2^k, where k is 0 but for subnormal x."""
-    finfo, magnitude = jnp.finfo(x.dtype), _magnitude(x)
-    tiny = magnitude < 1 << finfo.nmant
+    finfo, magnitude, tiny = jnp.finfo(x.dtype), _magnitude(x), _is_tiny(x)
     # The bits of a subnormal number count units of the smallest; the cast is exact.
     return (
         jnp.where(tiny, _bits(magnitude.astype(x.dtype)), magnitude),
@@ -154,8 +156,8 @@ def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
 def nearest_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The nearest whole number, ties to even, as a float and as an integer, for |x| < 2^22 in float32, 2^51 in float64.
 
-    Of a sum with a number whose last bit is 1 all bits are at hand. A conversion takes XLA several instructions more,
-    for numbers that no integer holds.
+    In its last bits the sum with 1.5 2^23, or 2^52, has the whole number. A conversion takes XLA several instructions
+    more, for numbers that no integer holds.
 
     >>> k, n = nearest_whole(jnp.float32([-149.6, 2.5, 3.5]))
     >>> k.tolist(), n.tolist()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp.floats import rounded, two_sum
+from jaxbp.floats import lift, nearest_whole, rounded, split_exponent, two_sum
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -26,3 +26,47 @@ def test_rounding_is_no_operation_that_changes_nothing_by_its_parameters(dtype):
         (eqn,) = jaxpr.eqns
         finfo = jnp.finfo(dtype)
         assert (eqn.params["exponent_bits"], eqn.params["mantissa_bits"]) != (finfo.nexp, finfo.nmant)
+
+
+#: Numbers of every kind, as multiples of the smallest normal number.
+KINDS = (0.0, -0.0, 1.0, -1.5, 2.0**-9, -(2.0**-22), 1 - 2.0**-23, 3e20, np.inf, -np.inf, np.nan)
+
+
+def of_every_kind(dtype):
+    return np.array(KINDS, dtype) * np.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_subnormal_numbers_are_lifted_and_no_others(dtype):
+    with jax.enable_x64(True):
+        x = of_every_kind(dtype)
+        z, f = jax.jit(lift)(x)
+        assert not ((np.abs(z) > 0) & (np.abs(z) < np.finfo(dtype).tiny)).any()
+        np.testing.assert_array_equal(f, np.where(np.abs(x) < np.finfo(dtype).tiny, 2.0**64, 1))
+        np.testing.assert_array_equal(np.asarray(z, np.longdouble), x.astype(np.longdouble) * np.asarray(f))
+        np.testing.assert_array_equal(np.signbit(z), np.signbit(x))
+        slopes = jax.vmap(jax.grad(lambda x: lift(x)[0] / lift(x)[1]))(x)
+        np.testing.assert_array_equal(slopes, np.ones_like(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_mantissa_and_exponent(dtype):
+    with jax.enable_x64(True):
+        x = of_every_kind(dtype)
+        m, e = jax.jit(split_exponent)(x)
+        expected, exponents = np.frexp(x.astype(np.longdouble))
+        ordinary = (x != 0) & np.isfinite(x)
+        np.testing.assert_array_equal(m, np.where(ordinary, 2 * expected, x))
+        np.testing.assert_array_equal(e, np.where(ordinary, exponents - 1, 0))
+        slopes = jax.vmap(jax.grad(lambda x: split_exponent(x)[0]))(x[:4])
+        np.testing.assert_array_equal(slopes, np.exp2(-np.asarray(e[:4], np.longdouble)).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nearest_whole_numbers(dtype):
+    with jax.enable_x64(True):
+        x = np.concatenate([np.arange(-300, 300) / 4, [2.0**20 + 0.5, -1e-30]]).astype(dtype)
+        k, n = jax.jit(nearest_whole)(x)
+        np.testing.assert_array_equal(k, np.round(x))
+        np.testing.assert_array_equal(n, np.round(x))
+        assert jax.grad(lambda x: nearest_whole(x)[0])(jnp.asarray(1.3, dtype)) == 0

@@ -1,0 +1,116 @@
+"""Functions that are computed here: as right as they say, at the edges too, where powers have the most of them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mpmath import mp
+
+import jaxbp
+from jaxbp.elementary import cube_root, exp2_growth, lift_to_cube, log2_in_parts, log_odds
+from jaxbp.engines import reference
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(autouse=True)
+def wide():
+    with jax.enable_x64(True), mp.workdps(40):
+        yield
+
+
+def magnitudes(dtype, n=2000, low=None, high=None):
+    """Numbers of every binade, subnormal ones included."""
+    finfo = np.finfo(dtype)
+    bounds = (finfo.minexp - finfo.nmant if low is None else low, finfo.maxexp - 1e-3 if high is None else high)
+    return np.exp2(np.random.default_rng(0).uniform(*bounds, n)).astype(dtype)
+
+
+def units(actual, exact, dtype):
+    """The largest error in units of the last place of the exact number."""
+    exact = [mp.mpf(x) for x in exact]
+    spacing = np.spacing(np.abs([float(x) for x in exact]).astype(dtype)).astype(float)
+    return max(abs(mp.mpf(float(a)) - x) / u for a, x, u in zip(actual, exact, spacing, strict=True))
+
+
+@DTYPES
+def test_cube_roots(dtype):
+    x = magnitudes(dtype)
+    z, s = jax.jit(lift_to_cube)(x)
+    np.testing.assert_array_equal(np.asarray(z, np.longdouble) * np.asarray(s, np.longdouble) ** 3, x)
+    assert units(jax.jit(cube_root)(z) * s, [mp.cbrt(mp.mpf(float(v))) for v in x], dtype) < 0.9
+    np.testing.assert_array_equal(cube_root(-z), -cube_root(z))
+
+
+@DTYPES
+def test_no_cube_root_of_what_has_none_is_made_up(dtype):
+    x = jnp.asarray([0.0, -0.0, np.inf, -np.inf, np.nan], dtype)
+    y = cube_root(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
+
+
+@DTYPES
+def test_binary_logarithms_in_two_parts(dtype):
+    rng = np.random.default_rng(1)
+    near_one = 1 + np.finfo(dtype).eps * np.array([-0.5, 1, -1, 2, 7, -9])
+    m = np.concatenate([np.exp2(rng.uniform(-0.5, 0.5, 1000)), near_one]).astype(dtype)
+    k = np.where(rng.random(m.size) < 0.5, rng.integers(-1000, 1000, m.size), 0).astype(dtype)
+    high, low = jax.jit(log2_in_parts)(m, k)
+    digits = {"float32": 31, "float64": 61}[dtype]
+    for a, b, c, e in zip(high, low, m, k, strict=True):
+        exact = mp.log(mp.mpf(float(c)), 2) + int(e)
+        assert abs(mp.mpf(float(a)) + mp.mpf(float(b)) - exact) <= abs(exact) * mp.mpf(2) ** -digits
+    bits = np.asarray(high).view(f"i{high.itemsize}")
+    assert not (bits & ((1 << (np.finfo(dtype).nmant // 2)) - 1)).any()  # Its product with another half is exact.
+
+
+@DTYPES
+def test_powers_of_two(dtype):
+    f = np.linspace(-0.5, 0.5, 1001).astype(dtype)
+    assert units(1 + np.asarray(jax.jit(exp2_growth)(f)), [mp.mpf(2) ** mp.mpf(float(v)) for v in f], dtype) < 1.5
+
+
+@DTYPES
+def test_logarithms_of_odds(dtype):
+    below_half = 0.5 * (1 - np.finfo(dtype).eps * np.arange(0.5, 5, 0.5))
+    m = np.concatenate([magnitudes(dtype, low=np.finfo(dtype).minexp, high=-1), below_half]).astype(dtype)
+    assert units(jax.jit(log_odds)(m), [mp.log((1 - mp.mpf(float(v))) / mp.mpf(float(v))) for v in m], dtype) < 1.5
+    assert log_odds(jnp.asarray(0.5, dtype)) == 0
+
+
+def test_power_of_every_pair_of_hard_numbers():
+    sizes = [
+        0,
+        1,
+        2,
+        3,
+        0.5,
+        1e-45,
+        1e-40,
+        1e-30,
+        1e30,
+        3.4e38,
+        1 + 2**-23,
+        1 - 2**-24,
+        2**24 - 1,
+        2**60,
+        np.inf,
+        np.nan,
+    ]
+    hard = np.array([*sizes, *(-x for x in sizes), 128, -149, 127.5], np.float32)
+    args = tuple(np.array(list(itertools.product(hard, hard)), np.float32).T)
+    ct = np.ones_like(args[0])
+    y, cts = jaxbp.power.value_and_vjp(args, ct)
+    exact_y, exact = reference(jaxbp.power, args, ct)
+    finfo = np.finfo(np.float32)
+    for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+        actual = np.asarray(actual, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = truth.astype(np.float32).astype(np.float64)
+            near = np.abs(actual - rounded) <= 4 * np.spacing(np.abs(rounded).astype(np.float32))
+        flushed = (np.abs(truth) < finfo.tiny) & (np.abs(actual) <= finfo.tiny)
+        wrong = ~(near | flushed | (actual == rounded) | (np.isnan(actual) & np.isnan(rounded)))
+        assert not wrong.any(), [(a, b) for a, b in zip(*(x[wrong] for x in args), strict=True)][:5]
