@@ -81,6 +81,17 @@ def test_logarithms_of_odds(dtype):
     assert log_odds(jnp.asarray(0.5, dtype)) == 0
 
 
+def test_powers_whose_exponent_has_a_large_second_part():
+    """Of x^y vanishing and y x^(y-1) not: the second part of the exponent counts in what is whole of it."""
+    x = magnitudes("float32", 4000, -126, -110)
+    y = (2 + np.random.default_rng(2).uniform(0, 2**-9, x.size)).astype(np.float32)
+    _, (ct_x, _) = jaxbp.power.value_and_vjp((x, y), np.ones_like(x))
+    exact = [mp.mpf(float(b)) * mp.power(float(a), mp.mpf(float(b)) - 1) for a, b in zip(x, y, strict=True)]
+    normal = np.array([float(v) for v in exact]) > np.finfo(np.float32).tiny
+    assert normal.sum() > 1000
+    assert units(np.asarray(ct_x)[normal], np.array(exact)[normal], "float32") <= 4
+
+
 def test_power_of_every_pair_of_hard_numbers():
     sizes = [
         0,

@@ -286,7 +286,7 @@ def _power_in_parts(x, y):
     whole, rest = y_high * high, (clipped - y_high) * high + clipped * low
     inside = jnp.abs(whole) < limit
     whole, rest = jnp.clip(whole, -limit, limit), jnp.where(inside, rest, 0)
-    nearest, n = nearest_whole(whole)
+    nearest, n = nearest_whole(whole + rest)
     g = 1 + exp2_growth((whole - nearest) + rest)
     one = (y == 0) | (x == 1)
     at_edge = jnp.where(y > 0, m, jnp.where(y < 0, _inverse_of_edge(m), jnp.nan))
