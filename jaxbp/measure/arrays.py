@@ -42,8 +42,7 @@ def checksum(engine: Engine, x: Any) -> int:
     A checksum of all would take longer than many a gradient.
     """
     if not _on_device(x):
-        x = np.ascontiguousarray(engine.finish(x)).reshape(-1)
-        octets = x.view(np.uint8)
+        octets = np.ascontiguousarray(engine.finish(x)).reshape(-1).view(np.uint8)
         whole = octets.size - octets.size % 8
         total = int(np.sum(octets[:whole].view(np.uint64))) + int(np.sum(octets[whole:]))
     elif isinstance(x, jax.Array):

@@ -53,17 +53,25 @@ def test_no_more_is_copied_of_an_array_on_a_device_than_is_looked_at(device):
     assert copied == [arrays.LOOKED_AT, 1]
 
 
+def test_only_what_is_the_engines_own_is_handed_to_it():
+    """torch's tensors know how to become NumPy's arrays; those do not."""
+    engine = dataclasses.replace(JAX, finish=lambda x: np.asarray(x.addressable_data(0)))
+    for dtype in ("float32", "bfloat16", "bool"):
+        x = jnp.arange(100).astype(dtype)
+        assert arrays.checksum(engine, x) == arrays.checksum(JAX, x)
+        np.testing.assert_array_equal(arrays.entries_of(engine, x, np.array([3])), x[3:4])
+
+
 def test_torch_too():
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    if not torch.cuda.is_available():
-        pytest.skip("torch finds no GPU")
+    """On a GPU where torch finds one."""
+    pytest.importorskip("torch", reason="torch is an optional extra")
     engine = make_engine(jaxbp.exp, "torch")
     for dtype in ("float32", "bfloat16", "int32", "bool"):
         x = (np.arange(100_003) % 251).astype(jnp.dtype(dtype))
-        on_gpu = engine.prepare(x)
+        tensor = engine.prepare(x)
         np.testing.assert_array_equal(
-            arrays.entries_of(engine, on_gpu, np.array([0, 99, 100_002])), x[[0, 99, 100_002]]
+            arrays.entries_of(engine, tensor, np.array([0, 99, 100_002])), x[[0, 99, 100_002]]
         )
-        before = arrays.checksum(engine, on_gpu)
-        on_gpu[7] = 0
-        assert arrays.checksum(engine, on_gpu) != before
+        before = arrays.checksum(engine, tensor)
+        tensor[7] = 0
+        assert arrays.checksum(engine, tensor) != before
