@@ -1,14 +1,25 @@
-"""How much an op computes at a time: what pays on a processor's caches is too little to keep a GPU busy."""
+"""What an op does otherwise by the device that JAX computes with unless told otherwise.
+
+Results are as right either way: who computes on another device than that pays in time or in memory.
+"""
 
 import jax
 
 
+def on_gpu() -> bool:
+    """Whether that is a GPU, to which each step of a loop is a kernel to launch."""
+    return jax.default_backend() == "gpu"
+
+
+def on_processor() -> bool:
+    """Whether that is the processor, for which XLA fuses less."""
+    return jax.default_backend() == "cpu"
+
+
 def by_device(processor: int, gpu: int) -> int:
-    """One of two sizes, by the device that JAX computes with unless told otherwise.
+    """How much is computed at a time: what pays on a processor's caches is too little to keep a GPU busy.
 
-    Results are as right with either: who computes on another device than that pays in time or in memory.
-
-    >>> by_device(1, 2) == (2 if jax.default_backend() == "gpu" else 1)
+    >>> by_device(1, 2) == (2 if on_gpu() else 1)
     True
     """
-    return gpu if jax.default_backend() == "gpu" else processor
+    return gpu if on_gpu() else processor

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.floats import lift, power_of_two, upper_half
+from jaxbp.floats import LIFT, lift, power_of_two, upper_half
 from jaxbp.numerics import LN2
 
 Coefficients = Mapping[np.dtype, tuple[float, ...]]
@@ -42,7 +42,7 @@ _ATANH_WIDE: Coefficients = {
 }
 # fmt: on
 #: 2 / (3 ln 2), to 45 digits.
-_LOG2_E = "0.961796693925975604906616454001261424951097303"
+_TWO_THIRDS_LOG2_E = "0.961796693925975604906616454001261424951097303"
 #: Bits less a third of those of z are one over the cube root of z to 3.5 %: the exponent is right, and of the mantissa
 #: no line comes closer.
 _INVERSE_CUBE_ROOT = {jnp.dtype("float32"): 0x54A23215, jnp.dtype("float64"): 0x553EF0ED3D859C8D}
@@ -89,7 +89,7 @@ def log2_in_parts(m: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     # With s = (m - 1) / (m + 1), log(m) = 2 atanh(s) = 2/3 s (3 + s^2 + r). All products of halves are exact. After
     # Sun's e_pow.c of 1993.
-    c, d = halves(_LOG2_E, m.dtype)
+    c, d = halves(_TWO_THIRDS_LOG2_E, m.dtype)
     above, below = m - 1, m + 1
     inverse = 1 / below
     s = above * inverse
@@ -136,7 +136,7 @@ def lift_to_cube(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     least, factor = _SMALL[x.dtype]
     z, f = lift(x)
     small = jnp.abs(z) < jnp.where(f == 1, least, jnp.inf)
-    return jnp.where(small, z * (jnp.where(f == 1, 1, 2.0**-64) * factor**3), z), jnp.where(small, 1 / factor, 1)
+    return jnp.where(small, z * (jnp.where(f == 1, 1, 1 / LIFT) * factor**3), z), jnp.where(small, 1 / factor, 1)
 
 
 @jax.custom_jvp

@@ -9,7 +9,7 @@ from jax import lax
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Domain, Flops, Kink, Rule
-from jaxbp.devices import by_device
+from jaxbp.devices import on_processor
 from jaxbp.elementary import cube_root, cube_root_slope, exp2_growth, lift_to_cube, log2_in_parts
 from jaxbp.floats import (
     LIFT,
@@ -171,7 +171,7 @@ cbrt = Op(
     kinks=(Kink((0.0,), {"quotient": (np.inf,)}, "Infinite from both sides, as stock JAX."),),
     cases=elementwise_cases(LogUniform(-20, 20)),
     flops=Flops(37, 42),
-    source="Power rule; the root as that of Kahan, by bits and Halley's iteration.",
+    source="Power rule; Kahan 1991, Computing a real cube root, for the bits that it begins with.",
     example=""">>> round(float(jax.grad(jaxbp.cbrt)(-8.0)), 6)
 0.083333""",
     version=3,
@@ -349,7 +349,7 @@ def _power_ct_y(x, y, ct):
 def power_bwd(res, ct):
     x, y = res
     of_x = of_y = (x, y, ct)
-    if by_device(True, False):
+    if on_processor():
         # XLA's CPU backend hands what value and gradients share from loop to loop through memory, all of a dozen
         # arrays, where to compute it again takes half of the time.
         of_x = (*lax.optimization_barrier((x, y)), ct)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import reduced_axes, shape_of
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Rule, Shapes, flops_per_entry
-from jaxbp.devices import by_device
+from jaxbp.devices import by_device, on_gpu
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -99,7 +99,7 @@ def _previous(x, axis, first):
 
 def _scan(compose, identity, xs, axis):
     """`jax.lax.associative_scan` of what is split along `axis`; on a processor this is several times faster."""
-    if by_device(False, True):
+    if on_gpu():
         return jax.lax.associative_scan(compose, xs)
     start = jax.tree.map(lambda x, e: jnp.full_like(x[0], e), xs, identity)
     within = jax.lax.scan(lambda done, x: (compose(done, x),) * 2, start, xs)[1]

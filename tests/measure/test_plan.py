@@ -131,3 +131,15 @@ def test_a_large_case_has_more_of_what_there_may_be_more_of():
     assert shapes["l2_penalty"] == ((2**25,), ())
     for op in (op for op in jaxbp.OPS if not op.integers):
         assert jax.eval_shape(op, *(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes[op.name])).size
+
+
+def test_a_large_case_repeats_what_is_longer_and_nothing_else():
+    case, dtype = jaxbp.linear_relu.case("large"), np.dtype("float32")
+    *others, w, _ = case.arguments(dtype)
+    (x,) = others
+    ct = case.cotangent(jaxbp.linear_relu.output(case.arguments(dtype), {}).shape, dtype)
+    for longer in (x, ct):
+        parts = longer.reshape(8, -1)
+        assert (parts == parts[0]).all()
+        assert len(np.unique(parts[0])) > parts[0].size / 2  # What is repeated is drawn.
+    assert len(np.unique(w)) > w.size / 2

@@ -314,3 +314,14 @@ def test_only_finished_tasks_are_dropped():
     assert remaining(tasks, []) == tasks
     # Another level measures something else.
     assert remaining([dataclasses.replace(tasks[1], level="full")], as_read) != []
+
+
+def test_numpy_has_all_cores_where_jax_computes_elsewhere(monkeypatch):
+    monkeypatch.setattr(sweep, "accelerators", lambda: ())
+    assert sweep.environment_of("jax")["OPENBLAS_NUM_THREADS"] == "1"
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in sweep.environment_of("jax")
+    monkeypatch.setattr(sweep, "accelerators", lambda: ("a GPU",))
+    assert "OPENBLAS_NUM_THREADS" not in sweep.environment_of("jax")
+    for owner in ("jax", "torch"):
+        assert sweep.environment_of(owner)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert "OPENBLAS_NUM_THREADS" not in sweep.environment_of("numpy")
