@@ -1,6 +1,6 @@
 """Elementary functions by arithmetic that vectorizes, where the backend's own is slow or loses digits.
 
-Cube roots, logarithms of odds, binary logarithms in two parts, and powers of 2.
+Exponentials and powers of 2, logarithms, those of odds, binary ones in two parts, and cube roots.
 """
 
 import functools
@@ -13,10 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.floats import LIFT, lift, power_of_two, upper_half
-from jaxbp.numerics import LN2
+from jaxbp.floats import (
+    LIFT,
+    is_positive,
+    lift,
+    nearest_whole,
+    normal_bits,
+    power_of_two,
+    rounded,
+    two_powers,
+    upper_half,
+)
 
 Coefficients = Mapping[np.dtype, tuple[float, ...]]
+
+#: ln 2 = high + low. High is ln 2 cut to 15 and 32 bits, so that its product with an exponent is exact.
+LN2 = {
+    jnp.dtype("float32"): (0.693145751953125, 1.4286068203094173e-06),
+    jnp.dtype("float64"): (0.6931471803691238, 1.9082149292705877e-10),
+}
 
 # Formatted by hand: the formatter gives each coefficient a line.
 # fmt: off
@@ -27,6 +42,14 @@ _EXP2: Coefficients = {
     jnp.dtype("float64"): (0.6931471805599453, 0.24022650695910072, 0.055504108664821625, 0.00961812910762848,
         0.0013333558146406126, 0.0001540353039337056, 1.5252733841998576e-05, 1.3215486808924243e-06,
         1.017805686096008e-07, 7.054897191908525e-09, 4.4558581456653997e-10, 2.5729523340946688e-11),
+}
+#: Of (e^r - 1 - r) / r^2 on |r| <= 0.35: minimax, by Remez's algorithm in 60 digits. r + r^2 p(r) is off by 2^-30.9 r
+#: and 2^-60.7 r, before the coefficients are rounded.
+_EXPM1: Coefficients = {
+    jnp.dtype("float32"): (0.500000001, 0.166666668, 0.0416664568, 0.0083332841, 0.00139345442, 0.000199089089),
+    jnp.dtype("float64"): (0.5, 0.16666666666666671, 0.041666666666666686, 0.0083333333333255441,
+        0.0013888888888873209, 0.00019841269876866046, 2.4801587350128378e-5, 2.7557252831676962e-6,
+        2.7557250244109562e-7, 2.5106275400986465e-8, 2.0922482752909912e-9),
 }
 #: Of (atanh(s) / s - 1 - s^2 / 3) / s^4 in s^2, for |s| <= 0.173; errors 2^-34 and 2^-70 of atanh(s) / s.
 _ATANH: Coefficients = {
@@ -56,7 +79,7 @@ def polynomial(x: jax.Array, coefficients: Coefficients) -> jax.Array:
     return functools.reduce(lambda y, coefficient: y * x + coefficient, reversed(lower), jnp.full_like(x, last))
 
 
-def two_parts(number: str, digits: int) -> tuple[float, float]:
+def two_parts(number: str | Fraction, digits: int) -> tuple[float, float]:
     """A number as one of that many binary digits, and the rest."""
     exact = Fraction(number)
     mantissa, exponent = math.frexp(exact)
@@ -64,9 +87,71 @@ def two_parts(number: str, digits: int) -> tuple[float, float]:
     return high, float(exact - Fraction(high))
 
 
-def halves(number: str, dtype: np.dtype) -> tuple[float, float]:
+def halves(number: str | Fraction, dtype: np.dtype) -> tuple[float, float]:
     """A number in two parts, of which the first has as many digits as `upper_half` leaves."""
     return two_parts(number, (jnp.finfo(dtype).nmant + 1) // 2)
+
+
+@jax.custom_jvp
+def exponential(x: jax.Array) -> jax.Array:
+    """exp(x), within 0.9 ULP; XLA's CPU backend takes longer, and is 5 ULP off before it overflows."""
+    finfo = jnp.finfo(x.dtype)
+    q, n = _exponential_and_exponent(
+        jnp.clip(x, math.log(2) * (finfo.minexp - finfo.nmant - 2), math.log(2) * (finfo.maxexp + 1))
+    )
+    # 2^n alone may overflow, or be subnormal, where the result is not.
+    a, b = two_powers(n, x.dtype)
+    return q * a * b
+
+
+@exponential.defjvp
+def _exponential_jvp(primals, tangents):
+    y = exponential(*primals)
+    return y, tangents[0] * y
+
+
+@jax.custom_jvp
+def decay(x: jax.Array) -> jax.Array:
+    """exp(x) for x <= 0; 0 where that is subnormal."""
+    q, n = _exponential_and_exponent(jnp.maximum(x, math.log(2) * (jnp.finfo(x.dtype).minexp - 1)))
+    return q * power_of_two(n, x.dtype)
+
+
+@decay.defjvp
+def _decay_jvp(primals, tangents):
+    y = decay(*primals)
+    return y, tangents[0] * y
+
+
+def expm1(x: jax.Array) -> jax.Array:
+    """exp(x) - 1, from x = k ln 2 + r and e^x - 1 = 2^k (e^r - 1) + (2^k - 1): XLA's own is 5 ULP off."""
+    finfo = jnp.finfo(x.dtype)
+    # Beyond these bounds the result is -1 or infinite.
+    k, r, _ = _reduced(jnp.clip(x, -math.log(2) * (finfo.nmant + 3), math.log(2) * (finfo.maxexp + 0.4)))
+    # 2^k overflows where e^x does not yet.
+    half = power_of_two(k - 1, x.dtype)
+    y = half * (r + _exponential_remainder(r)) + (half - 0.5)
+    # half * r may underflow where r does not; for x as small as that the result is x.
+    return jnp.where(jnp.abs(x) < finfo.eps / 4, x, y + y)
+
+
+def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(high, low, scale)`: exp(x) = (high + low) scale for x <= 0, with several digits more than a float has.
+
+    The scale is a power of 2; it is 0 where the result is subnormal.
+    """
+    finfo = jnp.finfo(x.dtype)
+    k, r, rest = _reduced(jnp.maximum(x, math.log(2) * (finfo.minexp - 1)))
+    linear = rounded(1 + r)
+    tail = (r - (linear - 1)) + (rest + _exponential_remainder(r))
+    high = rounded(linear + tail)
+    return high, tail - (high - linear), power_of_two(k, x.dtype)
+
+
+def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(p, k)`: exp(x) = (1 + p) 2^k; p = exp(x) - 1 to all its digits where k = 0. For |x| below 2000."""
+    k, r, _ = _reduced(x)
+    return r + _exponential_remainder(r), k
 
 
 def exp2_growth(f: jax.Array) -> jax.Array:
@@ -76,6 +161,74 @@ def exp2_growth(f: jax.Array) -> jax.Array:
     0.414214
     """
     return f * polynomial(f, _EXP2)
+
+
+@jax.custom_jvp
+def log(x: jax.Array) -> jax.Array:
+    """log(x), within 0.9 ULP, of subnormal x, too; -inf at 0, and NaN below.
+
+    XLA's CPU backend is 1.2 ULP off, and takes a subnormal x for 0.
+
+    >>> log(jnp.float32([1.0, 0.0, 1e-40])).round(3).tolist()
+    [0.0, -inf, -92.103]
+    """
+    bits, below = normal_bits(x)
+    k, rest = _binary_logarithm(bits, x.dtype)
+    y = _sum_of_logarithms((k - below).astype(x.dtype), rest)
+    signed = lax.bitcast_convert_type(x, bits.dtype)
+    infinity = lax.bitcast_convert_type(jnp.asarray(jnp.inf, x.dtype), bits.dtype)
+    others = jnp.where(bits > 0, jnp.where(x > 0, x, jnp.nan), -jnp.inf)
+    return jnp.where((signed > 0) & (signed < infinity), y, others)
+
+
+@log.defjvp
+def _log_jvp(primals, tangents):
+    (x,) = primals
+    return log(x), tangents[0] / x
+
+
+def log1p(x: jax.Array) -> jax.Array:
+    """log(1 + x); -inf at -1, and NaN below. XLA's own is 97 ULP off in float64.
+
+    >>> log1p(jnp.float32([1e-10, -1.0])).tolist()
+    [1.000000013351432e-10, -inf]
+    """
+    others = jnp.where(x == -1, -jnp.inf, jnp.where(x > -1, x, jnp.nan))
+    y = jnp.where((x > -1) & (x < jnp.inf), log_of_sum(x), others)
+    return jnp.where(x == 0, x, y)  # -0, and subnormal x.
+
+
+@jax.custom_jvp
+def log_of_sum(x: jax.Array) -> jax.Array:
+    """log(1 + x) for -1 < x < infinity, but for subnormal x; a finite number for others."""
+    u = rounded(1 + x)
+    k, rest = _binary_logarithm(lax.bitcast_convert_type(u, jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")), x.dtype)
+    # What rounding left out of u is nothing beside a large one, whose power would be subnormal.
+    power = power_of_two(-jnp.minimum(k, jnp.finfo(x.dtype).maxexp - 1), x.dtype)
+    return _sum_of_logarithms(k.astype(x.dtype), rest + (x - (u - 1)) * power)
+
+
+@log_of_sum.defjvp
+def _log_of_sum_jvp(primals, tangents):
+    (x,) = primals
+    return log_of_sum(x), tangents[0] / (1 + x)
+
+
+def _binary_logarithm(bits: jax.Array, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
+    """`(k, f)`: the normal number of these bits is (1 + f) 2^k with 0.707 < 1 + f < 1.415."""
+    nmant = jnp.finfo(dtype).nmant
+    k = (bits - lax.bitcast_convert_type(jnp.asarray(math.sqrt(0.5), dtype), bits.dtype)) >> nmant
+    return k, lax.bitcast_convert_type(bits - (k << nmant), dtype) - 1
+
+
+def _sum_of_logarithms(k: jax.Array, f: jax.Array) -> jax.Array:
+    """log((1 + f) 2^k) for 0.707 < 1 + f < 1.415, after Sun's e_log.c of 1993."""
+    # With s = f / (2 + f), log(1 + f) = 2 s + s r = f - (f^2 / 2 - s (f^2 / 2 + r)). Of a quotient that is used more
+    # than once XLA's CPU backend makes an array, of its factors it does not; here their rounding hardly matters.
+    s, half = f * (1 / (2 + f)), 0.5 * f * f
+    r = 2 * (s * s) * polynomial(s * s, _ATANH_WIDE)
+    high, low = LN2[f.dtype]
+    return k * high + (((s * (half + r) + k * low) - half) + f)
 
 
 def log2_in_parts(m: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,22 +261,25 @@ def log2_in_parts(m: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def log_odds(m: jax.Array) -> jax.Array:
-    """log((1 - m) / m) for normal m from 0 to 1/2, within 1.5 ULP.
+    """log((1 - m) / m) for m from 0 to 1/2, subnormal ones included, within 1.5 ULP; infinite at 0, and NaN below.
 
-    >>> round(float(log_odds(jnp.float32(0.25))), 6)
-    1.098612
+    >>> log_odds(jnp.float32([0.25, 0.0])).round(6).tolist()
+    [1.098612, inf]
     """
     finfo = jnp.finfo(m.dtype)
     rest = 1 - m
-    bits = [lax.bitcast_convert_type(x, jnp.dtype(f"int{finfo.bits}")) for x in (rest, m)]
+    bits, below = normal_bits(m)
     # The bits of a number are about its binary logarithm: (1 - m) / (m 2^k) is between 2/3 and 3/2.
-    k = (bits[0] - bits[1] + (1 << (finfo.nmant - 1))) >> finfo.nmant
-    scaled = m * power_of_two(k, m.dtype)
-    # Either difference is exact: 1 - m is not, for m a little below 1/2.
-    s = jnp.where(k == 0, 1 - 2 * m, (1 - scaled) - m) / (rest + scaled)
+    k = (lax.bitcast_convert_type(rest, bits.dtype) - bits + (1 << (finfo.nmant - 1))) >> finfo.nmant
+    scaled = lax.bitcast_convert_type(bits, m.dtype) * power_of_two(k, m.dtype)
+    # Either difference is exact; 1 - m is not, for m a little below 1/2. Of a quotient used more than once XLA's
+    # CPU backend makes an array, of twice as much it does not.
+    twice = jnp.where(k + below == 0, 1 - 2 * m, (1 - scaled) - m) / (rest + scaled) * 2
+    square = twice * twice / 4
     high, low = LN2[m.dtype]
-    exponent = k.astype(m.dtype)
-    return exponent * high + (exponent * low + 2 * (s + s * (s * s) * polynomial(s * s, _ATANH_WIDE)))
+    exponent = (k + below).astype(m.dtype)
+    y = exponent * high + (exponent * low + (twice + twice * square * polynomial(square, _ATANH_WIDE)))
+    return jnp.where(is_positive(m), y, jnp.where(bits > 0, jnp.nan, jnp.inf))
 
 
 def lift_to_cube(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -172,3 +328,23 @@ def cube_root_slope(z: jax.Array, y: jax.Array) -> jax.Array:
     # y / (3 z) has the error of y once, 1 / (3 y^2) twice; at 0 and at infinity it says 0 / 0.
     ordinary = (z != 0) & jnp.isfinite(z)
     return jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y))
+
+
+def _reduced(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(k, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
+    high, low = LN2[x.dtype]
+    k, n = nearest_whole(x * (1 / math.log(2)))
+    first = x - k * high
+    r = rounded(first - k * low)
+    return n, r, (first - r) - k * low
+
+
+def _exponential_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(q, n)` with exp(x) = q 2^n and 0.7 < q < 1.42."""
+    n, r, _ = _reduced(x)
+    return polynomial(r, {x.dtype: (1.0, 1.0, *_EXPM1[x.dtype])}), n
+
+
+def _exponential_remainder(r: jax.Array) -> jax.Array:
+    """exp(r) - 1 - r for |r| <= 0.35."""
+    return r * r * polynomial(r, _EXPM1)

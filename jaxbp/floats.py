@@ -89,13 +89,13 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     >>> m.tolist(), e.tolist()
     ([-1.5, 1.0, 0.0], [3, -149, 0])
     """
-    bits, below = _as_of_a_normal_number(x)
+    bits, below = normal_bits(x)
     finfo = jnp.finfo(x.dtype)
     e = (bits >> finfo.nmant) - (finfo.maxexp - 1) - below
     return _mantissa(x), jnp.where(_is_ordinary(bits, x.dtype), e, 0)
 
 
-def _as_of_a_normal_number(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def normal_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`(bits, k)`: the bits of |x| 2^k, where k is 0 but for subnormal x."""
     finfo, magnitude, tiny = jnp.finfo(x.dtype), _magnitude(x), _is_tiny(x)
     # The bits of a subnormal number count units of the smallest; the cast is exact.
@@ -113,7 +113,7 @@ def _is_ordinary(bits: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
 @jax.custom_jvp
 def _mantissa(x: jax.Array) -> jax.Array:
     """x with the exponent 0 in place of its own; 0, infinities and NaN as they are."""
-    bits, _ = _as_of_a_normal_number(x)
+    bits, _ = normal_bits(x)
     exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
     m = (bits & ~exponent) | one | (_bits(x) & jnp.iinfo(bits.dtype).min)
     return jnp.where(_is_ordinary(bits, x.dtype), lax.bitcast_convert_type(m, x.dtype), x)

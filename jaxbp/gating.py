@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -10,15 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.elementary import Coefficients, exp2_growth, halves, polynomial, two_parts
+from jaxbp.elementary import Coefficients, exp2_growth, growth_and_exponent, halves, polynomial, two_parts
 from jaxbp.floats import nearest_whole, order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
-from jaxbp.numerics import growth_and_exponent, numpy_logistic
+from jaxbp.numerics import numpy_logistic
 
-#: log2(e) / 2; what is taken in two parts is given to 40 digits.
-_HALF_LOG2_E = "0.7213475204444817036799623405009460687133"
-#: In gelu's tanh(u), 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
-_SLOPE = "1.595769121605730711759784239737527473903"
-_CUBE = "0.07135481627260024877633875227986354099557"
+#: What is taken in two parts is given to 40 digits.
+_LOG2_E = Fraction("1.442695040888963407359924681001892137427")
+#: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
+_SLOPE = Fraction("1.595769121605730711759784239737527473903")
+_CUBE = Fraction("0.07135481627260024877633875227986354099557")
+#: Half the digits after the point, and the digits of b, with which b times the square of what has no others, up to
+#: 13.5 and 27.5, is exact.
+_SHORT = {jnp.dtype("float32"): (4, 8), jnp.dtype("float64"): (12, 19)}
+#: How the exponential of a gate is had, as `growth_and_exponent`.
+Exponential = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+#: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
+#: is below 2^-90 or 2^-700.
+Reach = Mapping[np.dtype, tuple[float, float, float]]
+_SILU_REACH: Reach = {jnp.dtype("float32"): (110.0, 183.0, 63.0), jnp.dtype("float64"): (780.0, 1460.0, 490.0)}
+_TANH_REACH: Reach = {jnp.dtype("float32"): (10.9, 13.5, 8.8), jnp.dtype("float64"): (21.9, 27.5, 18.6)}
+#: Powers of 2 with which shares are normal numbers up to there; the second twice, and from `far` on.
+_SCALE = {jnp.dtype("float32"): 40, jnp.dtype("float64"): 128}
+_HALF_SCALE = {jnp.dtype("float32"): 80, jnp.dtype("float64"): 600}
 _BELL = 0.3989422804014327  # 1 / sqrt(2 pi)
 
 
@@ -104,33 +119,45 @@ ERF_CROSSING = Crossing(
 class Scaled(NamedTuple):
     """The number z times some factors of at most 1, whose product may be subnormal or 0 where a result is not.
 
-    Where z belongs to a negative x it is itself at most about 1: `times` neither overflows nor vanishes on the way.
+    Where they are not 1, z is at most about 1 / one of them: `times` neither overflows nor vanishes on the way.
     """
 
     z: jax.Array
     factors: tuple[jax.Array, ...]
 
     def times(self, y: jax.Array) -> jax.Array:
-        return functools.reduce(jnp.multiply, self.factors, y * self.z)
+        first, *others = self.factors
+        return functools.reduce(jnp.multiply, others, (y * first) * self.z)
 
     def value(self) -> jax.Array:
         return functools.reduce(jnp.multiply, self.factors, self.z)
 
+    def unless(self, condition: jax.Array, value: jax.Array) -> "Scaled":
+        """This number, but the value where the condition holds."""
+        return Scaled(jnp.where(condition, value, self.z), tuple(jnp.where(condition, 1, f) for f in self.factors))
+
 
 class Gate(NamedTuple):
-    """What silu is computed from.
+    """What x / (1 + e^-v) and its derivative are computed from, for odd v that rise with x.
 
     Attributes:
-        x: the argument, but no further from 0 than where all has vanished.
-        decay: e^-x, but with `far` e^(-x - s) for a constant s, and beside it 1 is nothing.
-        far: where that is so; e^-2x would overflow there.
-        factors: what multiplies to e^-s there, and to 1 elsewhere.
+        y: |x|, but no further from 0 than where all has vanished.
+        r: 1 / (1 + e^|v|), the share of -y that passes; 0 where 1 - r is 1 and no more is asked.
+        share: the same, scaled.
     """
 
-    x: jax.Array
-    decay: jax.Array
-    far: jax.Array
-    factors: tuple[jax.Array, ...]
+    y: jax.Array
+    r: jax.Array
+    share: Scaled
+
+    def value(self, x: jax.Array) -> Scaled:
+        """x / (1 + e^-v)."""
+        return self.share._replace(z=-self.y * self.share.z).unless(x >= 0, x - self.y * self.r)
+
+    def slope(self, x: jax.Array, tail: jax.Array, crossing: Crossing) -> Scaled:
+        """Its derivative, which for x < 0 is r times `tail`, 1 - y v' (1 - r), and for x > 0 what is missing to 1."""
+        below = self.share._replace(z=self.share.z * tail).unless(*slope_at_crossing(-self.y, crossing))
+        return below.unless(x >= 0, 1 - below.value())
 
 
 def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -179,82 +206,77 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
 
 
-#: Below -first silu's exponent is taken with the second added, and what is multiplied below -third with the fourth.
-_FAR = {jnp.dtype("float32"): (44.0, 26.0, 113.0, 95.0), jnp.dtype("float64"): (350.0, 300.0, 950.0, 900.0)}
+def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction) -> tuple[jax.Array, jax.Array]:
+    """`(high, low)`: slope y + cube y^3 = high + low, to half as many digits again as a float has, for 0 <= y <= 27.5.
+
+    high has so few digits that a small whole number minus it is exact; low is at most about 1.
+    """
+    point, digits = _SHORT[y.dtype]
+    (a, b), (c, d) = halves(slope, y.dtype), two_parts(cube, digits)
+    shift = 1.5 * 2.0 ** (jnp.finfo(y.dtype).nmant - point)
+    short = rounded(lax.stop_gradient(y) + shift) - shift
+    square = short * short
+    factor = upper_half(a + c * square)
+    rest = ((a - factor) + c * square) + (b + d * square)
+    # The cubic's difference quotient from `short` to y.
+    quotient = (a + b) + (c + d) * (y * y + short * (y + short))
+    return short * factor, short * rest + (y - short) * quotient
 
 
-def _logistic_gate(x: jax.Array, multiplied: bool) -> Gate:
-    x = clipped(x, (183.0, 1460.0) if multiplied else (112.0, 800.0))
-    first, shift, second, larger = _FAR[x.dtype]
-    far, farther = x < -first, x < -second
-    shifts, factors = jnp.where(far, shift, 0), (jnp.where(far, math.exp(-shift), 1).astype(x.dtype),)
+def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool) -> Gate:
+    """The gate where e^|v| = (1 + growth) 2^n, for `growth, n = exponential(y)`."""
+    vanished, product_vanished, far_from = reach[x.dtype]
+    y = jnp.minimum(jnp.abs(x), product_vanished if multiplied else vanished)
+    growth, n = exponential(y)
+    # 1 + e^|v| may overflow where results do not vanish: it is computed times 2^-scale.
     if multiplied:
-        shifts = jnp.where(farther, larger, shifts)
-        factors = (*factors, jnp.where(farther, math.exp(shift - larger), 1).astype(x.dtype))
-    # XLA computes its own exponential once for both passes, where they are compiled together.
-    return Gate(x, jnp.exp(-x - shifts), far, factors)
+        far, half = y > far_from, _HALF_SCALE[x.dtype]
+        scale, one = jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype)
+        factors = (jnp.where(far, 2.0**-half, 1).astype(x.dtype),) * 2
+    else:
+        scale = _SCALE[x.dtype]
+        one = jnp.full_like(x, 2.0**-scale)
+        factors = (one,)
+    power = power_of_two(n - scale, x.dtype)
+    # With a division at its end XLA's CPU backend computes this once for both passes.
+    share = 1 / (power + (power * growth + one))
+    return Gate(y, share * one, Scaled(share, factors))
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    gate = _logistic_gate(x, multiplied)
-    return Scaled(jnp.maximum(x, gate.x) / (1 + gate.decay), gate.factors)
+    return _gate(x, _SILU_REACH, growth_and_exponent, multiplied).value(x)
 
 
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
-    """Its derivative (1 + e^-x (1 + x)) / (1 + e^-x)^2."""
-    x, e, far, factors = _logistic_gate(x, multiplied)
-    above = jnp.where(far, 1 + x, 1 + e * (1 + x))
-    below = jnp.where(far, e, 1 + e * (2 + e))  # The square multiplied out, since that rounds less.
-    near, slope = slope_at_crossing(x, SILU_CROSSING)
-    return Scaled(jnp.where(near, slope, above / below), factors)
+    """Its derivative."""
+    gate = _gate(x, _SILU_REACH, growth_and_exponent, multiplied)
+    return gate.slope(x, (1 - gate.y) + gate.y * gate.r, SILU_CROSSING)
 
 
-def _tanh_gate(x, multiplied):
-    """For gelu, where (1 + tanh u) / 2 = 1 / (1 + e^-v), v = 2u: y = |x|, and of that p and powers, whose product with
-    1 + p is e^-v; e^-v itself; and 1 - y v'."""
-    y = jnp.abs(clipped(x, (13.5, 27.5) if multiplied else (12.0, 24.0)))
-    (a, b), (c, d) = (halves(number, x.dtype) for number in (_SLOPE, _CUBE))
-    square, rest = _halves_of_square(y)
-    # v = y (a + b + (c + d) y^2) and y v' = 3 v - 2 (a + b) y, both in two parts.
-    factor = upper_half(a + c * (y * y))
-    factor_rest = ((a - factor) + c * square) + (b + (c * rest + d * (y * y)))
-    high = upper_half(y)
-    product, others = high * factor, y * factor_rest + (y - high) * factor
-    v = rounded(product + others)
-    p, k = growth_and_exponent(-v, (v - product) - others)
-    triple, triple_rest = 3 * factor - 2 * a, 3 * factor_rest - 2 * b
-    first, *powers = _powers(k, x.dtype, multiplied)
-    e = functools.reduce(jnp.multiply, powers, (1 + p) * first)
-    return y, p, (first, *powers), e, (1 - high * triple) - (y * triple_rest + (y - high) * triple)
-
-
-def _unless(condition, z, factors):
-    """z, times the factors where the condition does not hold."""
-    # XLA's CPU backend computes a choice between z and z times factors in two passes over memory.
-    first, *others = (jnp.where(condition, 1, f) for f in factors)
-    return Scaled(z * first, tuple(others))
+def _tanh_exponential(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(growth, n)`: e^v = (1 + growth) 2^n."""
+    high, low = _cubic_in_parts(y, _SLOPE * _LOG2_E, _CUBE * _LOG2_E)
+    k, n = nearest_whole(high + low)
+    return exp2_growth((high - k) + low), n
 
 
 def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
-    """x (1 + tanh(u)) / 2."""
-    y, p, powers, e, _ = _tanh_gate(x, multiplied)
-    return _unless(x >= 0, jnp.where(x >= 0, x, -(y + y * p)) / (1 + e), powers)
+    """x (1 + tanh(u)) / 2 = x / (1 + e^-v)."""
+    return _gate(x, _TANH_REACH, _tanh_exponential, multiplied).value(x)
 
 
 def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
-    """Its derivative: 1 + e (1 + y v') over (1 + e)^2, and for x < 0 e (1 - y v' + e) over that, with e = e^-|v|."""
-    _, p, powers, e, complement = _tanh_gate(x, multiplied)
-    tail = complement + e
-    z = jnp.where(x >= 0, 1 + e * (2 - complement), tail + tail * p) / (1 + e * (2 + e))
-    near, slope = slope_at_crossing(clipped(x, (13.5, 27.5)), TANH_CROSSING)
-    return _unless((x >= 0) | near, jnp.where(near, slope, z), powers)
+    """Its derivative."""
+    gate = _gate(x, _TANH_REACH, _tanh_exponential, multiplied)
+    high, low = _cubic_in_parts(gate.y, _SLOPE, 3 * _CUBE)  # y v'
+    return gate.slope(x, (1 - high) - (low - (high + low) * gate.r), TANH_CROSSING)
 
 
 def _normal_tail(x, multiplied):
     """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
     y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
-    c, d = halves(_HALF_LOG2_E, x.dtype)
+    c, d = halves(_LOG2_E / 2, x.dtype)
     square, rest = _halves_of_square(y)
     bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
     return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)

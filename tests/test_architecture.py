@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "jaxbp"
 #: Each may import those before it. What has no row of its own is a leaf: it may import nothing of ours.
 ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs", "products", "devices"},
-    {"numerics"},
     {"elementary"},
+    {"numerics"},
     {"gating"},
     {"blocks", "cases", "declaration", "kernels"},
     {"classes"},

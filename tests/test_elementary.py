@@ -9,7 +9,18 @@ import pytest
 from mpmath import mp
 
 import jaxbp
-from jaxbp.elementary import cube_root, exp2_growth, lift_to_cube, log2_in_parts, log_odds
+from jaxbp.elementary import (
+    cube_root,
+    decay,
+    exp2_growth,
+    exponential,
+    lift_to_cube,
+    log,
+    log1p,
+    log2_in_parts,
+    log_odds,
+    log_of_sum,
+)
 from jaxbp.engines import reference
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -74,11 +85,67 @@ def test_powers_of_two(dtype):
 
 
 @DTYPES
+def test_exponentials(dtype):
+    finfo = np.finfo(dtype)
+    least, most = float(mp.log(mp.mpf(2)) * finfo.minexp), float(mp.log(mp.mpf(float(finfo.max))))
+    x = np.concatenate([np.random.default_rng(2).uniform(least, most, 3000), np.linspace(most - 0.02, most, 50)])
+    x = np.array([v for v in x.astype(dtype) if finfo.tiny <= mp.exp(mp.mpf(float(v))) <= mp.mpf(float(finfo.max))])
+    assert units(jax.jit(exponential)(x), [mp.exp(mp.mpf(float(v))) for v in x], dtype) < 0.9
+    below = x[x <= 0]
+    np.testing.assert_array_equal(jax.jit(decay)(below), jax.jit(exponential)(below))
+
+
+@DTYPES
+def test_exponentials_at_their_limits(dtype):
+    most = np.asarray(np.log(np.finfo(dtype).max), dtype)
+    x = jnp.asarray([0.0, -0.0, np.inf, -np.inf, np.nan, 2 * most, -2 * most, np.nextafter(most, np.inf)], dtype)
+    exact = np.array([1, 1, np.inf, 0, np.nan, np.inf, 0, np.inf])
+    np.testing.assert_array_equal(jax.jit(exponential)(x), exact)
+    at = np.array([0, 1, 3, 4, 6])
+    np.testing.assert_array_equal(jax.jit(decay)(x[at]), exact[at])
+
+
+@DTYPES
+def test_logarithms(dtype):
+    near_one = 1 + np.finfo(dtype).eps * np.array([-0.5, 0.5, 1, -1, 2, 7, -9]) * 2.0 ** np.arange(20)[:, None]
+    x = np.concatenate([magnitudes(dtype), near_one.ravel()]).astype(dtype)
+    x = x[x != 1]
+    assert units(jax.jit(log)(x), [mp.log(mp.mpf(float(v))) for v in x], dtype) < 0.9
+    y = magnitudes(dtype, low=np.finfo(dtype).minexp)
+    y = np.concatenate([y, -y[y < 1], (x - 1)[np.abs(x - 1) < 0.5]])
+    assert units(jax.jit(log1p)(y), [mp.log1p(mp.mpf(float(v))) for v in y], dtype) < 1.2
+
+
+@DTYPES
+def test_logarithms_at_their_limits(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = jnp.asarray([1.0, 0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, -tiny], dtype)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(jax.jit(log)(x), np.log(x))
+        x = jnp.asarray([0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, -2.0, np.finfo(dtype).max, tiny], dtype)
+        np.testing.assert_array_equal(jax.jit(log1p)(x), np.log1p(x))
+    np.testing.assert_array_equal(np.signbit(jax.jit(log1p)(x)[:2]), [False, True])
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("f", "derivative"),
+    [(exponential, jnp.exp), (decay, jnp.exp), (log, lambda x: 1 / x), (log_of_sum, lambda x: 1 / (1 + x))],
+    ids=["exponential", "decay", "log", "log_of_sum"],
+)
+def test_what_bits_compute_has_its_derivative(f, derivative, dtype):
+    x = jnp.asarray([0.3, 2.0, 5.0], dtype) * (-1 if f is decay else 1)
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(x), derivative(x), rtol=4 * np.finfo(dtype).eps)
+
+
+@DTYPES
 def test_logarithms_of_odds(dtype):
     below_half = 0.5 * (1 - np.finfo(dtype).eps * np.arange(0.5, 5, 0.5))
-    m = np.concatenate([magnitudes(dtype, low=np.finfo(dtype).minexp, high=-1), below_half]).astype(dtype)
+    m = np.concatenate([magnitudes(dtype, high=-1), below_half]).astype(dtype)
     assert units(jax.jit(log_odds)(m), [mp.log((1 - mp.mpf(float(v))) / mp.mpf(float(v))) for v in m], dtype) < 1.5
-    assert log_odds(jnp.asarray(0.5, dtype)) == 0
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = jnp.asarray([0.5, 0.0, -0.0, -tiny, -1.0, np.nan], dtype)
+    np.testing.assert_array_equal(jax.jit(log_odds)(x), [0, np.inf, np.inf, np.nan, np.nan, np.nan])
 
 
 def test_powers_whose_exponent_has_a_large_second_part():

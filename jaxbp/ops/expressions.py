@@ -17,6 +17,7 @@ from jaxbp.numerics import (
     numpy_sum_to,
 )
 from jaxbp.op import Op
+from jaxbp.promotion import widened
 
 
 def scaled_sum_fwd(x, y, z):
@@ -71,12 +72,12 @@ def _neuron_cotangents(w, x, ct_dot):
 
 def stable_neuron_fwd(w, x):
     dot = _neuron_dot(w, x)
-    return logistic(dot), (w, x, dot)
+    return logistic(widened(dot)).astype(dot.dtype), (w, x, dot)
 
 
 def stable_neuron_bwd(res, ct):
     w, x, dot = res
-    return _neuron_cotangents(w, x, ct * logistic_slope(dot))
+    return _neuron_cotangents(w, x, ct * logistic_slope(widened(dot)).astype(dot.dtype))
 
 
 def textbook_neuron_fwd(w, x):
@@ -103,7 +104,7 @@ def neuron_reference_vjp(ct, w, x):
 def neuron_flops(shapes: Shapes) -> Flops:
     _, x = shapes
     outputs = math.prod(x[:-1])
-    return Flops(2 * math.prod(x) + 12 * outputs, 3 * math.prod(x) + 14 * outputs)
+    return Flops(2 * math.prod(x) + 29 * outputs, 3 * math.prod(x) + 32 * outputs)
 
 
 def _neuron_case(name, m, n, x):
@@ -142,6 +143,7 @@ neuron = Op(
 >>> f, (ct_w, ct_x) = jaxbp.neuron.value_and_vjp((w, x), 1.0)
 >>> round(float(f), 2), [round(float(g), 2) for g in ct_w], [round(float(g), 2) for g in ct_x]
 (0.73, [-0.2, -0.39, 0.2], [0.39, -0.59])""",
+    version=2,
 )
 
 

@@ -215,7 +215,7 @@ linear_cross_entropy = Op(
 >>> y, (ct_x, ct_w, _) = jaxbp.linear_cross_entropy.value_and_vjp((x, w, labels), jnp.ones(1), chunk=2)
 >>> print(f"{y[0]:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
 4.122e-09; -4.122e-08 -2.061e-08""",
-    version=2,
+    version=3,
 )
 
 

@@ -101,12 +101,13 @@ swiglu = Op(
     elementwise=True,
     hard=(-1.2784645427610738, *gating.SILU_CROSSING.reach, -87.33655, -91.886, -181.5, -708.396, -714.96, -1425.0),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
-    flops=Flops(42, 98),
+    flops=Flops(41, 70),
     torch=lambda torch: lambda x, gate: x * torch.nn.functional.silu(gate),
     source="Shazeer 2020, GLU variants improve transformer.",
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
+    version=2,
 )
 
 
@@ -165,7 +166,7 @@ geglu = Op(
     elementwise=True,
     hard=(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach, -0.9, 0.9, -9.7, -13.2),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
-    flops=Flops(75, 170),
+    flops=Flops(55, 111),
     torch=lambda torch: (
         lambda x, gate, *, approximate=True: (
             x * torch.nn.functional.gelu(gate, approximate=("none", "tanh")[approximate])
@@ -175,4 +176,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
+    version=2,
 )

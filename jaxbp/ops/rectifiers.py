@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxbp.cases import Normal, elementwise_cases
 from jaxbp.declaration import Accuracy, Flops, Kink, Rule
+from jaxbp.elementary import growth_and_exponent
 from jaxbp.floats import is_positive, product, two_powers
-from jaxbp.numerics import growth_and_exponent
 from jaxbp.op import Op
 
 

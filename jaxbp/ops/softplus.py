@@ -54,13 +54,14 @@ softplus = Op(
     elementwise=True,
     hard=(-87.33655, 88.72284, -16.635532, 16.635532, -708.3964185322641, 709.782712893384, -36.7368, 36.7368),
     cases=elementwise_cases(Uniform(-80, 80)),
-    flops=Flops(29, 13),
+    flops=Flops(58, 30),
     torch=lambda torch: torch.nn.functional.softplus,
     source="d log(1 + e^x) / dx = e^x / (1 + e^x), the logistic function.",
     example=""">>> round(float(jaxbp.softplus(0.0)), 4), float(jax.grad(jaxbp.softplus)(0.0))
 (0.6931, 0.5)
 >>> float(jaxbp.softplus(1000.0)), float(jaxbp.softplus.rules["textbook"](1000.0))
 (1000.0, inf)""",
+    version=2,
 )
 
 
@@ -111,11 +112,12 @@ log_sigmoid = Op(
     elementwise=True,
     hard=tuple(-x for x in softplus.hard),
     cases=elementwise_cases(Uniform(-80, 80)),
-    flops=Flops(31, 14),
+    flops=Flops(60, 31),
     torch=lambda torch: torch.nn.functional.logsigmoid,
     source="log_sigmoid(x) = -softplus(-x), and the chain rule.",
     example=""">>> round(float(jaxbp.log_sigmoid(0.0)), 4), float(jax.grad(jaxbp.log_sigmoid)(0.0))
 (-0.6931, 0.5)
 >>> float(jaxbp.log_sigmoid(-1000.0)), float(jaxbp.log_sigmoid.rules["textbook"](-1000.0))
 (-1000.0, -inf)""",
+    version=2,
 )
