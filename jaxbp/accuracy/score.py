@@ -23,7 +23,8 @@ class Score:
 
     def __init__(self, size: int) -> None:
         self.histogram = np.zeros(len(CLASSES) + 1, np.int64)
-        self.part_size = max(1, size // PARTS)
+        # Rounded up: a part of the few entries that are left over would have a small error for that alone.
+        self.part_size = max(1, -(-size // PARTS))
         self.part_max = np.zeros(-(-size // self.part_size))
         self.counts = dict.fromkeys(COUNTS, 0)
         self.worst = (-1.0, 0, 0.0, 0.0)

@@ -97,6 +97,15 @@ def reference_score(actual, exact):
     return summarize(actual, exact, nan_equal=True)
 
 
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 4000, 4001, 4007, 2**18 - 3])
+def test_no_part_of_a_chunk_has_so_few_entries_that_its_worst_says_nothing(n):
+    """A sample leaves entries out, so that its chunks have sizes of any kind: of one too many a picture had a comb."""
+    starts = Score(n).row((np.arange(n),))["part_start"]
+    parts = np.diff([*starts, n])
+    assert len(parts) <= 8
+    assert parts[-1] >= parts[0] / 2
+
+
 def test_a_score_agrees_with_the_summary_of_the_whole_array():
     """Block by block against all at once, on errors of every size, zeros, infinities, NaN and flushed results."""
     rng = np.random.default_rng(0)
