@@ -21,8 +21,8 @@ _LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 _SLOPE = Fraction("1.595769121605730711759784239737527473903")
 _CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: Half the digits after the point, and the digits of b, with which b times the square of what has no others, up to
-#: 13.5 and 27.5, is exact.
+#: So many binary digits after the point has what |x| is rounded to, and so many the first part of a cubic's coefficient:
+#: the product with the square is exact, for |x| up to 13.5 and 27.5.
 _SHORT = {jnp.dtype("float32"): (4, 8), jnp.dtype("float64"): (12, 19)}
 #: How the exponential of a gate is had, as `growth_and_exponent`.
 Exponential = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -209,7 +209,7 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
 def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction) -> tuple[jax.Array, jax.Array]:
     """`(high, low)`: slope y + cube y^3 = high + low, to half as many digits again as a float has, for 0 <= y <= 27.5.
 
-    high has so few digits that a small whole number minus it is exact; low is at most about 1.
+    high has so few digits that a small whole number minus it is exact; low is at most about 2.
     """
     point, digits = _SHORT[y.dtype]
     (a, b), (c, d) = halves(slope, y.dtype), two_parts(cube, digits)
@@ -296,9 +296,9 @@ def normal_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
     (g, (first, *others)), y, (square, rest), q = _normal_tail(x, multiplied)
     z = _BELL * ((1 - square) - (rest + q)) / y
-    near, slope = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
-    below = Scaled(jnp.where(near, slope, (z + z * g) * first), tuple(jnp.where(near, 1, p) for p in others))
-    return Scaled(jnp.where(x >= 0, 1 - below.value(), below.z), tuple(jnp.where(x >= 0, 1, p) for p in below.factors))
+    crossing = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
+    below = Scaled((z + z * g) * first, tuple(others)).unless(*crossing)
+    return below.unless(x >= 0, 1 - below.value())
 
 
 def gelu(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
