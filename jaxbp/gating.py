@@ -21,7 +21,7 @@ _LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 _SLOPE = Fraction("1.595769121605730711759784239737527473903")
 _CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: So many binary digits after the point has what |x| is rounded to, and so many the first part of a cubic's coefficient:
+#: So many binary digits after the point has what |x| is rounded to, and so many the first part of a cubic coefficient:
 #: the product with the square is exact, for |x| up to 13.5 and 27.5.
 _SHORT = {jnp.dtype("float32"): (4, 8), jnp.dtype("float64"): (12, 19)}
 #: How the exponential of a gate is had, as `growth_and_exponent`.
