@@ -74,17 +74,18 @@ _CENTRE: Coefficients = {
         0.00011543468759040041, -9.444656112513813e-06, 6.659688280035599e-07, -4.1225473899166563e-08,
         2.271756555846255e-09, -1.1137401506833071e-10, 4.243421493067232e-12),
 }
-#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-28 and 2^-58, 2^-30 and 2^-59, 2^-29 and 2^-60.
+#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-30 and 2^-58, 2^-30 and 2^-59, 2^-29 and 2^-60.
 SILU_CROSSING = Crossing(
     "-1.27846454276107379510935873902298015543947749",
-    (-1.578, -0.979),
+    (-1.95, -0.6),
     {
-        jnp.dtype("float32"): (0.217811706, 0.146648811, 0.0188748109, -0.0152239409, -0.00660629627, 0.00015535357,
-            0.000792028644),
-        jnp.dtype("float64"): (0.2178117057198001, 0.1466487969969469, 0.01887481422378289, -0.015222655223187918,
-            -0.006606589138459801, 0.00012662741006079126, 0.000798521888716759, 0.00018570724496926025,
-            -4.090556087533797e-05, -2.973358541775607e-05, -2.939065684118467e-06, 2.3467370827814416e-06,
-            8.310599169031407e-07, -3.6285163343973574e-08),
+        jnp.dtype("float32"): (0.217811706, 0.146648797, 0.0188748226, -0.015222663, -0.00660673931, 0.000126779785,
+            0.000799488991, 0.00018471877, -4.35594336e-5, -2.71593371e-5),
+        jnp.dtype("float64"): (0.2178117057198001, 0.14664879699694689, 0.018874814223782292, -0.015222655223186293,
+            -0.0066065891383550568, 0.00012662741001404925, 0.00079852188179283233, 0.00018570724478887739,
+            -4.0905341701273329e-5, -2.9733553408147016e-5, -2.9426373684526105e-6, 2.3460922825787379e-6,
+            8.599964617007104e-7, -3.0724298986376591e-8, -9.2748242084607502e-8, -1.8450525370528804e-8,
+            4.7696499868473438e-9, 2.4443285874061504e-9, 8.07623717831744e-11),
     },
 )
 TANH_CROSSING = Crossing(
@@ -157,7 +158,7 @@ class Gate(NamedTuple):
     def slope(self, x: jax.Array, tail: jax.Array, crossing: Crossing) -> Scaled:
         """Its derivative, which for x < 0 is r times `tail`, 1 - y v' (1 - r), and for x > 0 what is missing to 1."""
         below = self.share._replace(z=self.share.z * tail).unless(*slope_at_crossing(-self.y, crossing))
-        return below.unless(x >= 0, 1 - below.value())
+        return below.unless(x >= 0, 1 - self.r * tail)
 
 
 def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -238,8 +239,9 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
         one = jnp.full_like(x, 2.0**-scale)
         factors = (one,)
     power = power_of_two(n - scale, x.dtype)
-    # With a division at its end XLA's CPU backend computes this once for both passes.
-    share = 1 / (power + (power * growth + one))
+    # The product is exact, and the first sum where it matters. With a division at its end XLA's CPU backend computes
+    # this once for both passes.
+    share = 1 / ((power + one) + power * growth)
     return Gate(y, share * one, Scaled(share, factors))
 
 

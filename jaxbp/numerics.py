@@ -37,7 +37,7 @@ def tanh_slope(x: jax.Array) -> jax.Array:
     scale = finfo.nmant + 4
     p, n = growth_and_exponent(2 * jnp.minimum(jnp.abs(x), math.log(2) / 2 * (scale - finfo.minexp)))
     power = power_of_two(n - scale, x.dtype)
-    r = 1 / (power + (power * p + 2.0**-scale))
+    r = 1 / ((power + 2.0**-scale) + power * p)
     return r * (1 - r * 2.0**-scale) * 2.0 ** (2 - scale)
 
 
