@@ -239,8 +239,8 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
         one = jnp.full_like(x, 2.0**-scale)
         factors = (one,)
     power = power_of_two(n - scale, x.dtype)
-    # The product is exact, and the first sum where it matters. With a division at its end XLA's CPU backend computes
-    # this once for both passes.
+    # The product is exact, and so is the first sum unless one of its terms is next to nothing. With a division at its
+    # end XLA's CPU backend computes this once for both passes.
     share = 1 / ((power + one) + power * growth)
     return Gate(y, share * one, Scaled(share, factors))
 
