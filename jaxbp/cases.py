@@ -118,6 +118,24 @@ class Digits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Short:
+    """Rounded to so many binary digits after the point: sums of their products are exact, in whatever order.
+
+    So every engine is on the same side of a kink behind a matrix product. Where a sum is closer to it than rounding errors
+    are, which side an engine is on is luck, and its gradient another one.
+    """
+
+    draw: Draw
+    digits: int
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return np.round(np.ldexp(self.draw(rng, shape), self.digits)) / 2.0**self.digits
+
+    def __str__(self) -> str:
+        return f"{self.draw}, {self.digits} binary digits after the point"
+
+
+@dataclasses.dataclass(frozen=True)
 class Repeated:
     """The same rows so many times: arrays for an accelerator take a processor longer to draw than all that follows."""
 

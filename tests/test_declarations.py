@@ -96,6 +96,16 @@ def test_draws_keep_their_word(draw):
         assert abs(np.median(np.log2(np.abs(x)))) < 0.1
 
 
+@pytest.mark.parametrize("case", jaxbp.linear_relu.cases, ids=lambda case: case.name)
+def test_every_engine_is_on_the_same_side_of_a_kink_behind_a_product(case):
+    """The sums of linear_relu are exact, in whatever order they are computed, or a wrong gradient would be luck."""
+    x, w, b = case.arguments(np.dtype(np.float32))
+    x = x[:64]
+    exact = np.matmul(x.astype(np.float64), w.astype(np.float64)) + b
+    np.testing.assert_array_equal(np.matmul(x, w) + b, exact)
+    np.testing.assert_array_equal(np.matmul(x[:, ::-1], w[::-1]) + b, exact)
+
+
 def test_unknown_names_offer_the_closest():
     with pytest.raises(UsageError, match="did you mean 'sigmoid'"):
         jaxbp.measure.plan.find_op("sigmod")

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp import classes as rows_of_classes
 from jaxbp.broadcasting import shape_of, sum_to
-from jaxbp.cases import Case, Normal
+from jaxbp.cases import Case, Normal, Short
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.devices import by_device
 from jaxbp.numerics import exponent_shift, numpy_sum_to
@@ -258,7 +258,11 @@ def _relu_cases():
     """Tokens, their size and units at three sizes, and the first layer of a transformer's feed-forward block."""
     sizes = {"small": (16, 16, 16), "cache": (256, 256, 256), "memory": (4096, 256, 1024), "t5": (512, 512, 2048)}
     return tuple(
-        Case(name, ((n, d), (d, units), (units,)), (Normal(), Normal(1 / math.sqrt(d)), Normal()))
+        Case(
+            name,
+            ((n, d), (d, units), (units,)),
+            (Short(Normal(), 5), Short(Normal(1 / math.sqrt(d)), 8), Short(Normal(), 5)),
+        )
         for name, (n, d, units) in sizes.items()
     )
 
@@ -281,6 +285,7 @@ linear_relu = Op(
     reference_vjp=linear_relu_reference_vjp,
     cases=_relu_cases(),
     flops=linear_relu_flops,
+    version=2,
     torch=lambda torch: (
         lambda x, w, b, *, precision=None: torch.relu(torch.nn.functional.linear(x, w.T, b.expand(w.shape[1])))
     ),
