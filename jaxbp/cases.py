@@ -121,8 +121,8 @@ class Digits:
 class Short:
     """Rounded to so many binary digits after the point: sums of their products are exact, in whatever order.
 
-    So every engine is on the same side of a kink behind a matrix product. Where a sum is closer to it than rounding errors
-    are, which side an engine is on is luck, and its gradient another one.
+    So every engine is on the same side of a kink behind a matrix product. Where a sum is closer to it than rounding
+    errors are, which side an engine is on is luck, and its gradient another one.
     """
 
     draw: Draw
