@@ -134,10 +134,10 @@ def test_a_large_case_has_more_of_what_there_may_be_more_of():
 
 
 def test_a_large_case_repeats_what_is_longer_and_nothing_else():
-    case, dtype = jaxbp.linear_relu.case("large"), np.dtype("float32")
+    case, dtype = jaxbp.linear.case("large"), np.dtype("float32")
     *others, w, _ = case.arguments(dtype)
     (x,) = others
-    ct = case.cotangent(jaxbp.linear_relu.output(case.arguments(dtype), {}).shape, dtype)
+    ct = case.cotangent(jaxbp.linear.output(case.arguments(dtype), {}).shape, dtype)
     for longer in (x, ct):
         parts = longer.reshape(8, -1)
         assert (parts == parts[0]).all()
