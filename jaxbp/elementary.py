@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxbp.floats import (
     LIFT,
+    is_ordinary,
     is_positive,
     lift,
     nearest_whole,
@@ -175,10 +176,8 @@ def log(x: jax.Array) -> jax.Array:
     bits, below = normal_bits(x)
     k, rest = _binary_logarithm(bits, x.dtype)
     y = _sum_of_logarithms((k - below).astype(x.dtype), rest)
-    signed = lax.bitcast_convert_type(x, bits.dtype)
-    infinity = lax.bitcast_convert_type(jnp.asarray(jnp.inf, x.dtype), bits.dtype)
     others = jnp.where(bits > 0, jnp.where(x > 0, x, jnp.nan), -jnp.inf)
-    return jnp.where((signed > 0) & (signed < infinity), y, others)
+    return jnp.where(is_ordinary(lax.bitcast_convert_type(x, bits.dtype), x.dtype), y, others)
 
 
 @log.defjvp

@@ -92,7 +92,7 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     bits, below = normal_bits(x)
     finfo = jnp.finfo(x.dtype)
     e = (bits >> finfo.nmant) - (finfo.maxexp - 1) - below
-    return _mantissa(x), jnp.where(_is_ordinary(bits, x.dtype), e, 0)
+    return _mantissa(x), jnp.where(is_ordinary(bits, x.dtype), e, 0)
 
 
 def normal_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -105,8 +105,8 @@ def normal_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     )
 
 
-def _is_ordinary(bits: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Whether these bits of a number that is not negative are neither of 0 nor of infinity or NaN."""
+def is_ordinary(bits: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Whether these are the bits of a number that is positive and finite, as integers with a sign."""
     return (bits > 0) & (bits < _bits(jnp.asarray(jnp.inf, dtype)))
 
 
@@ -116,7 +116,7 @@ def _mantissa(x: jax.Array) -> jax.Array:
     bits, _ = normal_bits(x)
     exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
     m = (bits & ~exponent) | one | (_bits(x) & jnp.iinfo(bits.dtype).min)
-    return jnp.where(_is_ordinary(bits, x.dtype), lax.bitcast_convert_type(m, x.dtype), x)
+    return jnp.where(is_ordinary(bits, x.dtype), lax.bitcast_convert_type(m, x.dtype), x)
 
 
 @_mantissa.defjvp

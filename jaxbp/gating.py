@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxbp.elementary import Coefficients, exp2_growth, growth_and_exponent, halves, polynomial, two_parts
 from jaxbp.floats import nearest_whole, order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
-from jaxbp.numerics import numpy_logistic
+from jaxbp.numerics import numpy_logistic, scaled_share
 
 #: What is taken in two parts is given to 40 digits.
 _LOG2_E = Fraction("1.442695040888963407359924681001892137427")
@@ -29,8 +29,8 @@ Exponential = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
 #: is below 2^-90 or 2^-700.
 Reach = Mapping[np.dtype, tuple[float, float, float]]
-_SILU_REACH: Reach = {jnp.dtype("float32"): (110.0, 183.0, 63.0), jnp.dtype("float64"): (780.0, 1460.0, 490.0)}
-_TANH_REACH: Reach = {jnp.dtype("float32"): (10.9, 13.5, 8.8), jnp.dtype("float64"): (21.9, 27.5, 18.6)}
+SILU_REACH: Reach = {jnp.dtype("float32"): (110.0, 183.0, 63.0), jnp.dtype("float64"): (780.0, 1460.0, 490.0)}
+TANH_REACH: Reach = {jnp.dtype("float32"): (10.9, 13.5, 8.8), jnp.dtype("float64"): (21.9, 27.5, 18.6)}
 #: Powers of 2 with which shares are normal numbers up to there; the second twice, and from `far` on.
 _SCALE = {jnp.dtype("float32"): 40, jnp.dtype("float64"): 128}
 _HALF_SCALE = {jnp.dtype("float32"): 80, jnp.dtype("float64"): 600}
@@ -115,6 +115,11 @@ ERF_CROSSING = Crossing(
     },
 )
 # fmt: on
+
+
+def edges(reach: Reach) -> tuple[float, ...]:
+    """Where the formulas of a gate change, for the tests to look at."""
+    return tuple(-place for places in reach.values() for place in places)
 
 
 class Scaled(NamedTuple):
@@ -238,21 +243,18 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
         scale = _SCALE[x.dtype]
         one = jnp.full_like(x, 2.0**-scale)
         factors = (one,)
-    power = power_of_two(n - scale, x.dtype)
-    # The product is exact, and so is the first sum unless one of its terms is next to nothing. With a division at its
-    # end XLA's CPU backend computes this once for both passes.
-    share = 1 / ((power + one) + power * growth)
+    share = scaled_share(growth, n, scale, one)
     return Gate(y, share * one, Scaled(share, factors))
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    return _gate(x, _SILU_REACH, growth_and_exponent, multiplied).value(x)
+    return _gate(x, SILU_REACH, growth_and_exponent, multiplied).value(x)
 
 
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
-    gate = _gate(x, _SILU_REACH, growth_and_exponent, multiplied)
+    gate = _gate(x, SILU_REACH, growth_and_exponent, multiplied)
     return gate.slope(x, (1 - gate.y) + gate.y * gate.r, SILU_CROSSING)
 
 
@@ -265,12 +267,12 @@ def _tanh_exponential(y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x (1 + tanh(u)) / 2 = x / (1 + e^-v)."""
-    return _gate(x, _TANH_REACH, _tanh_exponential, multiplied).value(x)
+    return _gate(x, TANH_REACH, _tanh_exponential, multiplied).value(x)
 
 
 def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
-    gate = _gate(x, _TANH_REACH, _tanh_exponential, multiplied)
+    gate = _gate(x, TANH_REACH, _tanh_exponential, multiplied)
     high, low = _cubic_in_parts(gate.y, _SLOPE, 3 * _CUBE)  # y v'
     return gate.slope(x, (1 - high) - (low - (high + low) * gate.r), TANH_CROSSING)
 

@@ -36,9 +36,18 @@ def tanh_slope(x: jax.Array) -> jax.Array:
     finfo = jnp.finfo(x.dtype)
     scale = finfo.nmant + 4
     p, n = growth_and_exponent(2 * jnp.minimum(jnp.abs(x), math.log(2) / 2 * (scale - finfo.minexp)))
-    power = power_of_two(n - scale, x.dtype)
-    r = 1 / ((power + 2.0**-scale) + power * p)
+    r = scaled_share(p, n, scale, 2.0**-scale)
     return r * (1 - r * 2.0**-scale) * 2.0 ** (2 - scale)
+
+
+def scaled_share(growth: jax.Array, n: jax.Array, scale: jax.Array | int, one: jax.Array | float) -> jax.Array:
+    """2^scale / (1 + e) for e = (1 + growth) 2^n; `one` is 2^-scale, or 0 where e is so large that 1 is nothing to it.
+
+    e itself may overflow. The product is exact, and so is the first sum unless one of its terms is next to nothing.
+    With a division at its end XLA's CPU backend computes this once for both passes.
+    """
+    power = power_of_two(n - scale, growth.dtype)
+    return 1 / ((power + one) + power * growth)
 
 
 def softplus(x: jax.Array) -> jax.Array:

@@ -14,8 +14,11 @@ from jaxbp.floats import two_powers
 from jaxbp.gating import (
     ERF_CROSSING,
     SILU_CROSSING,
+    SILU_REACH,
     TANH_CROSSING,
+    TANH_REACH,
     Crossing,
+    edges,
     half_if_tiny,
     slope_at_crossing,
     two_parts,
@@ -66,7 +69,7 @@ silu = Op(
     reference=gating.numpy_silu,
     reference_vjp=lambda ct, x: (ct * gating.numpy_silu_slope(x),),
     elementwise=True,
-    hard=(-1.2784645427610738, *SILU_CROSSING.reach, -87.33655, -91.886, -708.396, -714.96),
+    hard=(-1.2784645427610738, *SILU_CROSSING.reach, *edges(SILU_REACH), -87.33655, -91.886, -708.396, -714.96),
     cases=elementwise_cases(Normal()),
     flops=Flops(36, 54),
     torch=lambda torch: torch.nn.functional.silu,
@@ -129,7 +132,10 @@ gelu = Op(
     exact=lambda x, *, approximate=True: gating.meant_gelu(x, approximate),
     variants=({}, {"approximate": False}),
     elementwise=True,
-    hard=(-0.7524614, -0.7517915, *TANH_CROSSING.reach, *ERF_CROSSING.reach, -0.9, 0.9, -9.7, -13.2, -21.5, -38.5),
+    hard=(
+        *(-0.7524614, -0.7517915, *TANH_CROSSING.reach, *ERF_CROSSING.reach, *edges(TANH_REACH)),
+        *(-0.9, 0.9, -9.7, -13.2, -21.5, -38.5),
+    ),
     cases=elementwise_cases(Normal()),
     flops=Flops(50, 96),
     torch=lambda torch: (

@@ -99,7 +99,10 @@ swiglu = Op(
         numpy_sum_to(ct * x * gating.numpy_silu_slope(gate), gate),
     ),
     elementwise=True,
-    hard=(-1.2784645427610738, *gating.SILU_CROSSING.reach, -87.33655, -91.886, -181.5, -708.396, -714.96, -1425.0),
+    hard=(
+        *(-1.2784645427610738, *gating.SILU_CROSSING.reach, *gating.edges(gating.SILU_REACH)),
+        *(-87.33655, -91.886, -181.5, -708.396, -714.96, -1425.0),
+    ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
     flops=Flops(41, 70),
     torch=lambda torch: lambda x, gate: x * torch.nn.functional.silu(gate),
@@ -164,7 +167,10 @@ geglu = Op(
     exact=lambda x, gate, *, approximate=True: x * gating.meant_gelu(gate, approximate),
     variants=({}, {"approximate": False}),
     elementwise=True,
-    hard=(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach, -0.9, 0.9, -9.7, -13.2),
+    hard=(
+        *(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach),
+        *(*gating.edges(gating.TANH_REACH), -0.9, 0.9, -9.7, -13.2),
+    ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
     flops=Flops(55, 111),
     torch=lambda torch: (
