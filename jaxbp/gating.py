@@ -21,9 +21,10 @@ _LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 _SLOPE = Fraction("1.595769121605730711759784239737527473903")
 _CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: So many binary digits after the point has what |x| is rounded to, and so many the first part of a cubic coefficient:
-#: the product with the square is exact, for |x| up to 13.5 and 27.5.
-_SHORT = {jnp.dtype("float32"): (4, 8), jnp.dtype("float64"): (12, 19)}
+#: So many binary digits after the point has what |x| is rounded to, so many the first part of the cubic coefficient, and
+#: so many after the point that of the linear one: their quadratic is exact, for |x| as far as TANH_REACH says, without
+#: and with a product.
+_SHORT = {jnp.dtype("float32"): ((5, 7, 20), (5, 6, 19)), jnp.dtype("float64"): ((12, 20, 47), (12, 19, 46))}
 #: How the exponential of a gate is had, as `growth_and_exponent`.
 Exponential = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
@@ -74,7 +75,7 @@ _CENTRE: Coefficients = {
         0.00011543468759040041, -9.444656112513813e-06, 6.659688280035599e-07, -4.1225473899166563e-08,
         2.271756555846255e-09, -1.1137401506833071e-10, 4.243421493067232e-12),
 }
-#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-30 and 2^-58, 2^-30 and 2^-59, 2^-29 and 2^-60.
+#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-30 and 2^-58, 2^-29 and 2^-62, 2^-29 and 2^-60.
 SILU_CROSSING = Crossing(
     "-1.27846454276107379510935873902298015543947749",
     (-1.95, -0.6),
@@ -90,15 +91,16 @@ SILU_CROSSING = Crossing(
 )
 TANH_CROSSING = Crossing(
     "-0.752461422071016258487954443288916090605392178",
-    (-1.152, -0.353),
+    (-1.3, 0.0),
     {
-        jnp.dtype("float32"): (0.430400091, 0.38751844, -0.0157828563, -0.113943999, -0.0166191001, 0.0196713667,
-            0.00525590179, -0.00233063781, -0.00088404819),
-        jnp.dtype("float64"): (0.4304000910248585, 0.3875184461357889, -0.015782853521848036, -0.11394448308095462,
-            -0.016619328343050303, 0.019682309459450948, 0.00526105925472406, -0.002422731830835693,
-            -0.0009274420152302726, 0.0002639273263482654, 0.0001242521151406037, -3.495244215208736e-05,
-            -1.594896050311977e-05, 5.893313638104327e-06, 2.420383804936924e-06, -8.980673769662941e-07,
-            -3.8299640394489464e-07),
+        jnp.dtype("float32"): (0.430400091, 0.387518447, -0.015782903, -0.113944528, -0.0166181426, 0.0196826029,
+            0.0052507939, -0.00242104616, -0.000889421002, 0.000246598696, 6.89177785e-5),
+        jnp.dtype("float64"): (0.43040009102485851, 0.38751844613578893, -0.015782853521848016, -0.11394448308095895,
+            -0.016619328343053754, 0.019682309459831838, 0.005261059254968304, -0.0024227318458691788,
+            -0.00092744202393964737, 0.00026392764098185093, 0.00012425228841472688, -3.4956181858664856e-5,
+            -1.5950966803224545e-5, 5.9187112055493716e-6, 2.4338270912261263e-6, -9.9040276101296891e-7,
+            -4.315793899536793e-7, 1.4323444213890335e-7, 7.539158987544737e-8, -1.9694321237651777e-8,
+            -1.0688911311397867e-8, 3.5271769832116818e-9),
     },
 )
 ERF_CROSSING = Crossing(
@@ -143,27 +145,41 @@ class Scaled(NamedTuple):
         return Scaled(jnp.where(condition, value, self.z), tuple(jnp.where(condition, 1, f) for f in self.factors))
 
 
-class Gate(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Gate:
     """What x / (1 + e^-v) and its derivative are computed from, for odd v that rise with x.
 
     Attributes:
+        x: the argument.
         y: |x|, but no further from 0 than where all has vanished.
-        r: 1 / (1 + e^|v|), the share of -y that passes; 0 where 1 - r is 1 and no more is asked.
-        share: the same, scaled.
+        share: 1 / (1 + e^|v|), the share of -y that passes, scaled.
+        unit: what the share's factors make close to 0.
+        multiplied: whether results are, and so are returned scaled.
     """
 
+    x: jax.Array
     y: jax.Array
-    r: jax.Array
     share: Scaled
+    unit: float
+    multiplied: bool
 
-    def value(self, x: jax.Array) -> Scaled:
+    def value(self) -> Scaled:
         """x / (1 + e^-v)."""
-        return self.share._replace(z=-self.y * self.share.z).unless(x >= 0, x - self.y * self.r)
+        below = self._result(-self.y * self.share.z)
+        return below.unless(self.x >= 0, self.x + below.value())
 
-    def slope(self, x: jax.Array, tail: jax.Array, crossing: Crossing) -> Scaled:
-        """Its derivative, which for x < 0 is r times `tail`, 1 - y v' (1 - r), and for x > 0 what is missing to 1."""
-        below = self.share._replace(z=self.share.z * tail).unless(*slope_at_crossing(-self.y, crossing))
-        return below.unless(x >= 0, 1 - self.r * tail)
+    def slope(self, linear: jax.Array, crossing: Crossing) -> Scaled:
+        """Its derivative: with r the share and `linear` = 1 - y v', r (1 - y v' (1 - r)), and 1 less that for x > 0."""
+        r, z = self.share.value(), self.share.z
+        # The product with what is next to nothing comes last: so the sum is rounded once, and not twice.
+        near, slope = slope_at_crossing(-self.y, crossing, 1 / self.unit)
+        below = self._result(jnp.where(near, slope, z * linear + z * (r * (1 - linear))))
+        return below.unless(self.x >= 0, 1 - below.value())
+
+    def _result(self, z: jax.Array) -> Scaled:
+        """z times the factors of the share."""
+        result = self.share._replace(z=z)
+        return result if self.multiplied else Scaled(result.value(), ())
 
 
 def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -196,13 +212,13 @@ def clipped(x: jax.Array, most: tuple[float, float]) -> jax.Array:
     return jnp.clip(x, -limit, limit)
 
 
-def slope_at_crossing(x: jax.Array, crossing: Crossing) -> tuple[jax.Array, jax.Array]:
-    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there."""
+def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there, times a power of 2."""
     high, low = two_parts(crossing.root, jnp.finfo(x.dtype).nmant + 1)
     # In t = x - high, which is exact; the rest of the root matters to the constant term alone.
-    first, *others = crossing.slope[x.dtype]
+    first, *others = (times * coefficient for coefficient in crossing.slope[x.dtype])
     slope = polynomial(x - high, {x.dtype: (-low * first, first, *others)})
-    return (x > crossing.reach[0]) & (x < crossing.reach[1]), slope
+    return (x > crossing.reach[0]) & (x <= crossing.reach[1]), slope
 
 
 def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -212,20 +228,21 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
 
 
-def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction) -> tuple[jax.Array, jax.Array]:
+def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction, multiplied: bool) -> tuple[jax.Array, jax.Array]:
     """`(high, low)`: slope y + cube y^3 = high + low, to half as many digits again as a float has, for 0 <= y <= 27.5.
 
     high has so few digits that a small whole number minus it is exact; low is at most about 2.
     """
-    point, digits = _SHORT[y.dtype]
-    (a, b), (c, d) = halves(slope, y.dtype), two_parts(cube, digits)
+    point, digits, linear_point = _SHORT[y.dtype][multiplied]
+    a, c = Fraction(round(slope * 2**linear_point), 2**linear_point), Fraction(two_parts(cube, digits)[0])
     shift = 1.5 * 2.0 ** (jnp.finfo(y.dtype).nmant - point)
     short = rounded(lax.stop_gradient(y) + shift) - shift
     square = short * short
-    factor = upper_half(a + c * square)
-    rest = ((a - factor) + c * square) + (b + d * square)
+    exact = float(a) + float(c) * square
+    factor = upper_half(exact)
+    rest = (exact - factor) + (float(slope - a) + float(cube - c) * square)
     # The cubic's difference quotient from `short` to y.
-    quotient = (a + b) + (c + d) * (y * y + short * (y + short))
+    quotient = float(slope) + float(cube) * (y * (y + short) + square)
     return short * factor, short * rest + (y - short) * quotient
 
 
@@ -237,44 +254,47 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
     # 1 + e^|v| may overflow where results do not vanish: it is computed times 2^-scale.
     if multiplied:
         far, half = y > far_from, _HALF_SCALE[x.dtype]
-        scale, one = jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype)
+        scale, one, unit = jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype), 1.0
         factors = (jnp.where(far, 2.0**-half, 1).astype(x.dtype),) * 2
     else:
-        scale = _SCALE[x.dtype]
-        one = jnp.full_like(x, 2.0**-scale)
+        scale, unit = _SCALE[x.dtype], 2.0 ** -_SCALE[x.dtype]
+        one = jnp.full_like(x, unit)
         factors = (one,)
-    share = scaled_share(growth, n, scale, one)
-    return Gate(y, share * one, Scaled(share, factors))
+    return Gate(x, y, Scaled(scaled_share(growth, n, scale, one), factors), unit, multiplied)
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    return _gate(x, SILU_REACH, growth_and_exponent, multiplied).value(x)
+    return _gate(x, SILU_REACH, growth_and_exponent, multiplied).value()
 
 
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
     gate = _gate(x, SILU_REACH, growth_and_exponent, multiplied)
-    return gate.slope(x, (1 - gate.y) + gate.y * gate.r, SILU_CROSSING)
+    return gate.slope(1 - gate.y, SILU_CROSSING)
 
 
-def _tanh_exponential(y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`(growth, n)`: e^v = (1 + growth) 2^n."""
-    high, low = _cubic_in_parts(y, _SLOPE * _LOG2_E, _CUBE * _LOG2_E)
-    k, n = nearest_whole(high + low)
-    return exp2_growth((high - k) + low), n
+def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
+    def exponential(y):
+        high, low = _cubic_in_parts(y, _SLOPE * _LOG2_E, _CUBE * _LOG2_E, multiplied)
+        k, n = nearest_whole(high + low)
+        return exp2_growth((high - k) + low), n
+
+    return _gate(x, TANH_REACH, exponential, multiplied)
 
 
 def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x (1 + tanh(u)) / 2 = x / (1 + e^-v)."""
-    return _gate(x, TANH_REACH, _tanh_exponential, multiplied).value(x)
+    return _tanh_gate(x, multiplied).value()
 
 
 def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
-    gate = _gate(x, TANH_REACH, _tanh_exponential, multiplied)
-    high, low = _cubic_in_parts(gate.y, _SLOPE, 3 * _CUBE)  # y v'
-    return gate.slope(x, (1 - high) - (low - (high + low) * gate.r), TANH_CROSSING)
+    gate = _tanh_gate(x, multiplied)
+    # 1 - y v' in y - c, which is exact where this is used: so little cancels. This c loses least in its coefficients.
+    a, b, c = _SLOPE, 3 * _CUBE, Fraction(15, 8)
+    shifted = {x.dtype: tuple(map(float, (1 - a * c - b * c**3, -a - 3 * b * c**2, -3 * b * c, -b)))}
+    return gate.slope(polynomial(gate.y - float(c), shifted), TANH_CROSSING)
 
 
 def _normal_tail(x, multiplied):

@@ -43,11 +43,11 @@ def tanh_slope(x: jax.Array) -> jax.Array:
 def scaled_share(growth: jax.Array, n: jax.Array, scale: jax.Array | int, one: jax.Array | float) -> jax.Array:
     """2^scale / (1 + e) for e = (1 + growth) 2^n; `one` is 2^-scale, or 0 where e is so large that 1 is nothing to it.
 
-    e itself may overflow. The product is exact, and so is the first sum unless one of its terms is next to nothing.
+    e itself may overflow. The product is exact, and the first sum is of small terms beside the power, or of exact ones.
     With a division at its end XLA's CPU backend computes this once for both passes.
     """
     power = power_of_two(n - scale, growth.dtype)
-    return 1 / ((power + one) + power * growth)
+    return 1 / ((one + power * growth) + power)
 
 
 def softplus(x: jax.Array) -> jax.Array:
