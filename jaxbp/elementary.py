@@ -155,13 +155,29 @@ def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return r + _exponential_remainder(r), k
 
 
+def growth_in_factors(x: jax.Array, plus: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(r, q, k + plus)`: exp(x) = (1 + r q) 2^k. For |x| below 2000.
+
+    >>> r, q, k = growth_in_factors(jnp.float32(10), plus=127)
+    >>> round(float((1 + r * q) * 2.0 ** (k - 127)), 3)
+    22026.465
+    """
+    k, r, _ = _reduced(x, plus)
+    return r, 1 + r * polynomial(r, _EXPM1), k
+
+
 def exp2_growth(f: jax.Array) -> jax.Array:
     """2^f - 1 for |f| <= 0.501.
 
     >>> round(float(exp2_growth(jnp.float32(0.5))), 6)
     0.414214
     """
-    return f * polynomial(f, _EXP2)
+    return f * exp2_quotient(f)
+
+
+def exp2_quotient(f: jax.Array) -> jax.Array:
+    """(2^f - 1) / f for |f| <= 0.501."""
+    return polynomial(f, _EXP2)
 
 
 @jax.custom_jvp
@@ -329,10 +345,10 @@ def cube_root_slope(z: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y))
 
 
-def _reduced(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(k, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
+def _reduced(x: jax.Array, plus: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(k + plus, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
     high, low = LN2[x.dtype]
-    k, n = nearest_whole(x * (1 / math.log(2)))
+    k, n = nearest_whole(x * (1 / math.log(2)), plus)
     first = x - k * high
     r = rounded(first - k * low)
     return n, r, (first - r) - k * low

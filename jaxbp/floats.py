@@ -149,23 +149,28 @@ def two_powers(e: jax.Array, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, ja
 def power_of_two(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """2^e exactly, for integers e that leave it a normal number."""
     finfo = jnp.finfo(dtype)
-    biased = (e + (finfo.maxexp - 1)).astype(f"int{finfo.bits}")
-    return lax.bitcast_convert_type(biased << finfo.nmant, jnp.dtype(dtype))
+    return power_of_biased((e + (finfo.maxexp - 1)).astype(f"int{finfo.bits}"), dtype)
 
 
-def nearest_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The nearest whole number, ties to even, as a float and as an integer, for |x| < 2^22 in float32, 2^51 in float64.
+def power_of_biased(e: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The power of 2 whose biased exponent this is, in integers of as many bits as the dtype's."""
+    return lax.bitcast_convert_type(e << jnp.finfo(dtype).nmant, jnp.dtype(dtype))
+
+
+def nearest_whole(x: jax.Array, plus: int = 0) -> tuple[jax.Array, jax.Array]:
+    """The nearest whole number, as a float and as an integer, for |x| < 2^22 in float32, 2^51 in float64.
 
     In its last bits the sum with 1.5 2^23, or 2^52, has the whole number. A conversion takes XLA several instructions
-    more, for numbers that no integer holds.
+    more, for numbers that no integer holds. The integer is returned with `plus` added, at no cost: with the bias of
+    exponents, or less, for `power_of_biased`. Ties go to even numbers where it is even, to odd ones where it is odd.
 
     >>> k, n = nearest_whole(jnp.float32([-149.6, 2.5, 3.5]))
     >>> k.tolist(), n.tolist()
     ([-150.0, 2.0, 4.0], [-150, 2, 4])
     """
-    shift = jnp.asarray(1.5 * 2.0 ** jnp.finfo(x.dtype).nmant, x.dtype)
-    shifted = rounded(lax.stop_gradient(x) + shift)
-    return shifted - shift, _bits(shifted) - _bits(shift)
+    zero = 1.5 * 2.0 ** jnp.finfo(x.dtype).nmant
+    shifted = rounded(lax.stop_gradient(x) + (zero + plus))
+    return shifted - (zero + plus), _bits(shifted) - _bits(jnp.asarray(zero, x.dtype))
 
 
 def rounded(x: jax.Array) -> jax.Array:

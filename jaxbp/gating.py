@@ -12,8 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.elementary import Coefficients, exp2_growth, growth_and_exponent, halves, polynomial, two_parts
-from jaxbp.floats import nearest_whole, order_key, power_of_two, rounded, sign_bit, two_powers, upper_half
+from jaxbp.elementary import (
+    Coefficients,
+    exp2_growth,
+    exp2_quotient,
+    growth_in_factors,
+    halves,
+    polynomial,
+    two_parts,
+)
+from jaxbp.floats import (
+    nearest_whole,
+    order_key,
+    power_of_biased,
+    power_of_two,
+    rounded,
+    sign_bit,
+    two_powers,
+    upper_half,
+)
 from jaxbp.numerics import numpy_logistic, scaled_share
 
 #: What is taken in two parts is given to 40 digits.
@@ -21,12 +38,12 @@ _LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 _SLOPE = Fraction("1.595769121605730711759784239737527473903")
 _CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: So many binary digits after the point has what |x| is rounded to, so many the first part of the cubic coefficient, and
-#: so many after the point that of the linear one: their quadratic is exact, for |x| as far as TANH_REACH says, without
-#: and with a product.
+#: So many binary digits after the point has what |x| is rounded to, so many the first part of the cubic coefficient,
+#: and so many after the point that of the linear one: their quadratic is exact, for |x| as far as TANH_REACH says,
+#: without and with a product.
 _SHORT = {jnp.dtype("float32"): ((5, 7, 20), (5, 6, 19)), jnp.dtype("float64"): ((12, 20, 47), (12, 19, 46))}
-#: How the exponential of a gate is had, as `growth_and_exponent`.
-Exponential = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+#: How the exponential of a gate is had, as `growth_in_factors`.
+Exponential = Callable[[jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
 #: is below 2^-90 or 2^-700.
 Reach = Mapping[np.dtype, tuple[float, float, float]]
@@ -42,7 +59,8 @@ _BELL = 0.3989422804014327  # 1 / sqrt(2 pi)
 class Crossing:
     """Where a derivative crosses zero: its terms cancel there, so within `reach` it is (x - root) p(x - root).
 
-    The root is given to 45 digits; `slope` are the coefficients of p.
+    The root is given to 45 digits; `slope` are the coefficients of p. Where `reach` ends at 0 or beyond, only x <= 0
+    are asked for.
     """
 
     root: str
@@ -75,7 +93,7 @@ _CENTRE: Coefficients = {
         0.00011543468759040041, -9.444656112513813e-06, 6.659688280035599e-07, -4.1225473899166563e-08,
         2.271756555846255e-09, -1.1137401506833071e-10, 4.243421493067232e-12),
 }
-#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-30 and 2^-58, 2^-29 and 2^-62, 2^-29 and 2^-60.
+#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-30 and 2^-58, 2^-27 and 2^-59, 2^-29 and 2^-60.
 SILU_CROSSING = Crossing(
     "-1.27846454276107379510935873902298015543947749",
     (-1.95, -0.6),
@@ -93,14 +111,14 @@ TANH_CROSSING = Crossing(
     "-0.752461422071016258487954443288916090605392178",
     (-1.3, 0.0),
     {
-        jnp.dtype("float32"): (0.430400091, 0.387518447, -0.015782903, -0.113944528, -0.0166181426, 0.0196826029,
-            0.0052507939, -0.00242104616, -0.000889421002, 0.000246598696, 6.89177785e-5),
-        jnp.dtype("float64"): (0.43040009102485851, 0.38751844613578893, -0.015782853521848016, -0.11394448308095895,
-            -0.016619328343053754, 0.019682309459831838, 0.005261059254968304, -0.0024227318458691788,
-            -0.00092744202393964737, 0.00026392764098185093, 0.00012425228841472688, -3.4956181858664856e-5,
-            -1.5950966803224545e-5, 5.9187112055493716e-6, 2.4338270912261263e-6, -9.9040276101296891e-7,
-            -4.315793899536793e-7, 1.4323444213890335e-7, 7.539158987544737e-8, -1.9694321237651777e-8,
-            -1.0688911311397867e-8, 3.5271769832116818e-9),
+        jnp.dtype("float32"): (0.430400091, 0.387518476, -0.0157828708, -0.113945694, -0.0166182776, 0.0196954369,
+            0.00524615301, -0.00247429651, -0.000853014653, 0.000321434713),
+        jnp.dtype("float64"): (0.43040009102485851, 0.38751844613578894, -0.015782853521847989, -0.11394448308096125,
+            -0.016619328343055524, 0.01968230945995288, 0.0052610592549867711, -0.0024227318487825165,
+            -0.00092744202313268579, 0.00026392767911791909, 0.00012425226454349233, -3.4956474516096393e-5,
+            -1.5950692536348129e-5, 5.9200487077058185e-6, 2.4321572589189168e-6, -9.9386809867691221e-7,
+            -4.2590314323322656e-7, 1.4736617599788154e-7, 6.5203612208621689e-8, -1.9527998462990588e-8,
+            -3.1550391945608501e-9),
     },
 )
 ERF_CROSSING = Crossing(
@@ -213,12 +231,13 @@ def clipped(x: jax.Array, most: tuple[float, float]) -> jax.Array:
 
 
 def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there, times a power of 2."""
+    """Where x, which is clipped, is close to the zero of the derivative, and the derivative there, `times` as much."""
     high, low = two_parts(crossing.root, jnp.finfo(x.dtype).nmant + 1)
     # In t = x - high, which is exact; the rest of the root matters to the constant term alone.
     first, *others = (times * coefficient for coefficient in crossing.slope[x.dtype])
     slope = polynomial(x - high, {x.dtype: (-low * first, first, *others)})
-    return (x > crossing.reach[0]) & (x <= crossing.reach[1]), slope
+    near = x > crossing.reach[0]
+    return (near if crossing.reach[1] >= 0 else near & (x < crossing.reach[1])), slope
 
 
 def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -243,42 +262,48 @@ def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction, multiplied: b
     rest = (exact - factor) + (float(slope - a) + float(cube - c) * square)
     # The cubic's difference quotient from `short` to y.
     quotient = float(slope) + float(cube) * (y * (y + short) + square)
-    return short * factor, short * rest + (y - short) * quotient
+    return short * factor, quotient * (y - short) + short * rest
 
 
 def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool) -> Gate:
-    """The gate where e^|v| = (1 + growth) 2^n, for `growth, n = exponential(y)`."""
+    """The gate where e^|v| = (1 + f q) 2^n, for `f, q, n + plus = exponential(y, plus)`."""
     vanished, product_vanished, far_from = reach[x.dtype]
     y = jnp.minimum(jnp.abs(x), product_vanished if multiplied else vanished)
-    growth, n = exponential(y)
-    # 1 + e^|v| may overflow where results do not vanish: it is computed times 2^-scale.
+    bias = jnp.finfo(x.dtype).maxexp - 1
+    # 1 + e^|v| may overflow where results do not vanish: it is computed times a power of 2.
     if multiplied:
-        far, half = y > far_from, _HALF_SCALE[x.dtype]
-        scale, one, unit = jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype), 1.0
+        f, q, n = exponential(y, bias)
+        far, half, unit = y > far_from, _HALF_SCALE[x.dtype], 1.0
+        n, one = n - jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype)
         factors = (jnp.where(far, 2.0**-half, 1).astype(x.dtype),) * 2
     else:
-        scale, unit = _SCALE[x.dtype], 2.0 ** -_SCALE[x.dtype]
+        unit = 2.0 ** -_SCALE[x.dtype]
+        f, q, n = exponential(y, bias - _SCALE[x.dtype])
         one = jnp.full_like(x, unit)
         factors = (one,)
-    return Gate(x, y, Scaled(scaled_share(growth, n, scale, one), factors), unit, multiplied)
+    share = scaled_share(f, q, power_of_biased(n, x.dtype), one)
+    return Gate(x, y, Scaled(share, factors), unit, multiplied)
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
     """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    return _gate(x, SILU_REACH, growth_and_exponent, multiplied).value()
+    return _gate(x, SILU_REACH, growth_in_factors, multiplied).value()
 
 
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
-    gate = _gate(x, SILU_REACH, growth_and_exponent, multiplied)
+    gate = _gate(x, SILU_REACH, growth_in_factors, multiplied)
     return gate.slope(1 - gate.y, SILU_CROSSING)
 
 
 def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
-    def exponential(y):
-        high, low = _cubic_in_parts(y, _SLOPE * _LOG2_E, _CUBE * _LOG2_E, multiplied)
-        k, n = nearest_whole(high + low)
-        return exp2_growth((high - k) + low), n
+    def exponential(y, plus):
+        slope, cube = _SLOPE * _LOG2_E, _CUBE * _LOG2_E
+        # A sum of fewer terms is there earlier than that of the parts, and as near a whole number.
+        k, n = nearest_whole(y * (float(slope) + float(cube) * (y * y)), plus)
+        high, low = _cubic_in_parts(y, slope, cube, multiplied)
+        f = (high - k) + low
+        return f, exp2_quotient(f), n
 
     return _gate(x, TANH_REACH, exponential, multiplied)
 

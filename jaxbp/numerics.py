@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.elementary import decay, growth_and_exponent, log_of_sum
-from jaxbp.floats import power_of_two, two_product
+from jaxbp.elementary import decay, growth_and_exponent, growth_in_factors, log_of_sum
+from jaxbp.floats import power_of_biased, power_of_two, two_product
 
 
 def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.Array) -> jax.Array:
@@ -35,19 +35,19 @@ def tanh_slope(x: jax.Array) -> jax.Array:
     """
     finfo = jnp.finfo(x.dtype)
     scale = finfo.nmant + 4
-    p, n = growth_and_exponent(2 * jnp.minimum(jnp.abs(x), math.log(2) / 2 * (scale - finfo.minexp)))
-    r = scaled_share(p, n, scale, 2.0**-scale)
+    y = jnp.minimum(jnp.abs(x), math.log(2) / 2 * (scale - finfo.minexp))
+    f, q, n = growth_in_factors(2 * y, finfo.maxexp - 1 - scale)
+    r = scaled_share(f, q, power_of_biased(n, x.dtype), 2.0**-scale)
     return r * (1 - r * 2.0**-scale) * 2.0 ** (2 - scale)
 
 
-def scaled_share(growth: jax.Array, n: jax.Array, scale: jax.Array | int, one: jax.Array | float) -> jax.Array:
-    """2^scale / (1 + e) for e = (1 + growth) 2^n; `one` is 2^-scale, or 0 where e is so large that 1 is nothing to it.
+def scaled_share(f: jax.Array, q: jax.Array, power: jax.Array, one: jax.Array | float) -> jax.Array:
+    """1 / (one (1 + e)) for one e = (1 + f q) power, both powers of 2; `one` may be 0 where 1 is nothing to e.
 
-    e itself may overflow. The product is exact, and the first sum is of small terms beside the power, or of exact ones.
-    With a division at its end XLA's CPU backend computes this once for both passes.
+    e itself may overflow. f is there before q is, and its product with a power is exact. With a division at its end
+    XLA's CPU backend computes this once for both passes.
     """
-    power = power_of_two(n - scale, growth.dtype)
-    return 1 / ((one + power * growth) + power)
+    return 1 / ((one + (power * f) * q) + power)
 
 
 def softplus(x: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp.floats import lift, nearest_whole, rounded, split_exponent, two_sum
+from jaxbp.floats import lift, nearest_whole, power_of_biased, power_of_two, rounded, split_exponent, two_sum
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -70,3 +70,15 @@ def test_nearest_whole_numbers(dtype):
         np.testing.assert_array_equal(k, np.round(x))
         np.testing.assert_array_equal(n, np.round(x))
         assert jax.grad(lambda x: nearest_whole(x)[0])(jnp.asarray(1.3, dtype)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_powers_of_two_from_the_integers_of_nearest_whole_numbers(dtype):
+    with jax.enable_x64(True):
+        bias = jnp.finfo(dtype).maxexp - 1
+        x = (np.arange(-300, 300) / 4).astype(dtype)
+        k, n = jax.jit(lambda x: nearest_whole(x, bias - 20))(x)
+        assert (np.abs(k - x) <= 0.5).all()
+        np.testing.assert_array_equal(n, k + bias - 20)
+        np.testing.assert_array_equal(power_of_biased(n, dtype), np.exp2(np.asarray(k) - 20))
+        np.testing.assert_array_equal(power_of_two(n - bias, dtype), np.exp2(np.asarray(k) - 20))
