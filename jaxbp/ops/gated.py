@@ -71,14 +71,14 @@ silu = Op(
     elementwise=True,
     hard=(-1.2784645427610738, *SILU_CROSSING.reach, *edges(SILU_REACH), -87.33655, -91.886, -708.396, -714.96),
     cases=elementwise_cases(Normal()),
-    flops=Flops(36, 54),
+    flops=Flops(34, 55),
     torch=lambda torch: torch.nn.functional.silu,
     source="Elfwing, Uchibe, Doya 2017, Sigmoid-weighted linear units; s' = s (1 - s).",
     example=""">>> round(float(jaxbp.silu(1.0)), 4), round(float(jax.grad(jaxbp.silu)(1.0)), 4)
 (0.7311, 0.9277)
 >>> print(f"{jax.grad(jaxbp.silu)(-90.0):.3e}, where jax.nn gives {jax.grad(jax.nn.silu)(-90.0):.0f}")
 -7.293e-38, where jax.nn gives 0""",
-    version=3,
+    version=4,
 )
 
 
@@ -137,7 +137,7 @@ gelu = Op(
         *(-0.9, 0.9, -9.7, -13.2, -21.5, -38.5),
     ),
     cases=elementwise_cases(Normal()),
-    flops=Flops(50, 96),
+    flops=Flops(48, 81),
     torch=lambda torch: (
         lambda x, *, approximate=True: torch.nn.functional.gelu(x, approximate=("none", "tanh")[approximate])
     ),
@@ -146,7 +146,7 @@ gelu = Op(
 (0.8412, 0.8413)
 >>> print(f"{jax.grad(jaxbp.gelu)(-6.0):.3e}, where jax.nn gives {jax.grad(jax.nn.gelu)(-6.0):.0f}")
 -7.710e-10, where jax.nn gives 0""",
-    version=3,
+    version=4,
 )
 
 

@@ -104,13 +104,13 @@ swiglu = Op(
         *(-87.33655, -91.886, -181.5, -708.396, -714.96, -1425.0),
     ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
-    flops=Flops(41, 70),
+    flops=Flops(41, 74),
     torch=lambda torch: lambda x, gate: x * torch.nn.functional.silu(gate),
     source="Shazeer 2020, GLU variants improve transformer.",
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=2,
+    version=3,
 )
 
 
@@ -172,7 +172,7 @@ geglu = Op(
         *(*gating.edges(gating.TANH_REACH), -0.9, 0.9, -9.7, -13.2),
     ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
-    flops=Flops(55, 111),
+    flops=Flops(55, 99),
     torch=lambda torch: (
         lambda x, gate, *, approximate=True: (
             x * torch.nn.functional.gelu(gate, approximate=("none", "tanh")[approximate])
@@ -182,5 +182,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=2,
+    version=3,
 )
