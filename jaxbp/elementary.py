@@ -5,7 +5,7 @@ Exponentials and powers of 2, logarithms, those of odds, binary ones in two part
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import jax
@@ -149,21 +149,23 @@ def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return high, tail - (high - linear), power_of_two(k, x.dtype)
 
 
-def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`(p, k)`: exp(x) = (1 + p) 2^k; p = exp(x) - 1 to all its digits where k = 0. For |x| below 2000."""
-    k, r, _ = _reduced(x)
-    return r + _exponential_remainder(r), k
+def growth_and_exponent(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array]:
+    """`(p, k + plus)`: exp(times x) = (1 + p) 2^k; p = exp(times x) - 1 to all its digits where k = 0.
 
+    `plus` is as in `nearest_whole`, and `times` 1, 2, -2 or the like: it is in the constants. For |x| below 2000.
 
-def growth_in_factors(x: jax.Array, plus: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(r, q, k + plus)`: exp(x) = (1 + r q) 2^k. For |x| below 2000.
-
-    >>> r, q, k = growth_in_factors(jnp.float32(10), plus=127)
-    >>> round(float((1 + r * q) * 2.0 ** (k - 127)), 3)
+    >>> p, k = growth_and_exponent(jnp.float32(-5), times=-2)
+    >>> round(float((1 + p) * 2.0**k), 3)
     22026.465
     """
-    k, r, _ = _reduced(x, plus)
-    return r, 1 + r * polynomial(r, _EXPM1), k
+    k, r, _ = _reduced(x, plus, times)
+    return times * r + _exponential_remainder(r, times), k
+
+
+def growth_in_factors(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(r, q, k + plus)`: exp(times x) = (1 + r q) 2^k, as `growth_and_exponent`. r is there before q is."""
+    k, r, _ = _reduced(x, plus, times)
+    return r, polynomial(r, _rescaled((1.0, *_EXPM1[r.dtype]), r.dtype, times, 1)), k
 
 
 def exp2_growth(f: jax.Array) -> jax.Array:
@@ -345,10 +347,10 @@ def cube_root_slope(z: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y))
 
 
-def _reduced(x: jax.Array, plus: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(k + plus, r, rest)` with x = k ln 2 + r + rest, |r| <= 0.35, and the rest what rounding left out of r."""
-    high, low = LN2[x.dtype]
-    k, n = nearest_whole(x * (1 / math.log(2)), plus)
+def _reduced(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(k + plus, r, rest)`: times x = k ln 2 + times (r + rest), |times r| <= 0.35; rounding r left out the rest."""
+    high, low = (part / times for part in LN2[x.dtype])
+    k, n = nearest_whole(x * (times / math.log(2)), plus)
     first = x - k * high
     r = rounded(first - k * low)
     return n, r, (first - r) - k * low
@@ -360,6 +362,11 @@ def _exponential_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return polynomial(r, {x.dtype: (1.0, 1.0, *_EXPM1[x.dtype])}), n
 
 
-def _exponential_remainder(r: jax.Array) -> jax.Array:
-    """exp(r) - 1 - r for |r| <= 0.35."""
-    return r * r * polynomial(r, _EXPM1)
+def _exponential_remainder(r: jax.Array, times: int = 1) -> jax.Array:
+    """exp(times r) - 1 - times r for |times r| <= 0.35."""
+    return r * r * polynomial(r, _rescaled(_EXPM1[r.dtype], r.dtype, times, 2))
+
+
+def _rescaled(coefficients: Sequence[float], dtype: np.dtype, times: int, power: int) -> Coefficients:
+    """Those of times^power p(times x) for the coefficients of p."""
+    return {dtype: tuple(c * times ** (power + i) for i, c in enumerate(coefficients))}
