@@ -34,14 +34,13 @@ from jaxbp.floats import (
 from jaxbp.numerics import numpy_logistic, scaled_share
 
 #: What is taken in two parts is given to 40 digits.
-_LOG2_E = Fraction("1.442695040888963407359924681001892137427")
+LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
-_SLOPE = Fraction("1.595769121605730711759784239737527473903")
-_CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: So many binary digits after the point has what |x| is rounded to, so many the first part of the cubic coefficient,
-#: and so many after the point that of the linear one: their quadratic is exact, for |x| as far as TANH_REACH says,
-#: without and with a product.
-_SHORT = {jnp.dtype("float32"): ((5, 7, 20), (5, 6, 19)), jnp.dtype("float64"): ((12, 20, 47), (12, 19, 46))}
+SLOPE = Fraction("1.595769121605730711759784239737527473903")
+CUBE = Fraction("0.07135481627260024877633875227986354099557")
+#: So many binary digits after the point has what |x| is rounded to, one less from the last number on; so many has the
+#: first part of the cubic coefficient, and so many after the point that of the linear one. Their quadratic is exact.
+_SHORT = {jnp.dtype("float32"): (5, 7, 19, 11.5), jnp.dtype("float64"): (12, 20, 46, 24.0)}
 #: How the exponential of a gate is had, as `growth_in_factors`.
 Exponential = Callable[[jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
@@ -247,17 +246,25 @@ def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
 
 
-def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction, multiplied: bool) -> tuple[jax.Array, jax.Array]:
+def short_quadratic(
+    y: jax.Array, slope: Fraction, cube: Fraction
+) -> tuple[jax.Array, jax.Array, jax.Array, Fraction, Fraction]:
+    """`(s, s^2, a + c s^2, a, c)`, all exact, for s close to y, and a and c close to slope and cube; 0 <= y <= 27.5."""
+    point, digits, linear_point, last = _SHORT[y.dtype]
+    a, c = Fraction(round(slope * 2**linear_point), 2**linear_point), Fraction(two_parts(cube, digits)[0])
+    # The sum with it reaches the next power of 2, and loses a digit, where y is the last number.
+    shift = 2.0 ** (jnp.finfo(y.dtype).nmant + 1 - point) - last
+    short = rounded(lax.stop_gradient(y) + shift) - shift
+    square = short * short
+    return short, square, float(a) + float(c) * square, a, c
+
+
+def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction) -> tuple[jax.Array, jax.Array]:
     """`(high, low)`: slope y + cube y^3 = high + low, to half as many digits again as a float has, for 0 <= y <= 27.5.
 
     high has so few digits that a small whole number minus it is exact; low is at most about 2.
     """
-    point, digits, linear_point = _SHORT[y.dtype][multiplied]
-    a, c = Fraction(round(slope * 2**linear_point), 2**linear_point), Fraction(two_parts(cube, digits)[0])
-    shift = 1.5 * 2.0 ** (jnp.finfo(y.dtype).nmant - point)
-    short = rounded(lax.stop_gradient(y) + shift) - shift
-    square = short * short
-    exact = float(a) + float(c) * square
+    short, square, exact, a, c = short_quadratic(y, slope, cube)
     factor = upper_half(exact)
     rest = (exact - factor) + (float(slope - a) + float(cube - c) * square)
     # The cubic's difference quotient from `short` to y.
@@ -298,10 +305,10 @@ def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
 
 def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
     def exponential(y, plus):
-        slope, cube = _SLOPE * _LOG2_E, _CUBE * _LOG2_E
+        slope, cube = SLOPE * LOG2_E, CUBE * LOG2_E
         # A sum of fewer terms is there earlier than that of the parts, and as near a whole number.
         k, n = nearest_whole(y * (float(slope) + float(cube) * (y * y)), plus)
-        high, low = _cubic_in_parts(y, slope, cube, multiplied)
+        high, low = _cubic_in_parts(y, slope, cube)
         f = (high - k) + low
         return f, exp2_quotient(f), n
 
@@ -317,7 +324,7 @@ def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
     gate = _tanh_gate(x, multiplied)
     # 1 - y v' in y - c, which is exact where this is used: so little cancels. This c loses least in its coefficients.
-    a, b, c = _SLOPE, 3 * _CUBE, Fraction(15, 8)
+    a, b, c = SLOPE, 3 * CUBE, Fraction(15, 8)
     shifted = {x.dtype: tuple(map(float, (1 - a * c - b * c**3, -a - 3 * b * c**2, -3 * b * c, -b)))}
     return gate.slope(polynomial(gate.y - float(c), shifted), TANH_CROSSING)
 
@@ -325,7 +332,7 @@ def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
 def _normal_tail(x, multiplied):
     """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
     y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
-    c, d = halves(_LOG2_E / 2, x.dtype)
+    c, d = halves(LOG2_E / 2, x.dtype)
     square, rest = _halves_of_square(y)
     bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
     return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)
@@ -373,7 +380,7 @@ def textbook_gelu(x: jax.Array, approximate: bool) -> tuple[jax.Array, jax.Array
     if not approximate:
         below = 0.5 * lax.erfc(-x * math.sqrt(0.5))
         return x * below, below + x * (_BELL * jnp.exp(-0.5 * square))
-    slope, cube = float(_SLOPE) / 2, float(_CUBE) / float(_SLOPE)
+    slope, cube = float(SLOPE) / 2, float(CUBE) / float(SLOPE)
     t = jnp.tanh(slope * (x * (1 + cube * square)))
     half = 0.5 * (1 + t)
     return x * half, half + (0.5 * x) * ((1 - t * t) * (slope * (1 + 3 * cube * square)))
@@ -419,14 +426,14 @@ def numpy_gelu_slope(x: np.ndarray, approximate: bool) -> np.ndarray:
     root, rest = two_parts(TANH_CROSSING.root, 53)
     t = (-y - root) - rest
     squares = y * y - y * root + root * root
-    slope, cube = float(_SLOPE), float(_CUBE)
+    slope, cube = float(SLOPE), float(CUBE)
     risen = math.exp(_numpy_cubic(root, 1)) * np.expm1(t * (slope + cube * squares))
     tail = t * (slope + 3 * cube * squares) + risen
     return np.where(x >= 0, 1 + e * (1 + _numpy_cubic(y, 3)), e * tail) / (1 + e * (2 + e))
 
 
 def _numpy_cubic(x, times):
-    return x * (float(_SLOPE) + float(_CUBE) * times * (x * x))
+    return x * (float(SLOPE) + float(CUBE) * times * (x * x))
 
 
 def _numpy_normal(x):

@@ -1,6 +1,7 @@
 """silu, gelu and mish where their derivatives are smallest: about the zero, in the tail, and at both infinities."""
 
 import functools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 import jaxbp
 from jaxbp.accuracy.exact import exact_vjp
-from jaxbp.gating import ERF_CROSSING, SILU_CROSSING, TANH_CROSSING
+from jaxbp.gating import CUBE, ERF_CROSSING, LOG2_E, SILU_CROSSING, SLOPE, TANH_CROSSING, TANH_REACH, short_quadratic
 from jaxbp.ops.gated import MISH_CROSSING
 
 GATED = {
@@ -66,3 +67,16 @@ def test_second_derivatives_agree_with_those_of_stock_in_float64(form):
     second = jax.jit(jax.vmap(jax.grad(jax.grad(ours))))(np.append(x, np.float32(1e30)))
     np.testing.assert_allclose(second[:-1], expected, rtol=1e-4, atol=1e-6)
     assert second[-1] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_the_exponent_of_gelu_is_computed_from_is_exact(dtype):
+    """Were it not, the error would be as many times as large as the exponent is."""
+    with jax.enable_x64(True):
+        _, vanished, _ = TANH_REACH[jnp.dtype(dtype)]
+        y = np.append(np.random.default_rng(0).uniform(0, vanished, 20_000), vanished).astype(dtype)
+        s, square, quadratic, a, c = jax.device_get(short_quadratic(jnp.asarray(y), SLOPE * LOG2_E, CUBE * LOG2_E))
+        assert np.abs(s - y).max() <= 2.0 ** (-5 if dtype == "float32" else -12)
+        for one, its_square, value in zip(s.tolist(), square.tolist(), quadratic.tolist(), strict=True):
+            assert Fraction(its_square) == Fraction(one) ** 2
+            assert Fraction(value) == a + c * Fraction(one) ** 2

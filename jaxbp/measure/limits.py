@@ -1,4 +1,4 @@
-"""The physical limit: how fast this device copies memory and multiplies matrices, and how near a cell comes to it."""
+"""The physical limit: how fast a device copies, multiplies matrices and computes entries, and how near cells come."""
 
 import dataclasses
 import functools
@@ -19,8 +19,13 @@ Bound = Literal["compute", "memory"]
 COPIES = (2**24, 2**26, 2**27)
 #: Rows of the square matrices that are multiplied.
 PRODUCTS = (256, 512, 1024, 2048, 4096)
+#: Entries of the array whose polynomials are evaluated: they lie in a cache.
+ENTRIES = (2**18,)
+#: So many polynomials at once, or each step of one would wait for the step before; of such a degree that reading and
+#: writing the array is nothing beside it.
+POLYNOMIALS, DEGREE = 8, 64
 #: More is needed to keep an accelerator busy for longer than the way to it takes.
-LARGE_COPIES, LARGE_PRODUCTS = (2**29, 2**31), (8192,)
+LARGE_COPIES, LARGE_PRODUCTS, LARGE_ENTRIES = (2**29, 2**31), (8192,), (2**24,)
 #: No larger product is tried once one takes this long: the next takes eight times as long.
 LONGEST_SECONDS = 0.005
 #: Calls of one size: at least so many, for at least so long. The fastest counts, since noise only slows down.
@@ -44,6 +49,7 @@ class Limits:
         copies: bytes of an array that is read and written in place, and the bytes a second that this moves.
         products: rows of square matrices, and the floating-point operations a second of their product.
         reason: why there is none, where there is none.
+        polynomials: entries of an array, and the floating-point operations a second of polynomials of each of them.
     """
 
     device: str
@@ -51,11 +57,11 @@ class Limits:
     copies: tuple[tuple[int, float], ...]
     products: tuple[tuple[int, float], ...]
     reason: str = ""
+    polynomials: tuple[tuple[int, float], ...] = ()
 
-    @property
-    def peak(self) -> float:
-        """Floating-point operations a second of the fastest product."""
-        return max(rate for _, rate in self.products)
+    def peak(self, elementwise: bool = False) -> float:
+        """Floating-point operations a second of the fastest product, or polynomial; of runs without one the product."""
+        return max(rate for _, rate in (elementwise and self.polynomials) or self.products)
 
     def bandwidth(self, footprint: float) -> float:
         """Bytes a second of the fastest copy of arrays at least about as large as `footprint` bytes.
@@ -66,7 +72,9 @@ class Limits:
         start = max((size for size in sizes if size <= footprint), default=min(sizes))
         return max(rate for size, rate in self.copies if size >= start)
 
-    def reached(self, flops: float, moved: float, footprint: float, seconds: float) -> tuple[float, Bound] | None:
+    def reached(
+        self, flops: float, moved: float, footprint: float, seconds: float, elementwise: bool = False
+    ) -> tuple[float, Bound] | None:
         """The percent of the limit, and which one: max(flops / peak, moved / bandwidth) / seconds; None if not known.
 
         Arguments:
@@ -74,6 +82,7 @@ class Limits:
             moved: bytes that must at least be read and written.
             footprint: bytes of the arrays that one executable touches.
             seconds: what it took.
+            elementwise: whether the operations are those of an elementwise op, which no unit for matrices does.
 
         What is smaller than the smallest copy lies in a cache whose bandwidth was not measured. It has a limit only
         where arithmetic takes longer than its bytes would take even at the smallest copy's bandwidth.
@@ -87,7 +96,7 @@ class Limits:
         """
         if self.reason:
             return None
-        compute, memory = flops / self.peak, moved / self.bandwidth(footprint)
+        compute, memory = flops / self.peak(elementwise), moved / self.bandwidth(footprint)
         if compute >= memory:
             return 100 * compute / seconds, "compute"
         if footprint < min(size for size, _ in self.copies):
@@ -98,9 +107,15 @@ class Limits:
 def measure_limits(dtype: str) -> Row:
     """A journal's row of the limits for a dtype; with a reason in place of numbers where they cannot be had."""
     try:
-        found: Row = {"copies": measure_copies(), "products": measure_products(dtype), "reason": ""}
+        found: Row = {
+            "copies": measure_copies(),
+            "products": measure_products(dtype),
+            "polynomials": measure_polynomials(dtype),
+            "reason": "",
+        }
     except Exception as error:
-        found = {"copies": [], "products": [], "reason": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        found = {"copies": [], "products": [], "polynomials": [], "reason": reason}
     return {"kind": "limits", "dtype": dtype, **found}
 
 
@@ -111,9 +126,13 @@ def best_limits(rows: Iterable[Row]) -> list[Limits]:
     for device, dtype in dict.fromkeys((row["device"], row["dtype"]) for row in rows):
         here = [row for row in rows if row["device"] == device]
         copies = _best(pair for row in here for pair in row["copies"])
-        products = _best(pair for row in here if row["dtype"] == dtype for pair in row["products"])
-        reasons = [row["reason"] for row in here if row["dtype"] == dtype and row["reason"]]
-        best.append(Limits(device, dtype, copies, products, "" if copies and products else reasons[-1]))
+        own = [row for row in here if row["dtype"] == dtype]
+        products, polynomials = (
+            _best(pair for row in own for pair in row[name]) for name in ("products", "polynomials")
+        )
+        reasons = [row["reason"] for row in own if row["reason"]]
+        reason = "" if copies and products and polynomials else reasons[-1]
+        best.append(Limits(device, dtype, copies, products, reason, polynomials))
     return best
 
 
@@ -176,6 +195,33 @@ def _seconds_of_product(n: int, dtype: str) -> float:
     if not np.allclose(got.sum(1), left @ right.sum(1), rtol=0.01):
         raise LimitError(f"The product of {n} x {n} matrices was not computed: its result is wrong.")
     return seconds
+
+
+def measure_polynomials(dtype: str) -> list[tuple[int, float]]:
+    """Floating-point operations a second of polynomials of each entry of an array, by its number of entries."""
+    sizes = ENTRIES + (LARGE_ENTRIES if jax.default_backend() != "cpu" else ())
+    return [(n, 2 * POLYNOMIALS * DEGREE * n / _seconds_of_polynomials(n, dtype)) for n in sizes]
+
+
+def _seconds_of_polynomials(n: int, dtype: str) -> float:
+    x = jax.device_put(np.linspace(0.5, 1, n).astype(jnp.dtype(dtype)))
+    evaluate = jax.jit(_evaluate).lower(x).compile()
+    seconds = fastest(lambda: evaluate(x))
+    # Up to 1 each step matters to the result.
+    some = np.asarray(x[:: max(n // 1024, 1)]).astype(np.float64)
+    got = np.asarray(evaluate(x)[:: max(n // 1024, 1)]).astype(np.float64)
+    expected = _evaluate(some)
+    if not np.allclose(got, expected, rtol=0.01 if jnp.finfo(dtype).nmant > 10 else 0.2):
+        raise LimitError(f"The polynomials of {n} entries were not computed: their sum is wrong.")
+    return seconds
+
+
+def _evaluate(x: Any) -> Any:
+    """The sum of polynomials of x, each by Horner's scheme, step by step side by side."""
+    values = [x + 0.125 * i for i in range(POLYNOMIALS)]
+    for _ in range(DEGREE):
+        values = [value * x + 0.5 for value in values]
+    return sum(values)
 
 
 def _count(x: jax.Array) -> jax.Array:

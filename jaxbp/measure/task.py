@@ -147,6 +147,7 @@ def pose(task: Task) -> Problem:
         "flops_bwd": flops.bwd,
         "input_bytes": sum(x.nbytes for x in args),
         "output_bytes": ct.nbytes,
+        "elementwise": op.elementwise,
     }
     rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
     return Problem(op, LEVELS[task.level], args, ct, about, rng, product_unit(task.owner, dtype))

@@ -260,7 +260,7 @@ def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
     if row["mode"] == "fwd_bwd":
         moved -= row["input_bytes"]  # One executable reads them once.
         footprint = moved
-    reached = limits and limits.reached(flops, moved, footprint, time["time_us"] / 1e6)
+    reached = limits and limits.reached(flops, moved, footprint, time["time_us"] / 1e6, row["elementwise"])
     cell: Row = {
         **row,
         **time,

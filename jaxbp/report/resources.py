@@ -81,15 +81,18 @@ def arrays(residuals: str) -> str:
 def limit(found: Limits) -> str:
     """The measured limits for people.
 
-    >>> limit(Limits("cpu", "float32", ((2**24, 40e9), (2**27, 12.3e9)), ((512, 180e9),)))
-    'cpu: copies of 16 MiB 40 GB/s, 128 MiB 12.3 GB/s; float32 products 180 GFLOP/s'
+    >>> limit(Limits("cpu", "float32", ((2**24, 40e9), (2**27, 12.3e9)), ((512, 180e9),), "", ((2**18, 90e9),)))
+    'cpu: copies of 16 MiB 40 GB/s, 128 MiB 12.3 GB/s; float32 products 180 GFLOP/s, polynomials of entries 90 GFLOP/s'
     >>> limit(Limits("cpu", "float32", (), (), "MemoryError: no room"))
     'cpu, float32: n/a (MemoryError: no room)'
     """
     if found.reason:
         return f"{found.device}, {found.dtype}: {UNKNOWN} ({found.reason})"
     copies = ", ".join(f"{size(nbytes)} {rate / 1e9:.3g} GB/s" for nbytes, rate in found.copies)
-    return f"{found.device}: copies of {copies}; {found.dtype} products {found.peak / 1e9:.3g} GFLOP/s"
+    products = f"{found.device}: copies of {copies}; {found.dtype} products {found.peak() / 1e9:.3g} GFLOP/s"
+    if not found.polynomials:
+        return products
+    return f"{products}, polynomials of entries {found.peak(elementwise=True) / 1e9:.3g} GFLOP/s"
 
 
 def _known(cell: pd.Series | None, column: str, text: Callable[[Any], str]) -> str:

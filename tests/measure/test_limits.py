@@ -20,6 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sizes that take no time, and copies that are measured anew."""
     monkeypatch.setattr(limits, "COPIES", (SMALL, 2 * SMALL))
     monkeypatch.setattr(limits, "PRODUCTS", (64, 128))
+    monkeypatch.setattr(limits, "ENTRIES", (4096,))
     limits.measure_copies.cache_clear()
     yield
     limits.measure_copies.cache_clear()
@@ -31,9 +32,10 @@ def test_the_limits_are_those_of_a_machine(dtype):
     assert (row["kind"], row["dtype"], row["reason"]) == ("limits", dtype, "")
     assert [size for size, _ in row["copies"]] == [SMALL, 2 * SMALL]
     assert [n for n, _ in row["products"]] == [64, 128]
+    assert [n for n, _ in row["polynomials"]] == [4096]
     # Between a machine that does nothing else and what no processor does: 10 MB/s to 100 TB/s, 1 MFLOP/s to 1 EFLOP/s.
     assert all(1e7 < rate < 1e14 for _, rate in row["copies"])
-    assert all(1e6 < rate < 1e18 for _, rate in row["products"])
+    assert all(1e6 < rate < 1e18 for _, rate in row["products"] + row["polynomials"])
 
 
 def test_copies_are_measured_once_in_a_process(monkeypatch):
@@ -45,9 +47,11 @@ def test_copies_are_measured_once_in_a_process(monkeypatch):
 def test_rates_by_hand(monkeypatch):
     monkeypatch.setattr(limits, "_seconds_of_copy", lambda size: 0.5)
     monkeypatch.setattr(limits, "_seconds_of_product", lambda n, dtype: 0.001)
+    monkeypatch.setattr(limits, "_seconds_of_polynomials", lambda n, dtype: 0.002)
     row = measure_limits("float32")
     assert row["copies"] == [(SMALL, 4 * SMALL), (2 * SMALL, 8 * SMALL)]  # Read and written.
     assert row["products"] == [(64, 2e3 * 64**3), (128, 2e3 * 128**3)]
+    assert row["polynomials"] == [(4096, 500 * 2 * 8 * 64 * 4096)]
 
 
 def test_no_larger_product_is_tried_once_one_takes_long(monkeypatch):
@@ -86,6 +90,29 @@ def test_a_product_that_is_not_computed_is_caught(monkeypatch, cheat):
     assert row["copies"] == row["products"] == []
 
 
+def one_step_less(x):
+    values = [x + 0.125 * i for i in range(limits.POLYNOMIALS)]
+    for _ in range(limits.DEGREE - 1):
+        values = [value * x + 0.5 for value in values]
+    return sum(values)
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        pytest.param(lambda x: x, id="dead-code"),
+        pytest.param(one_step_less, id="one-step-less"),
+        pytest.param(lambda x: limits.POLYNOMIALS * x, id="no-step"),
+    ],
+)
+def test_polynomials_that_are_not_computed_are_caught(monkeypatch, cheat):
+    honest = limits._evaluate
+    monkeypatch.setattr(limits, "_evaluate", lambda x: honest(x) if isinstance(x, np.ndarray) else cheat(x))
+    row = measure_limits("float32")
+    assert row["reason"] == "LimitError: The polynomials of 4096 entries were not computed: their sum is wrong."
+    assert row["copies"] == row["products"] == row["polynomials"] == []
+
+
 def test_work_that_is_not_waited_for_is_caught(monkeypatch):
     monkeypatch.setattr(jax, "block_until_ready", lambda x: x)
     with pytest.raises(LimitError, match="the call was not waited for"):
@@ -120,38 +147,39 @@ def test_the_fastest_of_several_calls_counts_and_the_first_does_not(monkeypatch)
 
 
 def row(device: str = "cpu", dtype: str = "float32", **changes: Any) -> dict[str, Any]:
-    found = {"copies": [[16, 1.0], [64, 2.0]], "products": [[8, 5.0]], "reason": ""}
+    found = {"copies": [[16, 1.0], [64, 2.0]], "products": [[8, 5.0]], "polynomials": [[9, 3.0]], "reason": ""}
     return {"kind": "limits", "device": device, "dtype": dtype, **found, **changes}
 
 
 def test_the_best_of_a_run_counts_by_device_and_dtype():
     rows = [
-        row(copies=[[16, 3.0], [64, 1.0]], products=[[8, 4.0], [16, 7.0]]),
+        row(copies=[[16, 3.0], [64, 1.0]], products=[[8, 4.0], [16, 7.0]], polynomials=[[9, 4.0]]),
         row(),
         row(dtype="float64", products=[[8, 2.0]]),
         row("GPU", products=[[8, 99.0]], copies=[[16, 99.0]]),
         {"kind": "time", "device": "cpu", "dtype": "float32"},
     ]
     assert best_limits(rows) == [
-        Limits("cpu", "float32", ((16, 3.0), (64, 2.0)), ((8, 5.0), (16, 7.0))),
-        Limits("cpu", "float64", ((16, 3.0), (64, 2.0)), ((8, 2.0),)),
-        Limits("GPU", "float32", ((16, 99.0),), ((8, 99.0),)),
+        Limits("cpu", "float32", ((16, 3.0), (64, 2.0)), ((8, 5.0), (16, 7.0)), "", ((9, 4.0),)),
+        Limits("cpu", "float64", ((16, 3.0), (64, 2.0)), ((8, 2.0),), "", ((9, 3.0),)),
+        Limits("GPU", "float32", ((16, 99.0),), ((8, 99.0),), "", ((9, 3.0),)),
     ]
     assert best_limits([]) == []
 
 
 def test_a_limit_that_failed_says_why_until_a_resumed_run_has_it():
-    failed = row(copies=[], products=[], reason="MemoryError: planted")
+    failed = row(copies=[], products=[], polynomials=[], reason="MemoryError: planted")
     (found,) = best_limits([failed])
     assert found.reason == "MemoryError: planted"
     assert found.reached(1e9, 1e9, 1e9, 1.0) is None
     (found,) = best_limits([failed, row()])
-    assert found == Limits("cpu", "float32", ((16, 1.0), (64, 2.0)), ((8, 5.0),))
+    assert found == Limits("cpu", "float32", ((16, 1.0), (64, 2.0)), ((8, 5.0),), "", ((9, 3.0),))
 
 
 MIB = 2**20
 CACHED = Limits(
-    "cpu", "float32", ((16 * MIB, 40e9), (64 * MIB, 12e9), (128 * MIB, 10e9)), ((512, 150e9), (1024, 200e9))
+    *("cpu", "float32", ((16 * MIB, 40e9), (64 * MIB, 12e9), (128 * MIB, 10e9)), ((512, 150e9), (1024, 200e9))),
+    polynomials=((2**18, 100e9),),
 )
 
 
@@ -172,6 +200,8 @@ def test_a_percentage_is_of_the_nearer_limit():
     # 120 MB at 12 GB/s take 10 ms; 1 GFLOP at 200 GFLOP/s takes 5 ms.
     assert CACHED.reached(1e9, 120e6, 120e6, 0.02) == (pytest.approx(50), "memory")
     assert CACHED.reached(4e9, 120e6, 120e6, 0.02) == (pytest.approx(100), "compute")
+    # An elementwise op has the peak of polynomials: the same takes 10 ms.
+    assert CACHED.reached(1e9, 1e6, 120e6, 0.02, elementwise=True) == (pytest.approx(50), "compute")
     # Nothing is cut off: a number above 100 says that the limit was measured at a bad moment.
     assert CACHED.reached(4e9, 120e6, 120e6, 0.01) == (pytest.approx(200), "compute")
 
@@ -198,6 +228,7 @@ def test_an_accelerator_is_given_more_and_waited_for_once(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(limits, "LARGE_COPIES", (4 * SMALL,))
     monkeypatch.setattr(limits, "LARGE_PRODUCTS", (256,))
+    monkeypatch.setattr(limits, "LARGE_ENTRIES", (2**15,))
     waits = []
     wait = jax.block_until_ready
     monkeypatch.setattr(jax, "block_until_ready", lambda x: waits.append(x) or wait(x))
@@ -209,3 +240,4 @@ def test_an_accelerator_is_given_more_and_waited_for_once(monkeypatch):
     assert row["reason"] == ""
     assert [size for size, _ in row["copies"]] == [SMALL, 2 * SMALL, 4 * SMALL]
     assert [n for n, _ in row["products"]] == [64, 128, 256]
+    assert [n for n, _ in row["polynomials"]] == [4096, 2**15]

@@ -29,6 +29,7 @@ def about(op: str = "multiply", case: str = "small", engine: str = "autodiff", *
         "flops_bwd": 2048,
         "input_bytes": 8192,
         "output_bytes": 4096,
+        "elementwise": False,
         "engine": engine,
         "device": "cpu",
         "floor_us": 1.0,
@@ -65,8 +66,8 @@ def time_row(mode: str = "fwd_bwd", samples_us: Any = (100.0, 101.0, 102.0, 103.
 
 
 def limits_row(**changes: Any) -> Row:
-    """The limits of a device: 16 MiB and less at 1 GB/s, products at 10 GFLOP/s."""
-    found = {"copies": [[2**24, 1e9]], "products": [[512, 1e10]], "reason": ""}
+    """The limits of a device: 16 MiB and less at 1 GB/s, products at 10 GFLOP/s, polynomials at 5."""
+    found = {"copies": [[2**24, 1e9]], "products": [[512, 1e10]], "polynomials": [[64, 5e9]], "reason": ""}
     return {"kind": "limits", "device": "cpu", "dtype": "float32", **found, **changes}
 
 

@@ -49,7 +49,7 @@ def test_every_column_is_filled_from_what_a_task_measures():
     task = Task("sigmoid", "small", "float32", "jax", ("rule:stable", "autodiff"), "standard")
     rows = [{**row, **shared} for row in measure(task)]
     # A limit of arithmetic that is nearer than any of memory, and a peak resident set, which a task does not measure.
-    rows.append(limits_row(products=[[512, 1.0]]))
+    rows.append(limits_row(polynomials=[[64, 1.0]]))
     rows.append({**about("sigmoid", engine="autodiff"), "kind": "resident", "peak_rss_bytes": 9})
     frame = summary_frame(rows, FACTS)
     empty = {name for name in SUMMARY_COLUMNS if frame[name].isna().all()}
@@ -254,6 +254,9 @@ def test_arithmetic_is_the_limit_where_it_takes_longer():
     cell = summary(time_row(samples_us=[1e6, 1e6], **{**LARGE, "flops_bwd": 4e9}), limits_row()).iloc[0]
     assert cell["bound"] == "compute"
     assert cell["roofline"] == pytest.approx(100 * (4e9 + 1e6) / 1e10)
+    entries = {**LARGE, "flops_bwd": 4e9, "elementwise": True}
+    cell = summary(time_row(samples_us=[1e6, 1e6], **entries), limits_row()).iloc[0]
+    assert cell["roofline"] == pytest.approx(100 * (4e9 + 1e6) / 5e9)
 
 
 @pytest.mark.parametrize(

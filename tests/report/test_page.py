@@ -296,11 +296,11 @@ def test_the_roofline_has_rule_and_autodiff_of_each_op_below_the_limits_that_wer
     run = small_run(tmp_path)
     assert rooflines(render([run])) == []
     assert "data-roofline>" not in render([run])
-    limits = Limits("cpu", "float32", ((2**24, 40e9), (2**27, 10e9)), ((512, 100e9),))
+    limits = Limits("cpu", "float32", ((2**24, 40e9), (2**27, 10e9)), ((512, 100e9),), "", ((2**18, 60e9),))
     run = dataclasses.replace(run, machine={**run.machine, "limits": [dataclasses.asdict(limits)]})
     page = render([run])
     (drawn,) = rooflines(page)
-    assert (drawn["peak"], drawn["bandwidth"], drawn["run"]) == (100, 10, "")
+    assert (drawn["peak"], drawn["elementwise"], drawn["bandwidth"], drawn["run"]) == (100, 60, 10, "")
     cells = run.summary[(run.summary["op"] == "matmul") & (run.summary["case"] == "memory")].set_index("engine")
     points = {point["engine"]: point for point in drawn["points"] if point["op"] == "matmul"}
     assert set(points) == {"rule:transpose", "autodiff"}

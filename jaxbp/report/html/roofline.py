@@ -37,7 +37,8 @@ def roofline(run: Run, dtype: str, opened: Iterable[tuple[Standing, str]]) -> Ro
     return {
         "dtype": dtype,
         "text": resources.limit(limits),
-        "peak": limits.peak / 1e9,
+        "peak": limits.peak() / 1e9,
+        "elementwise": limits.peak(elementwise=True) / 1e9,
         "bandwidth": bandwidth / 1e9,
         "points": points,
     }

@@ -128,11 +128,13 @@ const charts = (() => {
   }
 
   // Below the roof: what the device reaches at best with so many operations for each byte.
-  function roofline({ dtype, peak, bandwidth, points }, width) {
+  function roofline({ dtype, peak, elementwise, bandwidth, points }, width) {
     const all = points.map((point) => point.intensity);
     const ridge = peak / bandwidth;
     const [least, most] = [Math.min(...all, ridge) / 2, Math.max(...all, ridge) * 2];
     const roof = [least, ridge, most].map((intensity) => ({ intensity, rate: Math.min(peak, bandwidth * intensity) }));
+    // The lower roof of what no unit for matrices computes.
+    const lower = [elementwise / bandwidth, most].map((intensity) => ({ intensity, rate: elementwise }));
     const pairs = d3.group(points, (point) => point.op);
     const between = [...pairs.values()].filter((pair) => pair.length === 2)
       .map(([a, b]) => ({ intensity: a.intensity, low: Math.min(a.rate, b.rate), high: Math.max(a.rate, b.rate) }));
@@ -149,6 +151,7 @@ const charts = (() => {
       marginLeft: 88,
       marks: [
         Plot.line(roof, { x: "intensity", y: "rate", strokeWidth: 2 }),
+        Plot.line(lower, { x: "intensity", y: "rate", strokeDasharray: "4 3" }),
         Plot.ruleX(between, { x: "intensity", y1: "low", y2: "high", strokeOpacity: 0.4 }),
         Plot.dot(points.toReversed(), {
           ...marks, fill: "kind", symbol: "kind", r: 4.5, x: "intensity", y: "rate", href: (row) => `#${row.anchor}`,
