@@ -15,6 +15,7 @@ ORDER = [
     {"elementary"},
     {"numerics"},
     {"gating"},
+    {"gating_references"},
     {"blocks", "cases", "declaration", "kernels"},
     {"classes"},
     {"op"},

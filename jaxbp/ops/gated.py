@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp import gating
+from jaxbp import gating, gating_references
 from jaxbp.cases import Normal, elementwise_cases
 from jaxbp.declaration import Accuracy, Fault, Flops, Rule
 from jaxbp.elementary import growth_and_exponent
@@ -36,13 +36,13 @@ def silu_bwd(res, ct):
 
 
 def textbook_silu_fwd(x):
-    s = gating.textbook_logistic(x)
+    s = gating_references.textbook_logistic(x)
     return x * s, (x, s)
 
 
 def textbook_silu_bwd(res, ct):
     x, s = res
-    return (ct * gating.textbook_silu_slope(x, s),)
+    return (ct * gating_references.textbook_silu_slope(x, s),)
 
 
 silu = Op(
@@ -66,8 +66,8 @@ silu = Op(
         ),
     ),
     stock=jax.nn.silu,
-    reference=gating.numpy_silu,
-    reference_vjp=lambda ct, x: (ct * gating.numpy_silu_slope(x),),
+    reference=gating_references.numpy_silu,
+    reference_vjp=lambda ct, x: (ct * gating_references.numpy_silu_slope(x),),
     elementwise=True,
     hard=(-1.2784645427610738, *SILU_CROSSING.reach, *edges(SILU_REACH), -87.33655, -91.886, -708.396, -714.96),
     cases=elementwise_cases(Normal()),
@@ -92,12 +92,12 @@ def gelu_bwd(res, ct, *, approximate=True):
 
 
 def textbook_gelu_fwd(x, *, approximate=True):
-    return gating.textbook_gelu(x, approximate)[0], (x,)
+    return gating_references.textbook_gelu(x, approximate)[0], (x,)
 
 
 def textbook_gelu_bwd(res, ct, *, approximate=True):
     (x,) = res
-    return (ct * gating.textbook_gelu(x, approximate)[1],)
+    return (ct * gating_references.textbook_gelu(x, approximate)[1],)
 
 
 gelu = Op(
@@ -127,9 +127,9 @@ gelu = Op(
         ),
     ),
     stock=jax.nn.gelu,
-    reference=lambda x, *, approximate=True: gating.numpy_gelu(x, approximate),
-    reference_vjp=lambda ct, x, *, approximate=True: (ct * gating.numpy_gelu_slope(x, approximate),),
-    exact=lambda x, *, approximate=True: gating.meant_gelu(x, approximate),
+    reference=lambda x, *, approximate=True: gating_references.numpy_gelu(x, approximate),
+    reference_vjp=lambda ct, x, *, approximate=True: (ct * gating_references.numpy_gelu_slope(x, approximate),),
+    exact=lambda x, *, approximate=True: gating_references.meant_gelu(x, approximate),
     variants=({}, {"approximate": False}),
     elementwise=True,
     hard=(

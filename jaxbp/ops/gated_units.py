@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbp import gating
+from jaxbp import gating, gating_references
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Fault, Flops, Rule
@@ -60,13 +60,13 @@ def swiglu_bwd(res, ct):
 
 
 def textbook_swiglu_fwd(x, gate):
-    return x * (gate * gating.textbook_logistic(gate)), (x, gate)
+    return x * (gate * gating_references.textbook_logistic(gate)), (x, gate)
 
 
 def textbook_swiglu_bwd(res, ct):
     x, gate = res
-    s = gating.textbook_logistic(gate)
-    return sum_to(ct * (gate * s), x), sum_to(ct * (x * gating.textbook_silu_slope(gate, s)), gate)
+    s = gating_references.textbook_logistic(gate)
+    return sum_to(ct * (gate * s), x), sum_to(ct * (x * gating_references.textbook_silu_slope(gate, s)), gate)
 
 
 swiglu = Op(
@@ -93,10 +93,10 @@ swiglu = Op(
         ),
     ),
     stock=lambda x, gate: x * jax.nn.silu(gate),
-    reference=lambda x, gate: x * gating.numpy_silu(gate),
+    reference=lambda x, gate: x * gating_references.numpy_silu(gate),
     reference_vjp=lambda ct, x, gate: (
-        numpy_sum_to(ct * gating.numpy_silu(gate), x),
-        numpy_sum_to(ct * x * gating.numpy_silu_slope(gate), gate),
+        numpy_sum_to(ct * gating_references.numpy_silu(gate), x),
+        numpy_sum_to(ct * x * gating_references.numpy_silu_slope(gate), gate),
     ),
     elementwise=True,
     hard=(
@@ -125,12 +125,12 @@ def geglu_bwd(res, ct, *, approximate=True):
 
 
 def textbook_geglu_fwd(x, gate, *, approximate=True):
-    return x * gating.textbook_gelu(gate, approximate)[0], (x, gate)
+    return x * gating_references.textbook_gelu(gate, approximate)[0], (x, gate)
 
 
 def textbook_geglu_bwd(res, ct, *, approximate=True):
     x, gate = res
-    activation, slope = gating.textbook_gelu(gate, approximate)
+    activation, slope = gating_references.textbook_gelu(gate, approximate)
     return sum_to(ct * activation, x), sum_to(ct * (x * slope), gate)
 
 
@@ -159,12 +159,12 @@ geglu = Op(
         ),
     ),
     stock=lambda x, gate, *, approximate=True: x * jax.nn.gelu(gate, approximate=approximate),
-    reference=lambda x, gate, *, approximate=True: x * gating.numpy_gelu(gate, approximate),
+    reference=lambda x, gate, *, approximate=True: x * gating_references.numpy_gelu(gate, approximate),
     reference_vjp=lambda ct, x, gate, *, approximate=True: (
-        numpy_sum_to(ct * gating.numpy_gelu(gate, approximate), x),
-        numpy_sum_to(ct * x * gating.numpy_gelu_slope(gate, approximate), gate),
+        numpy_sum_to(ct * gating_references.numpy_gelu(gate, approximate), x),
+        numpy_sum_to(ct * x * gating_references.numpy_gelu_slope(gate, approximate), gate),
     ),
-    exact=lambda x, gate, *, approximate=True: x * gating.meant_gelu(gate, approximate),
+    exact=lambda x, gate, *, approximate=True: x * gating_references.meant_gelu(gate, approximate),
     variants=({}, {"approximate": False}),
     elementwise=True,
     hard=(
