@@ -117,3 +117,10 @@ def test_torch_is_called_with_the_ops_options_or_without(op):
     called = inspect.signature(op.torch(mock.MagicMock()))
     called.bind(*op.arguments)
     called.bind(*op.arguments, **{name: op.__signature__.parameters[name].default for name in op.options})
+
+
+@pytest.mark.parametrize("op", [jaxbp.linear_relu, jaxbp.hinge_objective], ids=lambda op: op.name)
+def test_sums_before_a_kink_are_exact_so_that_all_engines_are_on_the_same_side(op):
+    for case in op.cases:
+        x, w = case.arguments(np.dtype(np.float32))[:2]
+        np.testing.assert_array_equal(x @ w, x.astype(np.float64) @ w.astype(np.float64))
