@@ -73,15 +73,17 @@ def over_devices(total: jax.Array, axis_name: str | None) -> jax.Array:
 def cross_entropy(
     x: jax.Array, labels: jax.Array, m: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(losses, others, total)`, [..., 1] each: with the sums of exp(x - m) over the other classes, and over all.
+    """`(losses, others, total)`: [...], and [..., 1] the sums of exp(x - m) over the other classes, and over all.
 
     With an axis the labels are those of `labels_here`.
     """
-    chosen = from_its_device(of_label(x, labels), labels[..., None], x.shape[-1], axis_name)
+    # What there is one of a row lies along the axis that XLA's CPU backend vectorizes, which must not be of length 1.
+    chosen = from_its_device(of_label(x, labels)[..., 0], labels, x.shape[-1], axis_name)
     # Without the label's own: its probability less 1, and the loss, are small because the others are.
-    others = over_devices(jnp.sum(_other_exponentials(x, labels, m), axis=-1, keepdims=True), axis_name)
-    own = jnp.exp(chosen - m)
-    return (m - chosen) + jnp.log1p(others + (own - 1)), others, others + own
+    others = over_devices(jnp.sum(_other_exponentials(x, labels, m), axis=-1), axis_name)
+    own = jnp.exp(chosen - m[..., 0])
+    losses = (m[..., 0] - chosen) + jnp.log1p(others + (own - 1))
+    return losses, others[..., None], (others + own)[..., None]
 
 
 def cross_entropy_slopes(x: jax.Array, labels: jax.Array, m: jax.Array, others: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ def softmax_cross_entropy_fwd(logits, labels, *, axis_name=None):
     m = widened(exponent_shift(logits, -1, axis_name))
     here = classes.labels_here(labels, logits.shape[-1], axis_name)
     y, others, total = classes.cross_entropy(widened(logits), here, m, axis_name)
-    return y[..., 0].astype(logits.dtype), (logits, labels, m, others, total)
+    return y.astype(logits.dtype), (logits, labels, m, others, total)
 
 
 def softmax_cross_entropy_bwd(res, ct, *, axis_name=None):
