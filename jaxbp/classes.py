@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxbp.cases import Case, Labels, Normal
 from jaxbp.declaration import Flops, Shapes
-from jaxbp.elementary import decay
+from jaxbp.elementary import decay_or_infinity
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 
 #: What an op says of its labels.
@@ -207,4 +207,4 @@ def _counted_from_the_start(labels: jax.Array, classes: int) -> jax.Array:
 
 def _other_exponentials(x: jax.Array, labels: jax.Array, m: jax.Array) -> jax.Array:
     """exp(x - m), and 0 for the label."""
-    return jnp.where(is_label(x, labels), 0, decay(x - m))
+    return jnp.where(is_label(x, labels), 0, decay_or_infinity(x - m))

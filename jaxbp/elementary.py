@@ -124,6 +124,16 @@ def _decay_jvp(primals, tangents):
     return y, tangents[0] * y
 
 
+def decay_or_infinity(x: jax.Array) -> jax.Array:
+    """`decay` for x <= 0, and infinity for infinity.
+
+    >>> decay_or_infinity(jnp.float32([0.0, -jnp.inf, jnp.inf])).tolist()
+    [1.0, 0.0, inf]
+    """
+    # Of this largest exponent the power of 2 has the bits of infinity.
+    return decay(jnp.minimum(x, math.log(2) * jnp.finfo(x.dtype).maxexp))
+
+
 def expm1(x: jax.Array) -> jax.Array:
     """exp(x) - 1, from x = k ln 2 + r and e^x - 1 = 2^k (e^r - 1) + (2^k - 1): XLA's own is 5 ULP off."""
     finfo = jnp.finfo(x.dtype)

@@ -1,5 +1,7 @@
 """Fused ops: blocks of every size, no full logits anywhere, labels of every kind, digits, huge and infinite logits."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,14 @@ def test_digits_where_the_label_is_all_but_certain():
     assert ulp_error(np.asarray(y), exact_y).max() <= 16
     assert ulp_error(np.asarray(cts[1]), exact[1]).max() <= 32
     assert ulp_error(np.asarray(stock), exact_y).max() > 100
+
+
+@pytest.mark.parametrize(("classes", "rest"), [(32000, False), (32003, True)])
+def test_blocks_leave_no_rest_where_a_few_more_do_not(classes, rest):
+    shapes = ((4096, 8), np.float32), ((8, classes), np.float32), ((4096,), np.int32)
+    traced = jax.make_jaxpr(OP.default_rule.fwd)(*itertools.starmap(jax.ShapeDtypeStruct, shapes))
+    assert any(eqn.primitive.name == "scan" for eqn in traced.eqns)
+    assert any(eqn.primitive.name == "dot_general" for eqn in traced.eqns) == rest
 
 
 def test_huge_logits_and_masks_as_stock():

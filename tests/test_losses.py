@@ -110,6 +110,14 @@ def test_cross_entropy_of_masked_classes():
     assert grad[3].tolist() == [0, 0, 0]
 
 
+def test_cross_entropy_of_infinite_logits_is_that_of_stock():
+    inf = jnp.inf
+    logits, labels = jnp.array([[inf, 0.0], [inf, 0.0], [inf, inf], [0.0, jnp.nan]]), jnp.array([1, 0, 0, 0])
+    theirs = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    np.testing.assert_array_equal(jaxbp.softmax_cross_entropy(logits, labels), theirs)
+    assert theirs[0] == inf
+
+
 def test_narrow_losses_are_computed_in_float32():
     dtype = np.dtype(jnp.bfloat16)
     logits, labels = jaxbp.softmax_cross_entropy.case("small").arguments(dtype)

@@ -53,8 +53,10 @@ def _are_kept(w, labels, chunk):
 def _over_blocks(step, state, classes, tokens, chunk):
     """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
     if chunk is None:
-        number = math.ceil(classes / max(FEWEST_CLASSES, by_device(*BLOCK) // max(1, tokens)))
-        chunk = math.ceil(classes / max(1, number))
+        number = max(1, math.ceil(classes / max(FEWEST_CLASSES, by_device(*BLOCK) // max(1, tokens))))
+        # Blocks that leave no rest over, where a few more are such: a rest takes memory of its own.
+        equal = (more for more in range(number, number + number // 4 + 1) if classes % more == 0)
+        chunk = math.ceil(classes / next(equal, number))
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
     whole, rest = divmod(classes, max(1, chunk))
@@ -215,7 +217,7 @@ linear_cross_entropy = Op(
 >>> y, (ct_x, ct_w, _) = jaxbp.linear_cross_entropy.value_and_vjp((x, w, labels), jnp.ones(1), chunk=2)
 >>> print(f"{y[0]:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
 4.122e-09; -4.122e-08 -2.061e-08""",
-    version=3,
+    version=4,
 )
 
 

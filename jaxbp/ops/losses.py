@@ -76,7 +76,7 @@ softmax_cross_entropy = Op(
 2.061e-09 0.693; -2.061e-09 0.5
 >>> float(jaxbp.softmax_cross_entropy.stock(logits, labels)[0])
 0.0""",
-    version=2,
+    version=3,
 )
 
 

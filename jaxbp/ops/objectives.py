@@ -197,7 +197,7 @@ softmax_objective = Op(
 >>> y, (_, ct_w, _, _) = jaxbp.softmax_objective.value_and_vjp((x, w, labels, 0.1), 1.0)
 >>> round(float(y), 3), ct_w.tolist()
 (0.693, [[-0.25, 0.25], [0.25, -0.25]])""",
-    version=2,
+    version=3,
 )
 
 
