@@ -152,7 +152,7 @@
     for (const drawn of rooflines.querySelectorAll("section")) drawn.remove();
     for (const found of JSON.parse(document.getElementById("rooflines").textContent)) {
       const section = element("section");
-      const note = "Of value and gradient in one executable, and of each byte that they must move. A line joins rule and autodiff of one op. What moves data without an operation is not shown.";
+      const note = "Of value and gradient in one executable, and of each byte that they must move. A line joins rule and autodiff of one op. Dashed: the peak of elementwise ops. What moves data without an operation is not shown.";
       section.append(element("p", [found.run, found.text].filter(Boolean).join(": "), { class: "note" }));
       section.append(charts.roofline(found, rooflines.clientWidth), element("p", note, { class: "note" }));
       rooflines.append(section);
