@@ -12,8 +12,11 @@ import jaxbp
 from jaxbp.elementary import (
     cube_root,
     decay,
+    decay_or_infinity,
     exp2_growth,
     exponential,
+    growth_and_exponent,
+    growth_in_factors,
     lift_to_cube,
     log,
     log1p,
@@ -103,6 +106,18 @@ def test_exponentials_at_their_limits(dtype):
     np.testing.assert_array_equal(jax.jit(exponential)(x), exact)
     at = np.array([0, 1, 3, 4, 6])
     np.testing.assert_array_equal(jax.jit(decay)(x[at]), exact[at])
+    np.testing.assert_array_equal(jax.jit(decay_or_infinity)(x), exact)
+
+
+@DTYPES
+@pytest.mark.parametrize("times", [1, 2, -2])
+def test_exponentials_of_multiples_in_parts(dtype, times):
+    x = np.random.default_rng(3).uniform(-40, 40, 500).astype(dtype)
+    exact = [mp.exp(times * mp.mpf(float(v))) for v in x]
+    p, k = jax.jit(lambda x: growth_and_exponent(x, plus=7, times=times))(x)
+    assert units(np.ldexp(1 + np.asarray(p), np.asarray(k) - 7), exact, dtype) < 1.5
+    r, q, k = jax.jit(lambda x: growth_in_factors(x, plus=7, times=times))(x)
+    assert units(np.ldexp(1 + np.asarray(r * q), np.asarray(k) - 7), exact, dtype) < 1.5
 
 
 @DTYPES
