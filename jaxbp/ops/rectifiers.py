@@ -80,7 +80,9 @@ def _is_negative(x):
 
 
 def leaky_relu_fwd(x, *, negative_slope=0.01):
-    return jnp.where(_is_negative(x), product(x, jnp.full_like(x, negative_slope)), x), (x,)
+    # A factor of at most 1 makes no subnormal x a normal number.
+    below = negative_slope * x if abs(negative_slope) <= 1 else product(x, jnp.full_like(x, negative_slope))
+    return jnp.where(_is_negative(x), below, x), (x,)
 
 
 def leaky_relu_bwd(res, ct, *, negative_slope=0.01):
