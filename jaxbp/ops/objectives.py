@@ -24,7 +24,8 @@ _SHAPES = (
 def _cases(short: bool):
     """A linear classifier at three sizes, on the digit images, and on a batch of CIFAR-10 as the notes have it.
 
-    With `short` the scores are exact, as they must be where margins have kinks.
+    With `short` the scores are exact, as they must be where margins have kinks. A mean over 16 rows then is, too: of
+    another number of rows `exact_vjp` could not tell on which side of half-way between two floats it lies.
     """
 
     def case(name, n, k, c, x):
@@ -34,7 +35,7 @@ def _cases(short: bool):
 
     x = Short(Normal(), 5) if short else Normal()
     return (
-        case("small", 20, 12, 5, x),
+        case("small", 16, 12, 5, x),
         case("cache", 256, 256, 64, x),
         case("memory", 16384, 256, 64, x),
         case("digits", *Digits.SHAPE, 10, Digits()),
@@ -197,7 +198,7 @@ softmax_objective = Op(
 >>> y, (_, ct_w, _, _) = jaxbp.softmax_objective.value_and_vjp((x, w, labels, 0.1), 1.0)
 >>> round(float(y), 3), ct_w.tolist()
 (0.693, [[-0.25, 0.25], [0.25, -0.25]])""",
-    version=3,
+    version=4,
 )
 
 
@@ -228,5 +229,5 @@ hinge_objective = Op(
 >>> y, (_, ct_w, _, _) = jaxbp.hinge_objective.value_and_vjp((x, w, labels, 0.1), 1.0)
 >>> float(y), ct_w.tolist()
 (1.0, [[-0.5, 0.5], [0.5, -0.5]])""",
-    version=2,
+    version=3,
 )
