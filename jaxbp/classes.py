@@ -173,6 +173,16 @@ def numpy_linear_cross_entropy_vjp(
     return np.matmul(slopes, w.T), np.matmul(x.reshape(rows[0]).T, slopes.reshape(rows[1])), None
 
 
+def equal_blocks(length: int, number: int, most: int) -> int:
+    """The size of so many blocks, or of more, up to `most`, where these leave no rest: one takes memory of its own.
+
+    >>> equal_blocks(1000, 9, 12), equal_blocks(1009, 9, 12)
+    (100, 113)
+    """
+    equal = (more for more in range(number, most + 1) if length % more == 0)
+    return math.ceil(length / next(equal, number))
+
+
 def linear_cross_entropy_flops(shapes: Shapes) -> Flops:
     """Three products, and what the losses and slopes of the logits take."""
     x, w, _ = shapes

@@ -40,6 +40,8 @@ CUBE = Fraction("0.07135481627260024877633875227986354099557")
 #: So many binary digits after the point has what |x| is rounded to, one less from the last number on; so many has the
 #: first part of the cubic coefficient, and so many after the point that of the linear one. Their quadratic is exact.
 _SHORT = {jnp.dtype("float32"): (5, 7, 19, 11.5), jnp.dtype("float64"): (12, 20, 46, 24.0)}
+#: Where it loses that digit, for the tests to look at.
+SHORT_ENDS = tuple(-last for *_, last in _SHORT.values())
 #: How the exponential of a gate is had, as `growth_in_factors`.
 Exponential = Callable[[jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it

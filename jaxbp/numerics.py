@@ -22,8 +22,8 @@ def tanh(x: jax.Array) -> jax.Array:
 
     XLA's own is 4.7 ULP off in float32 and 6.9 in float64.
     """
-    # From nmant / 2 on it is 1.
     finfo = jnp.finfo(x.dtype)
+    # From nmant / 2 on it is 1.
     p, k = growth_and_exponent(jnp.minimum(jnp.abs(x), finfo.nmant / 2), finfo.maxexp - 1, times=-2)
     scale = power_of_biased(k, x.dtype)
     return jnp.copysign(((1 - scale) - p * scale) / ((1 + scale) + p * scale), x)

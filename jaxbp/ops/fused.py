@@ -54,9 +54,7 @@ def _over_blocks(step, state, classes, tokens, chunk):
     """`state = step(state, first, size)` for blocks of classes, one after the other, until all had their turn."""
     if chunk is None:
         number = max(1, math.ceil(classes / max(FEWEST_CLASSES, by_device(*BLOCK) // max(1, tokens))))
-        # Blocks that leave no rest over, where a few more are such: a rest takes memory of its own.
-        equal = (more for more in range(number, number + number // 4 + 1) if classes % more == 0)
-        chunk = math.ceil(classes / next(equal, number))
+        chunk = rows_of_classes.equal_blocks(classes, number, number + number // 4)
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
     whole, rest = divmod(classes, max(1, chunk))

@@ -169,7 +169,7 @@ geglu = Op(
     elementwise=True,
     hard=(
         *(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach),
-        *(*gating.edges(gating.TANH_REACH), -0.9, 0.9, -9.7, -13.2),
+        *(*gating.edges(gating.TANH_REACH), *gating.SHORT_ENDS, -0.9, 0.9, -9.7, -13.2),
     ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
     flops=Flops(55, 99),

@@ -29,8 +29,7 @@ def _block_of_tokens(tokens, classes, block):
     """
     if block is None:
         number = max(1, math.ceil(tokens * classes / by_device(*BLOCK)))
-        even = (n for n in range(number, min(2 * number, tokens) + 1) if tokens % n == 0)
-        return math.ceil(tokens / next(even, number))
+        return rows_of_classes.equal_blocks(tokens, number, min(2 * number, tokens))
     if block < 1:
         raise ValueError(f"mean_linear_cross_entropy: block must be a positive number of tokens, got {block}.")
     return block
