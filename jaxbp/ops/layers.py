@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of
 from jaxbp.cases import Case, Labels, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
+from jaxbp.devices import on_gpu
 from jaxbp.op import Op
 from jaxbp.promotion import NARROW, widened
 
@@ -91,13 +92,15 @@ def _paddings(x, w, stride, padding):
 
 
 def _convolution(x, w, stride, padding, layout=("NHWC", "HWIO", "NHWC"), **dilation):
+    # On a GPU cuDNN adds up narrow numbers in float32 by itself; asked for float32 it is given widened copies.
+    widen = x.dtype in NARROW and not on_gpu()
     return jax.lax.conv_general_dilated(
         x,
         w,
         _pair(stride),
         padding,
         dimension_numbers=layout,
-        preferred_element_type=jnp.float32 if x.dtype in NARROW else None,
+        preferred_element_type=jnp.float32 if widen else None,
         **dilation,
     )
 

@@ -8,10 +8,14 @@ import numpy as np
 
 from jaxbp.cases import Case, Normal, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes, flops_per_entry
+from jaxbp.devices import on_gpu
 from jaxbp.kernels import rms_norm as kernels
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
+
+#: Entries of a row whose mean is near to that of all.
+_SAMPLED = 32
 
 
 def _cases(name, *shape, bias):
@@ -38,22 +42,52 @@ def _sum_of_rows(x, like):
     return jnp.sum(x, axis=tuple(range(x.ndim - 1))).astype(like.dtype)
 
 
+def _moments(x):
+    """The mean of each row, in parts that are subtracted one after the other, and the variance.
+
+    Of centred entries: the difference of mean square and squared mean has no digits beside a large mean.
+    """
+    if not on_gpu():
+        mean = _mean(x)
+        return (mean,), _mean(jnp.square(x - mean))
+    # In one pass, where the mean is not known yet: of entries centred by the mean of some of them. At most all / some
+    # of the digits cancel, for these entries are part of the variance.
+    some = _mean(jax.lax.stop_gradient(x[..., : max(1, min(_SAMPLED, x.shape[-1]))]))
+    centred = x - some
+    rest = _mean(centred)
+    return (some, rest), jnp.maximum(_mean(jnp.square(centred)) - jnp.square(rest), 0)
+
+
+def _less(x, mean):
+    for part in mean:
+        x = x - part
+    return x
+
+
+def _weighted_sum_of_rows(x, weights, like):
+    n = x.shape[-1]
+    return jnp.matmul(weights.reshape(-1), x.reshape(-1, n), precision="highest").astype(like.dtype)
+
+
 def layer_norm_fwd(x, scale, bias, *, epsilon=1e-5):
     wide = widened(x)
-    mean = _mean(wide)
-    # Of the centred entries: the difference of mean square and squared mean has no digits beside a large mean.
-    inverse = jax.lax.rsqrt(_mean(jnp.square(wide - mean)) + epsilon)
-    y = (wide - mean) * inverse * widened(scale) + widened(bias)
+    mean, variance = _moments(wide)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    y = _less(wide, mean) * inverse * widened(scale) + widened(bias)
     return y.astype(x.dtype), (x, scale, mean, inverse)
 
 
 def layer_norm_bwd(res, ct, *, epsilon=1e-5):
-    x, scale, mean, inverse = res
+    x, scale, (near, *rest), inverse = res
     ct, wide_scale = widened(ct), widened(scale)
-    normal = (widened(x) - mean) * inverse
-    along = ct * normal
-    ct_x = inverse * (ct * wide_scale - _weighted_mean(ct, wide_scale) - normal * _weighted_mean(along, wide_scale))
-    return ct_x.astype(x.dtype), _sum_of_rows(along, scale), _sum_of_rows(ct, scale)
+    centred = widened(x) - near
+    # Nothing in these sums waits for another one of the same row.
+    products = ct * centred
+    slope, along = _weighted_mean(ct, wide_scale), _weighted_mean(products, wide_scale)
+    along = inverse * (along - sum(part * slope for part in rest))
+    ct_x = inverse * (ct * wide_scale - slope - _less(centred, rest) * inverse * along)
+    of_scale = products - sum(ct * part for part in rest)
+    return ct_x.astype(x.dtype), _weighted_sum_of_rows(of_scale, inverse, scale), _sum_of_rows(ct, scale)
 
 
 def layer_norm_stock(x, scale, bias, *, epsilon=1e-5):
@@ -121,10 +155,11 @@ def rms_norm_fwd(x, scale, *, epsilon=1e-6):
 def rms_norm_bwd(res, ct, *, epsilon=1e-6):
     x, scale, inverse = res
     ct, wide_scale = widened(ct), widened(scale)
-    normal = widened(x) * inverse
-    along = ct * normal
-    ct_x = inverse * (ct * wide_scale - normal * _weighted_mean(along, wide_scale))
-    return ct_x.astype(x.dtype), _sum_of_rows(along, scale)
+    wide = widened(x)
+    products = ct * wide
+    along = inverse * _weighted_mean(products, wide_scale)
+    ct_x = inverse * (ct * wide_scale - wide * inverse * along)
+    return ct_x.astype(x.dtype), _weighted_sum_of_rows(products, inverse, scale)
 
 
 def rms_norm_kernel_fwd(x, scale, *, epsilon=1e-6):

@@ -9,7 +9,7 @@ from jax import lax
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import LogUniform, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Domain, Flops, Kink, Rule
-from jaxbp.devices import on_processor
+from jaxbp.devices import computed_again, on_processor
 from jaxbp.elementary import cube_root, cube_root_slope, exp2_growth, lift_to_cube, log2_in_parts
 from jaxbp.floats import (
     LIFT,
@@ -350,10 +350,10 @@ def power_bwd(res, ct):
     x, y = res
     of_x = of_y = (x, y, ct)
     if on_processor():
-        # XLA's CPU backend hands what value and gradients share from loop to loop through memory, all of a dozen
-        # arrays, where to compute it again takes half of the time.
-        of_x = (*lax.optimization_barrier((x, y)), ct)
-        of_y = lax.optimization_barrier((x, y, ct))
+        # XLA's CPU backend hands all of a dozen arrays from loop to loop, where to compute them again takes half of the
+        # time.
+        of_x = (*computed_again((x, y)), ct)
+        of_y = computed_again((x, y, ct))
     return sum_to(_power_ct_x(*of_x), x), sum_to(_power_ct_y(*of_y), y)
 
 

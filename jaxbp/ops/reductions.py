@@ -4,12 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.broadcasting import reduced_axes
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Rule, flops_per_entry
+from jaxbp.devices import computed_again, on_gpu
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
+#: Of a GPU, with the compiler of JAX 0.10 to 0.12.
+_LONGEST_ROW = 2**14
 _AXIS = "`axis` is an int, a tuple of them, or None for all axes."
 
 
@@ -85,9 +89,30 @@ def _softmax_pullback(y, ct, axis):
     return y * (ct - jnp.sum(ct * y, axis=axis, keepdims=True))
 
 
+def _shares(x, axis):
+    return x / jnp.sum(x, axis=axis, keepdims=True)
+
+
 def _softmax(x, axis):
-    exponentials = jnp.exp(widened(x) - _largest(x, axis))
-    return exponentials / jnp.sum(exponentials, axis=axis, keepdims=True)
+    return _shares(jnp.exp(widened(x) - _largest(x, axis)), axis)
+
+
+def _one_kernel(x, axis):
+    """Whether what is normalized along these axes is one kernel: XLA takes rows that are not too long on a GPU so."""
+    return on_gpu() and reduced_axes(x.ndim, axis) == (x.ndim - 1,) and 0 < x.shape[-1] <= _LONGEST_ROW
+
+
+def _again(kept, axis):
+    """What is kept; where one kernel is enough for the gradient, it reads that, and computes the value once more."""
+    return computed_again(kept) if _one_kernel(kept, axis) else kept
+
+
+def _adding_up_to_1(y, axis):
+    """Probabilities, which add up to 1 but for rounding.
+
+    XLA makes one kernel of what begins with entries divided by their sum, where the formula alone takes two.
+    """
+    return _shares(y, axis) if _one_kernel(y, axis) else y
 
 
 def output_softmax_fwd(x, *, axis=-1):
@@ -96,8 +121,8 @@ def output_softmax_fwd(x, *, axis=-1):
 
 
 def output_softmax_bwd(res, ct, *, axis=-1):
-    (y,) = res
-    return (_softmax_pullback(widened(y), widened(ct), axis).astype(y.dtype),)
+    y = _again(*res, axis)
+    return (_softmax_pullback(_adding_up_to_1(widened(y), axis), widened(ct), axis).astype(y.dtype),)
 
 
 def input_softmax_fwd(x, *, axis=-1):
@@ -105,7 +130,7 @@ def input_softmax_fwd(x, *, axis=-1):
 
 
 def input_softmax_bwd(res, ct, *, axis=-1):
-    (x,) = res
+    x = _again(*res, axis)
     return (_softmax_pullback(_softmax(x, axis), widened(ct), axis).astype(x.dtype),)
 
 
@@ -167,9 +192,9 @@ def output_log_softmax_fwd(x, *, axis=-1):
 
 
 def output_log_softmax_bwd(res, ct, *, axis=-1):
-    (y,) = res
-    wide = widened(ct)
-    return ((wide - jnp.exp(widened(y)) * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
+    y = _again(*res, axis)
+    wide, probabilities = widened(ct), _adding_up_to_1(jnp.exp(widened(y)), axis)
+    return ((wide - probabilities * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
 
 
 def log_softmax_reference(x, *, axis=-1):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import reduced_axes, shape_of
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Rule, Shapes, flops_per_entry
-from jaxbp.devices import by_device, on_gpu
+from jaxbp.devices import by_device, computed_again, on_gpu
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -126,18 +126,34 @@ def _ratio(one, other):
     return jnp.exp(jnp.where((one == other) & jnp.isinf(one), 0, one - other))
 
 
+def _largest_and_sums(z, axis):
+    """`(m, s)`: of what is split, the largest entry so far, and the sum of exp(z - m) so far.
+
+    What is computed does not depend on m, so that it counts as a constant.
+    """
+    m = jax.lax.stop_gradient(z)
+    if not on_gpu():
+        m = _scan(jnp.maximum, -jnp.inf, m, axis)
+        return m, _recurrence(_ratio(_previous(m, axis, -jnp.inf), m), _ratio(z, m), axis)
+
+    def compose(a, b):
+        largest = jnp.maximum(a[0], b[0])
+        return largest, a[1] * _ratio(a[0], largest) + b[1] * _ratio(b[0], largest)
+
+    # Both at once: a scan of the largest would have to come before that of the sums.
+    return jax.lax.associative_scan(compose, (m, _ratio(z, m)))
+
+
 def cumlogsumexp_fwd(x, *, axis=0, reverse=False):
     i = _along(x, axis)
     z = _split(widened(jnp.flip(x, i) if reverse else x), i, -jnp.inf)
-    # The largest entry so far; what is computed does not depend on it, so that it counts as a constant.
-    m = jax.lax.stop_gradient(_scan(jnp.maximum, -jnp.inf, z, i))
-    s = _recurrence(_ratio(_previous(m, i, -jnp.inf), m), _ratio(z, m), i)
+    m, s = _largest_and_sums(z, i)
     y = _join(m + jnp.log(s), i, x.shape[i]).astype(x.dtype)
     return jnp.flip(y, i) if reverse else y, (x, m, s)
 
 
 def cumlogsumexp_bwd(res, ct, *, axis=0, reverse=False):
-    x, m, s = res
+    x, m, s = computed_again(res) if on_gpu() else res
     i = _along(x, axis)
     ordered, ct = (jnp.flip(v, i) if reverse else v for v in (x, ct))
     z, terms = _split(widened(ordered), i, -jnp.inf), _split(widened(ct), i, 0) / s

@@ -9,7 +9,8 @@ import numpy as np
 from jaxbp.broadcasting import kept_shape, reduced_axes, shape_of, spread
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Kink, Rule, Shapes, flops_per_entry
-from jaxbp.floats import power_of_two, split_exponent
+from jaxbp.devices import on_gpu
+from jaxbp.floats import power_of_two, rounded, split_exponent
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
@@ -182,13 +183,42 @@ def _scaled_norm(x, axis):
     return jnp.sqrt(_squares(x / scale, axis)) * scale
 
 
-def norm_fwd(x, *, axis=None, keepdims=False):
-    wide = widened(x)
-    squares = _squares(wide, axis)
-    limits = jnp.finfo(wide.dtype)
-    # Between these no square that counts has overflowed or vanished.
+def _norm_in_two_passes(x, axis):
+    """From the squares, and from those of scaled entries in a second pass where some have overflowed or vanished."""
+    squares = _squares(x, axis)
+    limits = jnp.finfo(x.dtype)
     safe = (squares > float(limits.tiny) / float(limits.eps) ** 2) & (squares < limits.max)
-    y = jax.lax.cond(jnp.all(safe), lambda: jnp.sqrt(squares), lambda: _scaled_norm(wide, axis))
+    return jax.lax.cond(jnp.all(safe), lambda: jnp.sqrt(squares), lambda: _scaled_norm(x, axis))
+
+
+def _norm_in_one_pass(x, axis):
+    """From three sums: squares that would overflow or vanish are added up apart, of entries times a power of 2.
+
+    Blue's algorithm, with the bounds of LAPACK's dnrm2 since 3.10, but for `raising`, which leaves no subnormal square.
+    """
+    limits = jnp.finfo(x.dtype)
+    digits = limits.nmant + 1
+    least, most = 2.0 ** (limits.minexp // 2), 2.0 ** ((limits.maxexp - digits) // 2)
+    lowering, raising = 2.0 ** -((limits.maxexp + digits) // 2), 2.0 ** (digits + 13) / least
+    size = jnp.abs(x)
+    large, small = size > most, size < least  # NaN is neither.
+    of_large = _squares(jnp.where(large, size * lowering, 0), axis)
+    of_small = _squares(jnp.where(small, size * raising, 0), axis)
+    others = _squares(jnp.where(large | small, 0, size), axis)
+    # Below this the small ones count, and it can be raised like them.
+    ordinary = others > least * least * 2.0 ** (2 * digits)
+    squares = jnp.where(ordinary, others, of_small + _times_square(others, raising))
+    squares = jnp.where(of_large > 0, of_large + _times_square(others, lowering), squares)
+    return jnp.sqrt(squares) * jnp.where(of_large > 0, 1 / lowering, jnp.where(ordinary, 1, 1 / raising))
+
+
+def _times_square(x, factor):
+    """x factor^2 where factor^2 leaves the range: XLA would multiply the two factors first."""
+    return rounded(x * factor) * factor
+
+
+def norm_fwd(x, *, axis=None, keepdims=False):
+    y = (_norm_in_one_pass if on_gpu() else _norm_in_two_passes)(widened(x), axis)
     return (y if keepdims else jnp.squeeze(y, axis)).astype(x.dtype), (x, y)
 
 
