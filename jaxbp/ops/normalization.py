@@ -16,6 +16,8 @@ from jaxbp.promotion import widened
 
 #: Entries of a row whose mean is near to that of all.
 _SAMPLED = 32
+#: Rows that are added up in one product, at most.
+_BLOCK = 64
 
 
 def _cases(name, *shape, bias):
@@ -65,8 +67,17 @@ def _less(x, mean):
 
 
 def _weighted_sum_of_rows(x, weights, like):
-    n = x.shape[-1]
-    return jnp.matmul(weights.reshape(-1), x.reshape(-1, n), precision="highest").astype(like.dtype)
+    """The sum of all rows of x, each times its weight.
+
+    As products of blocks of rows: for a plain sum XLA's CPU backend first writes down the weighted rows, and of one
+    product of all the sum loses a digit to each row in turn.
+    """
+    n, rows = x.shape[-1], math.prod(x.shape[:-1])
+    block = next((size for size in range(_BLOCK, _BLOCK // 4, -1) if rows % size == 0), None)
+    if block is None:
+        return _sum_of_rows(x * weights, like)
+    blocks = weights.reshape(-1, block), x.reshape(-1, block, n)
+    return _sum_of_rows(jnp.einsum("br,brn->bn", *blocks, precision="highest"), like)
 
 
 def layer_norm_fwd(x, scale, bias, *, epsilon=1e-5):
