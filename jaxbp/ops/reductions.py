@@ -121,7 +121,7 @@ def output_softmax_fwd(x, *, axis=-1):
 
 
 def output_softmax_bwd(res, ct, *, axis=-1):
-    y = _again(*res, axis)
+    y = _again(res[0], axis)
     return (_softmax_pullback(_adding_up_to_1(widened(y), axis), widened(ct), axis).astype(y.dtype),)
 
 
@@ -130,7 +130,7 @@ def input_softmax_fwd(x, *, axis=-1):
 
 
 def input_softmax_bwd(res, ct, *, axis=-1):
-    x = _again(*res, axis)
+    x = _again(res[0], axis)
     return (_softmax_pullback(_softmax(x, axis), widened(ct), axis).astype(x.dtype),)
 
 
@@ -192,7 +192,7 @@ def output_log_softmax_fwd(x, *, axis=-1):
 
 
 def output_log_softmax_bwd(res, ct, *, axis=-1):
-    y = _again(*res, axis)
+    y = _again(res[0], axis)
     wide, probabilities = widened(ct), _adding_up_to_1(jnp.exp(widened(y)), axis)
     return ((wide - probabilities * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
 
