@@ -20,7 +20,7 @@ from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
 from jaxbp.report import compare_errors, compare_times
-from jaxbp.report.ahead import AHEAD_COLUMNS, recorded_ahead
+from jaxbp.report.ahead import AHEAD_COLUMNS, recorded_ahead, recorded_beside_times
 from jaxbp.report.compare import CHANGE_COLUMNS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
@@ -28,7 +28,8 @@ from jaxbp.report.load import LONG_COLUMNS
 from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.planted import recorded_planted
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
-from jaxbp.report.readme import measured, newest_run, readme_census, where
+from jaxbp.report.readme import measured, newest_run, newest_with_accelerators, readme_census, where
+from jaxbp.report.run import read_run
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
 from jaxbp.report.sharding import AGREEMENT_COLUMNS, SCALING_COLUMNS, recorded_sharding
@@ -240,18 +241,25 @@ def arguments(op: Op, case: Any) -> str:
 
 def measured_family(family: ModuleType) -> str:
     """What the newest run measured of a family."""
-    return f"{where(newest_run(RESULTS))}\n\n{measured(RESULTS, [op.name for op in members(family)])}"
+    folder = newest_run(RESULTS)
+    return f"{where(folder)}\n\n{measured(folder, [op.name for op in members(family)])}"
 
 
 def measured_accelerator() -> str:
-    """What the newest run with an accelerator measured of all ops."""
-    folder = newest_run(RESULTS, accelerated=True)
-    return f"{where(folder)}\n\n{measured(RESULTS, accelerated=True)}"
+    """What was measured of each op in the newest run with an accelerator that has it."""
+    runs = newest_with_accelerators(RESULTS).items()
+    return "\n\n".join(f"{where(folder)}\n\n{measured(folder, ops)}" for folder, ops in runs)
+
+
+def ahead_beside_times() -> str:
+    """What was compiled for an H100 beside what the newest run on one measured."""
+    folder = next(iter(newest_with_accelerators(RESULTS)))
+    return recorded_beside_times(RESULTS, "h100", read_run(folder))
 
 
 def census_accelerator() -> str:
-    """The censuses of the machine of that run."""
-    return readme_census(newest_run(RESULTS, accelerated=True).parent, "float32")
+    """The censuses of the machine of the newest of these runs."""
+    return readme_census(next(iter(newest_with_accelerators(RESULTS))).parent, "float32")
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -276,6 +284,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "measured-accelerator": measured_accelerator,
     "census-accelerator": census_accelerator,
     "ahead-v5e": lambda: recorded_ahead(RESULTS, "v5e"),
+    "ahead-h100": lambda: recorded_ahead(RESULTS, "h100"),
+    "ahead-h100-times": ahead_beside_times,
     "ahead-columns": lambda: columns(AHEAD_COLUMNS),
     "sharding": lambda: recorded_sharding(RESULTS),
     "sharding-agreement-columns": lambda: columns(AGREEMENT_COLUMNS),

@@ -3,21 +3,47 @@
 Results are as right either way: who computes on another device than that pays in time or in memory.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
 
 T = TypeVar("T")
 
+_COMPILED_FOR: contextvars.ContextVar[str | None] = contextvars.ContextVar("compiled_for", default=None)
+
+
+@contextlib.contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """Have ops do what they do where JAX computes with `cpu`, `gpu` or `tpu`, to compile them for one that is not here.
+
+    What JAX has traced before, and keeps, stays as it is.
+
+    >>> with compiled_for("gpu"):
+    ...     on_gpu()
+    True
+    """
+    token = _COMPILED_FOR.set(platform)
+    try:
+        yield
+    finally:
+        _COMPILED_FOR.reset(token)
+
+
+def _platform() -> str:
+    return _COMPILED_FOR.get() or jax.default_backend()
+
 
 def on_gpu() -> bool:
     """Whether that is a GPU, to which each step of a loop is a kernel to launch."""
-    return jax.default_backend() == "gpu"
+    return _platform() == "gpu"
 
 
 def on_processor() -> bool:
     """Whether that is the processor, for which XLA fuses less."""
-    return jax.default_backend() == "cpu"
+    return _platform() == "cpu"
 
 
 def by_device(processor: int, gpu: int) -> int:

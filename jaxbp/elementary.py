@@ -341,8 +341,7 @@ def cube_root(z: jax.Array) -> jax.Array:
     y = z * inverse * inverse
     # A step of Newton's method for y^3 = z, without a division.
     y = y - (y * y * y - z) * (inverse * inverse * (1 / 3))
-    # In two steps: with both conditions in one XLA's GPU backend makes two kernels of a cube root.
-    return jnp.where(z == 0, z, jnp.where(jnp.isfinite(z), y, z))
+    return jnp.where(jnp.isfinite(z), y, z)
 
 
 @cube_root.defjvp

@@ -31,9 +31,10 @@ def compiler(monkeypatch):
     return says, asked
 
 
-def test_it_writes_the_record_of_a_chip(run, compiler, tmp_path):
-    result = run("compile", "--ops", "exp,log", "--target", "v5p", "--out", tmp_path)
-    folder = tmp_path / "ahead" / "v5p"
+@pytest.mark.parametrize("target", ["v5p", "h100"])
+def test_it_writes_the_record_of_a_chip(run, compiler, tmp_path, target):
+    result = run("compile", "--ops", "exp,log", "--target", target, "--out", tmp_path)
+    folder = tmp_path / "ahead" / target
     assert result.code == 0
     assert f"Report: {folder / 'report.md'}" in result.out
     assert compiler[1] == ["exp", "log"]

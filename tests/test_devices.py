@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.devices import compiled_for
 from jaxbp.engines import reference
 from jaxbp.jaxprs import equations
 
@@ -28,9 +29,10 @@ EVERY_RULE = pytest.mark.parametrize(("op", "name"), RULES, ids=[f"{op}-{name}" 
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch):
+def as_on_a_gpu():
     """What is traced from now on is traced as on a GPU."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with compiled_for("gpu"):
+        yield
 
 
 def passes(op, name, **options):
@@ -44,21 +46,20 @@ def passes(op, name, **options):
     return run
 
 
-def program(op, name, shapes, **options):
-    """Of both passes; the arrays need not exist."""
+def programs(op, name, shapes, **options):
+    """Of both passes, on a processor and on a GPU; the arrays need not exist."""
     drawn = op.case("small").arguments(np.dtype("float32"))
     args = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, drawn, strict=True)]
-    return str(
-        jax.make_jaxpr(passes(op, name, **options))(args, jax.eval_shape(functools.partial(op, **options), *args))
-    )
+    ct = jax.eval_shape(functools.partial(op.stock, **options), *args)
+    for platform in ("cpu", "gpu"):
+        with compiled_for(platform):
+            yield str(jax.make_jaxpr(passes(op, name, **options))(args, ct))
 
 
 @EVERY_RULE
-def test_a_gpu_is_given_another_program(op, name, monkeypatch):
-    shapes = op.case("large").shapes
-    on_processor = program(op, name, shapes)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert program(op, name, shapes) != on_processor
+def test_a_gpu_is_given_another_program(op, name):
+    on_a_processor, on_a_gpu = programs(op, name, op.case("large").shapes)
+    assert on_a_processor != on_a_gpu
 
 
 @EVERY_RULE
@@ -75,12 +76,10 @@ def test_it_is_as_right(op, name, as_on_a_gpu):
 
 @pytest.mark.parametrize("name", ["output", "input"])
 @pytest.mark.parametrize(("shape", "axis"), [((8, 2**14 + 1), -1), ((64, 32), 0), ((4, 8, 16), (0, 2))])
-def test_what_takes_a_gpu_several_kernels_is_not_computed_twice(name, shape, axis, monkeypatch):
+def test_what_takes_a_gpu_several_kernels_is_not_computed_twice(name, shape, axis):
     for op in (jaxbp.softmax, jaxbp.log_softmax):
-        on_processor = program(op, name, (shape,), axis=axis)
-        with monkeypatch.context() as patch:
-            patch.setattr(jax, "default_backend", lambda: "gpu")
-            assert program(op, name, (shape,), axis=axis) == on_processor
+        on_a_processor, on_a_gpu = programs(op, name, (shape,), axis=axis)
+        assert on_a_processor == on_a_gpu
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -21,14 +21,14 @@ def compile_(
     dtypes: Annotated[str, typer.Option(help="f32, bf16, f16, separated by commas.")] = "f32",
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all results.")] = Path("results"),
 ) -> None:
-    """Compile rules and autodiff for a TPU that is not here: memory, counts and estimates of its compiler.
+    """Compile rules and autodiff for a TPU or GPU that is not here: memory, counts and estimates of its compiler.
 
-    Needs no TPU but its compiler: pip install 'jaxbp[tpu-aot]'.
+    Needs the chip's compiler alone: pip install 'jaxbp[tpu-aot]', or 'jaxbp[gpu-aot]' for h100.
     """
     if not names(dtypes):
         raise UsageError("--dtypes names no dtype; give some of f32, bf16, f16.")
     asked = plan_ahead(names(ops), names(dtypes), target)
-    import_extra("libtpu", "tpu-aot")
+    import_extra(TARGETS[target].compiler, TARGETS[target].extra)
     folder, rows = out_folder / FOLDER / target, []
     machine = new_record(folder)
 

@@ -107,12 +107,15 @@ def _again(kept, axis):
     return computed_again(kept) if _one_kernel(kept, axis) else kept
 
 
-def _adding_up_to_1(y, axis):
-    """Probabilities, which add up to 1 but for rounding.
+def _as_one_kernel(y, axis):
+    """Probabilities, as they are.
 
-    XLA makes one kernel of what begins with entries divided by their sum, where the formula alone takes two.
+    XLA makes one kernel of what begins with rows from which something of theirs is taken, where the formula alone takes
+    two; here that is 0, which XLA does not know.
     """
-    return _shares(y, axis) if _one_kernel(y, axis) else y
+    if not _one_kernel(y, axis):
+        return y
+    return y - jax.lax.stop_gradient(jnp.floor(0.5 * jnp.max(y, axis=axis, keepdims=True)))
 
 
 def output_softmax_fwd(x, *, axis=-1):
@@ -122,7 +125,7 @@ def output_softmax_fwd(x, *, axis=-1):
 
 def output_softmax_bwd(res, ct, *, axis=-1):
     y = _again(res[0], axis)
-    return (_softmax_pullback(_adding_up_to_1(widened(y), axis), widened(ct), axis).astype(y.dtype),)
+    return (_softmax_pullback(_as_one_kernel(widened(y), axis), widened(ct), axis).astype(y.dtype),)
 
 
 def input_softmax_fwd(x, *, axis=-1):
@@ -193,7 +196,10 @@ def output_log_softmax_fwd(x, *, axis=-1):
 
 def output_log_softmax_bwd(res, ct, *, axis=-1):
     y = _again(res[0], axis)
-    wide, probabilities = widened(ct), _adding_up_to_1(jnp.exp(widened(y)), axis)
+    wide, probabilities = widened(ct), jnp.exp(widened(y))
+    if _one_kernel(y, axis):
+        # They add up to 1 but for the rounding of y, and are one kernel with the rest.
+        probabilities = _shares(probabilities, axis)
     return ((wide - probabilities * jnp.sum(wide, axis=axis, keepdims=True)).astype(y.dtype),)
 
 

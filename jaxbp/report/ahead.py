@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from jaxbp.measure.ahead import CASE, TARGETS
+from jaxbp.measure.ahead import TARGETS
 from jaxbp.report import tables
 from jaxbp.report.markdown import table
-from jaxbp.report.run import naming
+from jaxbp.report.run import Run, naming
 
 Row = dict[str, Any]
 
@@ -27,7 +27,9 @@ AHEAD_COLUMNS = {
     "mode": "fwd_bwd, fwd_res or bwd",
     "flops": "the compiler's count of operations, those on the bits of a float among them; empty where it has none, "
     "and for programs with loops, of which it counts one pass",
-    "bytes": "its count of bytes accessed, likewise",
+    "bytes": "its count of bytes accessed, likewise; for a GPU, of which it counts nothing, those that the kernels of "
+    "its program read and write, each pass of a loop counted, empty where their number is not known",
+    "kernels": "how many kernels a call launches, for a GPU, likewise",
     "estimate_us": "what it estimates a call to take, microseconds, likewise",
     "residual_bytes": "bytes kept between forward and backward pass beyond the inputs",
     "temp_bytes": "bytes that it plans beside arguments and outputs",
@@ -82,11 +84,34 @@ def _beside(rule: pd.DataFrame, autodiff: pd.DataFrame) -> Row:
         "autodiff keeps": tables.size(theirs["fwd_res"]["residual_bytes"]),
         "bytes of fwd_bwd": fused("bytes"),
         "bytes of split": passes("bytes"),
+        "kernels": _number(ours["fwd_bwd"]["kernels"]),
+        "autodiff's kernels": _number(theirs["fwd_bwd"]["kernels"]),
         "operations": fused("flops"),
         "estimate of fwd_bwd": fused("estimate_us"),
         "estimate of split": passes("estimate_us"),
         "note": "",
     }
+
+
+def beside_times(compiled: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per op of both frames: the default rule's bytes over autodiff's as compiled, and its time as measured.
+
+    A ratio of times of mode split is that of the sums of both passes, and so is that of bytes.
+    """
+    passes = compiled.assign(mode=compiled["mode"].replace({"fwd_res": "split", "bwd": "split"}))
+    moved = passes.groupby(["op", "case", "dtype", "engine", "mode"])["bytes"].sum(min_count=1)
+    rows = []
+    for op, own in summary.groupby("op", sort=False):
+        engine, found = tables.default_engine(str(op)), {}
+        for mode in ("fwd_bwd", "split"):
+            for _, cell in own[(own["engine"] == engine) & (own["mode"] == mode) & own["ratio"].notna()].iterrows():
+                key = [(cell["op"], cell["case"], cell["dtype"], side, mode) for side in (engine, "autodiff")]
+                if all(k in moved.index for k in key):
+                    found[f"bytes of {mode}"] = _over(*(moved[k] for k in key))
+                    found[f"time of {mode}"] = f"{cell['ratio']:.2f} {cell['verdict']}"
+        if found:
+            rows.append({"op": str(op), **found})
+    return pd.DataFrame(rows).fillna("")
 
 
 def larger_peaks(frame: pd.DataFrame) -> list[str]:
@@ -101,6 +126,10 @@ def larger_peaks(frame: pd.DataFrame) -> list[str]:
         f"{row['peak_bytes'] / row['peak_bytes_of_autodiff']:.2f} times"
         for _, row in both.iterrows()
     ]
+
+
+def _number(count: float) -> str:
+    return "" if pd.isna(count) else f"{count:.0f}"
 
 
 def _over(a: float, b: float) -> str:
@@ -119,13 +148,15 @@ def write_ahead(folder: Path, target: str, machine: Row, rows: Iterable[Row]) ->
 
 def report(target: str, machine: Row, frame: pd.DataFrame) -> list[str]:
     """The paragraphs of the report."""
-    versions = ", ".join(f"{k} {machine['versions'][k]}" for k in ("jax", "libtpu") if k in machine["versions"])
+    chip = TARGETS[target]
+    known = ("jax", "libtpu") if chip.kind == "tpu" else ("jax", "jax-cuda13-plugin")
+    versions = ", ".join(f"{k} {machine['versions'][k]}" for k in known if k in machine["versions"])
     larger, done = larger_peaks(frame), frame.loc[frame["status"] == "ok", "op"].nunique()
     what = (
-        f"The default rules of {done} ops at case `{CASE}`, those that are kernels, and autodiff of their stock "
-        "functions, compiled for one "
-        f"chip of `{TARGETS[target]}` with {versions}, {machine['started'][:10]}, commit {machine['commit']}. Nothing "
-        "ran: these are the compiler's plans, counts and estimates. Ratios are the rule's over autodiff's."
+        f"The default rules of {done} ops at case `{chip.case}`, those that are kernels, and autodiff of their stock "
+        f"functions, compiled for one {chip.name} with {versions}, {machine['started'][:10]}, commit "
+        f"{machine['commit']}. Nothing ran: these are plans, counts and estimates. Ratios are the rule's over "
+        "autodiff's."
     )
     peaks = (
         f"Rules that need more memory at their peak than autodiff: {'; '.join(larger)}. Where that is `bwd` alone, the "
@@ -134,7 +165,15 @@ def report(target: str, machine: Row, frame: pd.DataFrame) -> list[str]:
         if larger
         else "No rule needs more memory at its peak than autodiff."
     )
-    return [f"# Compiled for TPU {target}, without one", what, peaks, table(overview(frame))]
+    return [f"# Compiled for {target}, without one", what, peaks, table(overview(frame))]
+
+
+def recorded_beside_times(results: Path, target: str, run: Run) -> str:
+    """`beside_times` of the record of a chip and a run on one, as Markdown."""
+    path = results / FOLDER / target / COMPILED
+    with naming(path, "read"):
+        compiled = pd.read_csv(path)
+    return table(beside_times(compiled, run.summary))
 
 
 def recorded_ahead(results: Path, target: str) -> str:

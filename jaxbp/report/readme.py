@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.machine import computer
@@ -13,19 +14,34 @@ from jaxbp.report.run import MACHINE, read_run
 DTYPE = "float32"
 
 
-def newest_run(results: Path, level: str = "standard", *, accelerated: bool = False) -> Path:
-    """The folder of the newest run of all ops at that level, on a machine without an accelerator or on one with."""
-    machines = {path.parent: json.loads(path.read_text()) for path in results.glob(f"*/*/{MACHINE}")}
-    started = {
-        folder: machine["started"]
-        for folder, machine in machines.items()
-        if machine.get("level") == level
-        and not machine.get("request", {}).get("ops")
-        and bool(machine.get("accelerators")) == accelerated
-    }
-    if not started:
-        raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
-    return max(started, key=lambda folder: started[folder])
+def newest_run(results: Path, level: str = "standard") -> Path:
+    """The folder of the newest run of all ops at that level, on a machine without an accelerator."""
+    for folder, machine in _runs(results, level):
+        if not machine.get("request", {}).get("ops") and not machine.get("accelerators"):
+            return folder
+    raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
+
+
+def newest_with_accelerators(results: Path) -> dict[Path, list[str]]:
+    """The runs at level standard on machines with an accelerator, newest first, each with the ops that none newer has.
+
+    Such machines are lent for minutes: a run there may be of some ops alone.
+    """
+    found: dict[Path, list[str]] = {}
+    for folder in (folder for folder, machine in _runs(results, "standard") if machine.get("accelerators")):
+        known = {op for ops in found.values() for op in ops}
+        if ops := [str(op) for op in read_run(folder).summary["op"].unique() if op not in known]:
+            found[folder] = ops
+    if not found:
+        raise ResultsError(f"There is no run with an accelerator under {results}.")
+    return found
+
+
+def _runs(results: Path, level: str) -> list[tuple[Path, dict[str, Any]]]:
+    """All runs at a level with what is known of their machines, newest first."""
+    machines = [(path.parent, json.loads(path.read_text())) for path in results.glob(f"*/*/{MACHINE}")]
+    runs = [(folder, machine) for folder, machine in machines if machine.get("level") == level]
+    return sorted(runs, key=lambda run: run[1]["started"], reverse=True)
 
 
 def readme_census(results: Path, dtype: str = DTYPE, *, whole: bool = False) -> str:
@@ -56,17 +72,17 @@ def readme_results(results: Path) -> str:
         (
             f"![Gradient error against time, one panel per op]({folder}/report-{DTYPE}-error-against-time.png)",
             f"{where(folder)} The [whole report]({folder}/report.md) has all engines and sizes.",
-            measured(results),
+            measured(folder),
         )
     )
 
 
-def measured(results: Path, ops: Collection[str] = (), *, accelerated: bool = False) -> str:
-    """The rules of these ops, or of all, against autodiff in the newest run, as Markdown."""
-    run = read_run(newest_run(results, accelerated=accelerated))
+def measured(folder: Path, ops: Collection[str] = ()) -> str:
+    """The rules of these ops, or of all, against autodiff in a run, as Markdown."""
+    run = read_run(folder)
     summary, accuracy = (frame[frame["op"].isin(ops)] if ops else frame for frame in (run.summary, run.accuracy))
     if summary.empty:
-        return "The newest run has none of these ops."
+        return "The run has none of these ops."
     return standing(summary, accuracy, DTYPE)
 
 

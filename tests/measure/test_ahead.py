@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.devices import on_gpu
 from jaxbp.errors import MissingExtraError, UnknownNameError
 from jaxbp.measure import ahead
 from jaxbp.measure.ahead import Ahead, arguments, compile_ahead, compile_all, plan_ahead
@@ -59,6 +60,26 @@ def test_numbers_by_hand(here):
     assert modes["fwd_res"]["residual_bytes"] == size
 
 
+def test_for_a_gpu_kernels_are_counted_and_ops_do_what_they_do_there(here, monkeypatch):
+    seen = []
+    spied_on = ahead.compiled
+
+    def spy(*args):
+        seen.append(on_gpu())
+        return spied_on(*args)
+
+    monkeypatch.setattr(ahead, "compiled", spy)
+    size = 4 * 2**25
+    for row in compile_ahead(Ahead("exp", "float32", "h100")):
+        assert row["case"] == "large"
+        assert row["kernels"] in (1, 2)
+        assert row["bytes"] in (2 * size, 3 * size, 4 * size, 5 * size)
+    assert seen
+    assert all(seen)
+    assert not on_gpu()
+    assert all(row["kernels"] is None for row in compile_ahead(Ahead("exp", "float32", "v5e")))
+
+
 def test_what_cannot_be_compiled_is_a_row_with_the_reason(here, monkeypatch):
     monkeypatch.setattr(ahead, "compiled", lambda f, *args: 1 / 0)
     rows = compile_ahead(Ahead("exp", "float32", "v5e"))
@@ -82,9 +103,9 @@ def test_a_crash_costs_the_op_at_which_it_happened(monkeypatch):
     assert told == ["exp float32", "log float32", "tanh float32"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is not None, reason="only where no compiler for TPUs is installed"
-)
-def test_without_the_compiler_the_extra_is_named():
-    with pytest.raises(MissingExtraError, match=r"pip install 'jaxbp\[tpu-aot\]'"):
-        compile_ahead(Ahead("exp", "float32", "v5e"))
+@pytest.mark.parametrize(("target", "package", "extra"), [("v5e", "libtpu", "tpu"), ("h100", "jax_plugins", "gpu")])
+def test_without_the_compiler_the_extra_is_named(target, package, extra):
+    if importlib.util.find_spec(package):
+        pytest.skip("only where that compiler is not installed")
+    with pytest.raises(MissingExtraError, match=rf"pip install 'jaxbp\[{extra}-aot\]'"):
+        compile_ahead(Ahead("exp", "float32", target))

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from jaxbp.errors import ResultsError
-from jaxbp.report.readme import measured, newest_run
+from jaxbp.report import readme
+from jaxbp.report.readme import measured, newest_run, newest_with_accelerators
 
 
 def write(folder, **facts):
@@ -23,14 +26,26 @@ def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
     newest = write(tmp_path / "b" / "2-standard", started="2026-02-01", level="standard")
     write(tmp_path / "a" / "3-quick", started="2026-03-01", level="quick")
     write(tmp_path / "b" / "4-standard", started="2026-04-01", level="standard", request={"ops": ["exp"]})
-    gpu = write(tmp_path / "c" / "5-standard", started="2026-05-01", level="standard", accelerators="NVIDIA H100")
+    write(tmp_path / "c" / "5-standard", started="2026-05-01", level="standard", accelerators="NVIDIA H100")
     assert newest_run(tmp_path) == newest
-    assert newest_run(tmp_path, accelerated=True) == gpu
+
+
+def test_of_each_op_the_newest_run_with_an_accelerator_counts(tmp_path, monkeypatch):
+    with pytest.raises(ResultsError, match="no run with an accelerator"):
+        newest_with_accelerators(tmp_path)
+    held = {"1": ["exp", "log"], "2": ["log", "tanh"], "3": ["sin"], "4": ["log"]}
+    for name, accelerators in (("1", "H100"), ("2", "H100"), ("3", ""), ("4", "H100")):
+        write(tmp_path / "c" / name, started=f"2026-0{name}-01", level="standard", accelerators=accelerators)
+    summaries = {name: pd.DataFrame({"op": ops}) for name, ops in held.items()}
+    monkeypatch.setattr(readme, "read_run", lambda folder: SimpleNamespace(summary=summaries[folder.name]))
+    found = {folder.name: ops for folder, ops in newest_with_accelerators(tmp_path).items()}
+    assert list(found.items()) == [("4", ["log"]), ("2", ["tanh"]), ("1", ["exp"])]
 
 
 def test_a_family_has_its_own_part_of_the_newest_run():
     results = Path(__file__).parents[2] / "results"
-    header, _, *rows = measured(results, ["exp", "tanh"]).partition("\n\n")[0].splitlines()
-    assert header.split() == measured(results).splitlines()[0].split()
+    folder = newest_run(results)
+    header, _, *rows = measured(folder, ["exp", "tanh"]).partition("\n\n")[0].splitlines()
+    assert header.split() == measured(folder).splitlines()[0].split()
     assert [row.split()[1] for row in rows] == ["exp", "tanh"]
-    assert measured(results, ["no such op"]) == "The newest run has none of these ops."
+    assert measured(folder, ["no such op"]) == "The run has none of these ops."
