@@ -17,7 +17,7 @@ from jaxbp.promotion import vary_alike, widened
 #: No more logits than these are alive at a time by default, on a processor and on a GPU: with fewer, the whole gradient
 #: of the weights, over which each block of tokens goes once, would cross memory more often than the logits.
 BLOCK = 2**22, 2**23
-#: Classes of which that gradient is updated at a time, so that a block of it stays in a cache.
+#: Classes of which that gradient is updated at a time, so that a block of it stays in a processor's cache; on a GPU all.
 CLASSES = 2048
 
 
@@ -57,10 +57,11 @@ def _added_product(ct_w, tokens, slopes, precision):
         part = jax.lax.dynamic_slice_in_dim(ct_w, first, size, 1) + part
         return jax.lax.dynamic_update_slice_in_dim(ct_w, part, first, 1)
 
-    whole, rest = divmod(classes, CLASSES)
+    size = by_device(CLASSES, max(1, classes))
+    whole, rest = divmod(classes, size)
     if whole:
-        ct_w = jax.lax.fori_loop(0, whole, lambda i, ct_w: add(i * CLASSES, CLASSES, ct_w), ct_w)
-    return add(whole * CLASSES, rest, ct_w) if rest else ct_w
+        ct_w = jax.lax.fori_loop(0, whole, lambda i, ct_w: add(i * size, size, ct_w), ct_w)
+    return add(whole * size, rest, ct_w) if rest else ct_w
 
 
 def _are_kept(tokens, w, block):

@@ -12,6 +12,7 @@ from jaxbp.devices import on_gpu
 from jaxbp.errors import MissingExtraError, UnknownNameError
 from jaxbp.measure import ahead
 from jaxbp.measure.ahead import Ahead, arguments, compile_ahead, compile_all, plan_ahead
+from jaxbp.measure.plan import find_op
 
 
 @pytest.fixture
@@ -109,3 +110,20 @@ def test_without_the_compiler_the_extra_is_named(target, package, extra):
         pytest.skip("only where that compiler is not installed")
     with pytest.raises(MissingExtraError, match=rf"pip install 'jaxbp\[{extra}-aot\]'"):
         compile_ahead(Ahead("exp", "float32", target))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_plugins") is None, reason="only where the compiler for NVIDIA's GPUs is installed"
+)
+@pytest.mark.parametrize(
+    "op", ["cbrt", "layer_norm", "log_softmax", "mean_linear_cross_entropy", "norm", "rms_norm", "softmax"]
+)
+def test_on_a_gpu_rules_move_no_more_bytes_than_autodiff(op):
+    """Each was more than one kernel too many once."""
+    (asked,) = plan_ahead([op], target="h100")
+    ((*rows,),) = compile_all([asked])
+    moved = {(row["engine"], row["mode"]): row["bytes"] for row in rows}
+    rule = f"rule:{find_op(op).default_rule.name}"
+    for modes in (["fwd_bwd"], ["fwd_res", "bwd"]):
+        ours, theirs = (sum(moved[engine, mode] for mode in modes) for engine in (rule, "autodiff"))
+        assert ours <= 1.001 * theirs
