@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxbp.floats import (
     LIFT,
+    centred,
     is_ordinary,
     is_positive,
     lift,
@@ -202,8 +203,8 @@ def log(x: jax.Array) -> jax.Array:
     [0.0, -inf, -92.103]
     """
     bits, below = normal_bits(x)
-    k, rest = _binary_logarithm(bits, x.dtype)
-    y = _sum_of_logarithms((k - below).astype(x.dtype), rest)
+    m, k = centred(bits, x.dtype)
+    y = _sum_of_logarithms((k - below).astype(x.dtype), m - 1)
     others = jnp.where(bits > 0, jnp.where(x > 0, x, jnp.nan), -jnp.inf)
     return jnp.where(is_ordinary(lax.bitcast_convert_type(x, bits.dtype), x.dtype), y, others)
 
@@ -229,23 +230,16 @@ def log1p(x: jax.Array) -> jax.Array:
 def log_of_sum(x: jax.Array) -> jax.Array:
     """log(1 + x) for -1 < x < infinity, but for subnormal x; a finite number for others."""
     u = rounded(1 + x)
-    k, rest = _binary_logarithm(lax.bitcast_convert_type(u, jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")), x.dtype)
+    m, k = centred(lax.bitcast_convert_type(u, jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")), x.dtype)
     # What rounding left out of u is nothing beside a large one, whose power would be subnormal.
     power = power_of_two(-jnp.minimum(k, jnp.finfo(x.dtype).maxexp - 1), x.dtype)
-    return _sum_of_logarithms(k.astype(x.dtype), rest + (x - (u - 1)) * power)
+    return _sum_of_logarithms(k.astype(x.dtype), (m - 1) + (x - (u - 1)) * power)
 
 
 @log_of_sum.defjvp
 def _log_of_sum_jvp(primals, tangents):
     (x,) = primals
     return log_of_sum(x), tangents[0] / (1 + x)
-
-
-def _binary_logarithm(bits: jax.Array, dtype: np.dtype) -> tuple[jax.Array, jax.Array]:
-    """`(k, f)`: the normal number of these bits is (1 + f) 2^k with 0.707 < 1 + f < 1.415."""
-    nmant = jnp.finfo(dtype).nmant
-    k = (bits - lax.bitcast_convert_type(jnp.asarray(math.sqrt(0.5), dtype), bits.dtype)) >> nmant
-    return k, lax.bitcast_convert_type(bits - (k << nmant), dtype) - 1
 
 
 def _sum_of_logarithms(k: jax.Array, f: jax.Array) -> jax.Array:

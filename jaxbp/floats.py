@@ -65,6 +65,20 @@ def is_positive(x: jax.Array) -> jax.Array:
     return (bits > 0) & (bits <= infinity)
 
 
+def is_edge(x: jax.Array) -> jax.Array:
+    """Whether x is 0, infinite or NaN.
+
+    In one comparison: of two, whose result many steps need, XLA's CPU backend makes an array.
+
+    >>> is_edge(jnp.float32([0.0, -jnp.inf, jnp.nan, 1e-45, -3.0])).tolist()
+    [True, True, True, False, False]
+    """
+    magnitude, infinity = _magnitude(x), _bits(jnp.asarray(jnp.inf, x.dtype))
+    lowest = jnp.iinfo(magnitude.dtype).min
+    # As integers without a sign, of which 0 - 1 is the largest.
+    return (magnitude - 1) + lowest >= (infinity - 1) + lowest
+
+
 def sign_bit(x: jax.Array) -> jax.Array:
     """Whether the sign bit of x is set, as for -0."""
     return _bits(x) < 0
@@ -125,6 +139,40 @@ def _mantissa_jvp(primals, tangents):
     # 2^-e alone may overflow or be subnormal.
     a, b = two_powers(-e, m.dtype)
     return m, tangents[0] * a * b
+
+
+def split_centred(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(m, k)` with |x| = m 2^k exactly and 0.707 < m < 1.415; m and k say nothing of 0, infinities and NaN.
+
+    >>> m, k = split_centred(jnp.float32([-12.0, 1e-45]))
+    >>> m.tolist(), k.tolist()
+    ([0.75, 1.0], [4, -149])
+    """
+    bits, below = normal_bits(x)
+    return _centred_mantissa(x), centred(bits, x.dtype)[1] - below
+
+
+def centred(bits: jax.Array, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """`(m, k)`: the normal number of these bits is m 2^k with 0.707 < m < 1.415."""
+    nmant = jnp.finfo(dtype).nmant
+    k = (bits - _bits(jnp.asarray(0.5**0.5, dtype))) >> nmant
+    return lax.bitcast_convert_type(bits - (k << nmant), dtype), k
+
+
+@jax.custom_jvp
+def _centred_mantissa(x: jax.Array) -> jax.Array:
+    """The m of `split_centred`."""
+    return centred(normal_bits(x)[0], x.dtype)[0]
+
+
+@_centred_mantissa.defjvp
+def _centred_mantissa_jvp(primals, tangents):
+    (x,) = primals
+    m, k = split_centred(x)
+    finfo = jnp.finfo(x.dtype)
+    # 2^-k alone may overflow or be subnormal. At 0 k is further away than any number's.
+    a, b = two_powers(-jnp.maximum(k, finfo.minexp - finfo.nmant), x.dtype)
+    return m, jnp.where(sign_bit(x), -tangents[0], tangents[0]) * a * b
 
 
 def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:

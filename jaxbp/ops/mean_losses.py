@@ -17,7 +17,7 @@ from jaxbp.promotion import vary_alike, widened
 #: No more logits than these are alive at a time by default, on a processor and on a GPU: with fewer, the whole gradient
 #: of the weights, over which each block of tokens goes once, would cross memory more often than the logits.
 BLOCK = 2**22, 2**23
-#: Classes of which that gradient is updated at a time, so that a block of it stays in a processor's cache; on a GPU all.
+#: Classes of which that gradient is updated at a time, so that a block stays in a processor's cache; on a GPU all.
 CLASSES = 2048
 
 

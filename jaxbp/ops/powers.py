@@ -13,6 +13,7 @@ from jaxbp.devices import computed_again, on_processor
 from jaxbp.elementary import cube_root, cube_root_slope, exp2_growth, lift_to_cube, log2_in_parts
 from jaxbp.floats import (
     LIFT,
+    is_edge,
     is_positive,
     lift,
     nearest_whole,
@@ -21,6 +22,7 @@ from jaxbp.floats import (
     rounded,
     scale_exponent,
     sign_bit,
+    split_centred,
     split_exponent,
     upper_half,
 )
@@ -268,18 +270,14 @@ def _seen(y):
 
 
 def _power_in_parts(x, y):
-    """`(g, n, log, m, k)`: |x|^y = g 2^n with g between 0.7 and 1.5, log(|x|), and |x| = m 2^k.
+    """`(g, n, log, m, k, edge)`: |x|^y = g 2^n with g between 0.7 and 1.5, log(|x|), and m and k of `split_centred`.
 
-    x^y may overflow or vanish where its derivatives do not. Where x is 0 or infinite, g is the power, m is |x|, and the
-    logarithm of 0 is 0.
+    x^y may overflow or vanish where its derivatives do not. At the edges, where x is 0, infinite or NaN, g is the
+    power, and the logarithm |x|: so it is 0 at 0.
     """
-    # A signaling NaN would not obey NaN^0 = 1.
-    m, k = split_exponent(jnp.where(jnp.isnan(x), jnp.nan, jnp.abs(x)))
-    edge = (m == 0) | jnp.isinf(m)
-    above = m > math.sqrt(2)
-    centred, k_centred = jnp.where(edge, 1, jnp.where(above, m / 2, m)), k + above.astype(k.dtype)
-    high, low = log2_in_parts(centred, k_centred.astype(x.dtype))
-    finfo = jnp.finfo(x.dtype)
+    finfo, size, edge = jnp.finfo(x.dtype), jnp.abs(x), is_edge(x)
+    m, k = split_centred(x)
+    high, low = log2_in_parts(m, k.astype(x.dtype))
     # Beyond these limits the power is 1, 0 or infinite, and so is it with them.
     clipped = jnp.clip(y, -(2.0 ** (finfo.nmant + 11)), 2.0 ** (finfo.nmant + 11))
     y_high, limit = upper_half(clipped), 4.0 * finfo.maxexp
@@ -289,10 +287,10 @@ def _power_in_parts(x, y):
     nearest, n = nearest_whole(whole + rest)
     g = 1 + exp2_growth((whole - nearest) + rest)
     one = (y == 0) | (x == 1)
-    at_edge = jnp.where(y > 0, m, jnp.where(y < 0, _inverse_of_edge(m), jnp.nan))
+    at_edge = jnp.where(y > 0, size, jnp.where(y < 0, _inverse_of_edge(size), jnp.nan))
     g = jnp.where(one, 1, jnp.where(edge, at_edge, g))
-    log = jnp.where(m == 0, 0, jnp.where(edge, m, math.log(2) * (high + low)))
-    return g, jnp.where(one | edge, 0, n), log, jnp.where(edge, m, centred), jnp.where(edge, 0, k_centred)
+    log = jnp.where(edge, size, math.log(2) * (high + low))
+    return g, jnp.where(one | edge, 0, n), log, m, k, edge
 
 
 def _kind(x, y):
@@ -313,28 +311,29 @@ def power_fwd(x, y):
     return jnp.where(undefined & jnp.isfinite(x), jnp.nan, z), (x, y)
 
 
-def _inverse_of_edge(m):
-    """1 / m for 0 and infinity, without a division for all other numbers."""
-    return jnp.where(m == 0, jnp.inf, 0)
+def _inverse_of_edge(size):
+    """1 / size for 0, infinity and NaN, without a division for all other numbers."""
+    return jnp.where(size == 0, jnp.inf, jnp.where(size == jnp.inf, 0, size))
 
 
-def _power_slope_x(y, g, n, m, k):
+def _power_slope_x(x, y, g, n, m, k, edge):
     """y x^(y-1) for x >= 0, given what `_power_in_parts` tells."""
     mantissa_y, exponent_y = split_exponent(y)
-    edge = (m == 0) | jnp.isinf(m)
-    slope = scale_exponent(g * (mantissa_y / jnp.where(edge, 1, m)), exponent_y - k + n)
+    slope = scale_exponent(g * (mantissa_y / m), exponent_y - k + n)
     # An infinite y is outdone by the power where that vanishes.
     slope = jnp.where(jnp.isinf(y) & (n < 0), 0, slope)
     # At the edges the power is 0, 1 or infinite.
-    at_edge = jnp.where(y == 1, 1, jnp.where(y > 1, m, _inverse_of_edge(m)) * jnp.sign(mantissa_y))
+    size = jnp.abs(x)
+    at_edge = jnp.where(y > 1, size, _inverse_of_edge(size)) * jnp.sign(mantissa_y)
+    at_edge = jnp.where((y == 1) & (size == size), 1, at_edge)
     return jnp.where(mantissa_y == 0, 0, jnp.where(edge, at_edge, slope))
 
 
 def _power_ct_x(x, y, ct):
     seen = _seen(y)
-    g, n, _, m, k = _power_in_parts(x, seen)
+    g, n, _, m, k, edge = _power_in_parts(x, seen)
     even, _, undefined = _kind(x, seen)
-    slope = _power_slope_x(y, g, n, m, k)
+    slope = _power_slope_x(x, y, g, n, m, k, edge)
     # x^(y-1) is negative for an odd y - 1.
     return ct * jnp.where(undefined, jnp.nan, jnp.where(sign_bit(x) & even, -slope, slope))
 
@@ -401,5 +400,5 @@ power = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.power.value_and_vjp((2.0, 3.0), 1.0)
 >>> float(y), float(ct_x), round(float(ct_y), 4)
 (8.0, 12.0, 5.5452)""",
-    version=3,
+    version=4,
 )
