@@ -6,7 +6,7 @@ Results are as right either way: who computes on another device than that pays i
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import jax
 
@@ -16,20 +16,22 @@ _COMPILED_FOR: contextvars.ContextVar[str | None] = contextvars.ContextVar("comp
 
 
 @contextlib.contextmanager
-def compiled_for(platform: str) -> Iterator[None]:
-    """Have ops do what they do where JAX computes with `cpu`, `gpu` or `tpu`, to compile them for one that is not here.
+def compiled_for(platform: Literal["cpu", "gpu", "tpu"]) -> Iterator[None]:
+    """Have ops do what they do where JAX computes with that, to compile them for one that is not here.
 
-    What JAX has traced before, and keeps, stays as it is.
+    What JAX has traced and keeps is dropped before and after, since it does not know of this.
 
     >>> with compiled_for("gpu"):
     ...     on_gpu()
     True
     """
     token = _COMPILED_FOR.set(platform)
+    jax.clear_caches()
     try:
         yield
     finally:
         _COMPILED_FOR.reset(token)
+        jax.clear_caches()
 
 
 def _platform() -> str:

@@ -9,8 +9,10 @@ _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
 _CALLED = re.compile(
-    r"\b(to_apply|body|condition|calls|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+    r"\b(to_apply|body|condition|calls|(?:true|false)_computation|branch_computations|called_computations)="
+    r"(\{[^}]*\}|%?[\w.\-]+)"
 )
+_QUOTED = re.compile(r'"[^"]*"')
 _TIMES = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -47,7 +49,9 @@ class Instruction:
     @property
     def called(self) -> list[tuple[str, str]]:
         """The computations that it runs, each with its part: `body`, `calls`, `to_apply` ..."""
-        return [(part, name) for part, names in _CALLED.findall(self.attributes) for name in _names(names)]
+        return [
+            (part, name) for part, names in _CALLED.findall(_QUOTED.sub("", self.attributes)) for name in _names(names)
+        ]
 
     @property
     def times(self) -> int | None:

@@ -101,6 +101,21 @@ def test_norms_whose_squares_leave_the_range(dtype, as_on_a_gpu):
     np.testing.assert_allclose(ct_x, x / np.where(exact == 0, 1, exact)[:, None], rtol=12 * info.eps, atol=tiny)
 
 
+def test_a_norm_of_many_entries_whose_squares_are_large(as_on_a_gpu):
+    n, x = 2**24, np.float32(2.0**52)
+    assert float(jax.jit(lambda x: jaxbp.norm(jnp.broadcast_to(x, n)))(x)) == pytest.approx(2.0**64, rel=1e-6)
+
+
+def test_what_was_traced_for_a_gpu_is_not_kept():
+    def traced():
+        return str(jax.make_jaxpr(jaxbp.norm)(jnp.ones(3)))
+
+    on_a_processor = traced()
+    with compiled_for("gpu"):
+        assert traced() != on_a_processor
+    assert traced() == on_a_processor
+
+
 def test_norms_of_what_is_not_finite(as_on_a_gpu):
     y = jax.jit(lambda x: jaxbp.norm(x, axis=-1))(
         jnp.array([[jnp.inf, 1.0], [-jnp.inf, 1e-30], [jnp.nan, 1.0], [jnp.nan, jnp.inf], [0.0, 0.0]])

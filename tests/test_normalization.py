@@ -87,3 +87,12 @@ def test_second_derivatives_agree_with_those_of_stock(op):
         return jax.jit(jax.jacrev(jax.grad(lambda x: jnp.sum(jnp.sin(f(x, *parameters))))))(x)
 
     np.testing.assert_allclose(hessian(op), hessian(op.stock), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(64, 0), (0, 0), (0, 8)])
+@pytest.mark.parametrize("op", [jaxbp.layer_norm, jaxbp.rms_norm], ids=repr)
+def test_rows_without_entries_have_gradients_without_entries(op, shape):
+    parameters = (jnp.ones(shape[-1]),) * (len(op.arguments) - 1)
+    _, (ct_x, *others) = op.value_and_vjp((jnp.ones(shape), *parameters), jnp.ones(shape))
+    assert ct_x.shape == shape
+    assert all(ct.shape == shape[-1:] for ct in others)

@@ -86,26 +86,30 @@ def _fused(x: Instruction, program: Program) -> Computation | None:
 
 def _read(fused: Computation, places: list[int], size: int) -> int:
     """Bytes that a fusion reads of an operand of that size, which it takes in these places."""
-    parts = 0
-    for parameter in (x for x in fused.values() if x.number in places):
-        for user in (x for x in fused.values() if parameter.name in x.operands):
-            first = user.operands[0] == parameter.name
-            if first and user.opcode in _PARTS:
+    parts, renamed = 0, [x for x in fused.values() if x.number in places]
+    while renamed:
+        array = renamed.pop()
+        for user in (x for x in fused.values() if array.name in x.operands):
+            first = user.operands[0] == array.name
+            if first and user.opcode == "bitcast":
+                renamed.append(user)
+            elif first and user.opcode in _PARTS:
                 parts += user.bytes
-            elif not (first and user in _updates(fused)):  # Those are in place.
+            elif not (first and user in _updates(fused)):
                 return size
     return min(parts, size)
 
 
 def _updates(fused: Computation) -> list[Instruction]:
-    """What of the results of a fusion is an array of which a part is written."""
+    """What of the results of a fusion is an operand of which a part is written, in place."""
 
     def source(x: Instruction) -> Instruction:
         return source(fused[x.operands[0]]) if x.opcode == "bitcast" else x
 
     root = next(x for x in fused.values() if x.root)
     results = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    return [x for x in map(source, results) if x.opcode == "dynamic-update-slice"]
+    updates = [x for x in map(source, results) if x.opcode == "dynamic-update-slice"]
+    return [x for x in updates if source(fused[x.operands[0]]).opcode == "parameter"]
 
 
 def _written(x: Instruction, size: int, program: Program) -> int:

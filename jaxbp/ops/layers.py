@@ -251,6 +251,7 @@ conv2d = Op(
     terms=conv2d_terms,
     torch=_torch_conv2d,
     source="Dumoulin and Visin, A guide to convolution arithmetic for deep learning (2016).",
+    version=2,
     example=""">>> x, w = jnp.arange(9.0).reshape(1, 3, 3, 1), jnp.ones((2, 2, 1, 1))
 >>> y, (ct_x, ct_w) = jaxbp.conv2d.value_and_vjp((x, w), jnp.ones((1, 2, 2, 1)), padding="VALID")
 >>> y[0, :, :, 0].tolist(), ct_x[0, :, :, 0].tolist()

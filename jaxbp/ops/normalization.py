@@ -76,7 +76,7 @@ def _weighted_sum_of_rows(x, weights, like):
     block = next((size for size in range(_BLOCK, _BLOCK // 4, -1) if rows % size == 0), None)
     if block is None:
         return _sum_of_rows(x * weights, like)
-    blocks = weights.reshape(-1, block), x.reshape(-1, block, n)
+    blocks = weights.reshape(rows // block, block), x.reshape(rows // block, block, n)
     return _sum_of_rows(jnp.einsum("br,brn->bn", *blocks, precision="highest"), like)
 
 
@@ -92,7 +92,7 @@ def layer_norm_bwd(res, ct, *, epsilon=1e-5):
     x, scale, (near, *rest), inverse = res
     ct, wide_scale = widened(ct), widened(scale)
     centred = widened(x) - near
-    # Nothing in these sums waits for another one of the same row.
+    # Not times the inverse: so the sums need not wait for it, and share passes with those that it is from.
     products = ct * centred
     slope, along = _weighted_mean(ct, wide_scale), _weighted_mean(products, wide_scale)
     along = inverse * (along - sum(part * slope for part in rest))
@@ -145,7 +145,7 @@ layer_norm = Op(
     reference_vjp=layer_norm_reference_vjp,
     cases=_cases("gpt2", 1024, 768, bias=True),
     flops=flops_per_entry(8, 14),
-    version=2,
+    version=3,
     torch=lambda torch: (
         lambda x, scale, bias, *, epsilon=1e-5: torch.nn.functional.layer_norm(x, x.shape[-1:], scale, bias, epsilon)
     ),
@@ -167,7 +167,7 @@ def rms_norm_bwd(res, ct, *, epsilon=1e-6):
     x, scale, inverse = res
     ct, wide_scale = widened(ct), widened(scale)
     wide = widened(x)
-    products = ct * wide
+    products = ct * wide  # As in layer_norm.
     along = inverse * _weighted_mean(products, wide_scale)
     ct_x = inverse * (ct * wide_scale - wide * inverse * along)
     return ct_x.astype(x.dtype), _weighted_sum_of_rows(products, inverse, scale)
@@ -224,7 +224,7 @@ rms_norm = Op(
     reference_vjp=rms_norm_reference_vjp,
     cases=_cases("llama", 512, 4096, bias=False),
     flops=flops_per_entry(5, 10),
-    version=2,
+    version=3,
     torch=lambda torch: lambda x, scale, *, epsilon=1e-6: torch.nn.functional.rms_norm(x, x.shape[-1:], scale, epsilon),
     source="Zhang and Sennrich, Root Mean Square Layer Normalization (2019).",
     example=""">>> x, scale = jnp.array([[3.0, 4.0]]), jnp.ones(2)
@@ -302,6 +302,7 @@ rms_norm_linear = Op(
         )
     ),
     source="Zhang and Sennrich, Root Mean Square Layer Normalization (2019); the layer before attention in LLaMA.",
+    version=2,
     example=""">>> x, scale, w = jnp.array([[3.0, 4.0]]), jnp.ones(2), jnp.ones((2, 1))
 >>> y, (ct_x, ct_scale, ct_w) = jaxbp.rms_norm_linear.value_and_vjp((x, scale, w), jnp.ones((1, 1)))
 >>> print(f"{y[0, 0]:.3f}; {ct_x[0, 0]:.3f} {ct_x[0, 1]:.3f}; {ct_w[0, 0]:.3f}")

@@ -176,7 +176,7 @@ cbrt = Op(
     source="Power rule; Kahan 1991, Computing a real cube root, for the bits that it begins with.",
     example=""">>> round(float(jax.grad(jaxbp.cbrt)(-8.0)), 6)
 0.083333""",
-    version=3,
+    version=4,
 )
 
 

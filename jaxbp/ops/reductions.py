@@ -169,6 +169,7 @@ softmax = Op(
     flops=flops_per_entry(5, 4),
     torch=lambda torch: lambda x, *, axis=-1: torch.softmax(x, axis),
     source="dy_i/dx_j = y_i (1(i = j) - y_j).",
+    version=2,
     example=""">>> y, (ct_x,) = jaxbp.softmax.value_and_vjp((jnp.zeros(4),), jnp.array([1.0, 0.0, 0.0, 0.0]))
 >>> y.tolist(), ct_x.tolist()
 ([0.25, 0.25, 0.25, 0.25], [0.1875, -0.0625, -0.0625, -0.0625])""",
@@ -239,6 +240,7 @@ log_softmax = Op(
     flops=flops_per_entry(5, 4),
     torch=lambda torch: lambda x, *, axis=-1: torch.log_softmax(x, axis),
     source="dy_i/dx_j = 1(i = j) - softmax(x)_j.",
+    version=2,
     example=""">>> y, (ct_x,) = jaxbp.log_softmax.value_and_vjp((jnp.array([0.0, 1000.0]),), jnp.array([1.0, 0.0]))
 >>> y.tolist(), ct_x.tolist()
 ([-1000.0, 0.0], [1.0, -1.0])""",

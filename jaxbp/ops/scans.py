@@ -232,6 +232,7 @@ cumlogsumexp = Op(
         )
     ),
     source="d y_i / d x_j = exp(x_j - y_i) for j <= i.",
+    version=2,
     example=""">>> y, (ct_x,) = jaxbp.cumlogsumexp.value_and_vjp((jnp.array([-jnp.inf, 0.0, 0.0]),), jnp.ones(3))
 >>> [round(v, 3) for v in y.tolist()], ct_x.tolist()
 ([-inf, 0.0, 0.693], [1.0, 1.5, 0.5])""",

@@ -194,11 +194,11 @@ def _norm_in_two_passes(x, axis):
 def _norm_in_one_pass(x, axis):
     """From three sums: squares that would overflow or vanish are added up apart, of entries times a power of 2.
 
-    Blue's algorithm, with the bounds of LAPACK's dnrm2 since 3.10, but for `raising`, which leaves no subnormal square.
+    Blue's algorithm. The bounds leave room for the sum of 2^40 squares, and no subnormal square.
     """
     limits = jnp.finfo(x.dtype)
     digits = limits.nmant + 1
-    least, most = 2.0 ** (limits.minexp // 2), 2.0 ** ((limits.maxexp - digits) // 2)
+    least, most = 2.0 ** (limits.minexp // 2), 2.0 ** (limits.maxexp // 2 - 20)
     lowering, raising = 2.0 ** -((limits.maxexp + digits) // 2), 2.0 ** (digits + 13) / least
     size = jnp.abs(x)
     large, small = size > most, size < least  # NaN is neither.
@@ -259,6 +259,7 @@ norm = Op(
     flops=flops_per_entry(2, 2),
     torch=lambda torch: lambda x, *, axis=None, keepdims=False: torch.linalg.vector_norm(x, dim=axis, keepdim=keepdims),
     source="d |x| / dx = x / |x|.",
+    version=2,
     example=""">>> y, (ct_x,) = jaxbp.norm.value_and_vjp((jnp.array([3e30, 4e30]),), 1.0)
 >>> print(f"{y:.1e} {ct_x[0]:.1f} {ct_x[1]:.1f}")
 5.0e+30 0.6 0.8

@@ -76,6 +76,37 @@ def test_parts_count_with_their_own_size():
     assert traffic(program(PUT, entry=entry)) == Traffic(1, 2 * KIB + 4)
 
 
+def test_parts_of_what_is_renamed_count_likewise_and_what_is_computed_is_not_in_place():
+    seen = PART.replace("%x = f32[8,256]{1,0} parameter(0)", "%w = f32[2048]{0} parameter(0)").replace(
+        "%zero =", "%x = f32[8,256]{1,0} bitcast(%w)\n  %zero ="
+    )
+    entry = """
+  %a = f32[2048]{0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %b = f32[256]{0} fusion(%a, %i), kind=kLoop, calls=%part
+"""
+    assert traffic(program(seen, entry=entry)) == Traffic(1, 2 * KIB + 4)
+    computed = PUT.replace("dynamic-update-slice(%x,", "dynamic-update-slice(%s,").replace(
+        "%zero =", "%s = f32[8,256]{1,0} sine(%x)\n  %zero ="
+    )
+    entry = """
+  %a = f32[8,256]{1,0} parameter(0)
+  %row = f32[1,256]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %b = f32[8,256]{1,0} fusion(%a, %row, %i), kind=kLoop, calls=%put
+"""
+    assert traffic(program(computed, entry=entry)) == Traffic(1, (8 + 8 + 1) * KIB + 4)
+
+
+def test_a_name_in_the_metadata_is_not_called():
+    named = WHOLE.replace("add (of two)", "add calls=%double body=%double")
+    entry = """
+  %a = f32[256]{0} parameter(0)
+  ROOT %b = f32[256]{0} fusion(%a), kind=kLoop, calls=%double, metadata={op_name="calls=%main"}
+"""
+    assert traffic(program(named, entry=entry)) == Traffic(1, 2 * KIB)
+
+
 @pytest.mark.parametrize(
     ("times", "expected"),
     [(', backend_config={"known_trip_count":{"n":"5"}}', Traffic(10, 5 * (4 * KIB + 4))), ("", None)],
