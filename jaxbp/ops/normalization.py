@@ -52,8 +52,8 @@ def _moments(x):
     if not on_gpu():
         mean = _mean(x)
         return (mean,), _mean(jnp.square(x - mean))
-    # In one pass, where the mean is not known yet: of entries centred by the mean of some of them. At most all / some
-    # of the digits cancel, for these entries are part of the variance.
+    # In one pass, where the mean is not known yet: of entries centred by the mean of some of them. These are part of
+    # the variance, so that its error grows by no more than a factor of 1 + n / _SAMPLED.
     some = _mean(jax.lax.stop_gradient(x[..., : max(1, min(_SAMPLED, x.shape[-1]))]))
     centred = x - some
     rest = _mean(centred)

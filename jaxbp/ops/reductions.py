@@ -12,7 +12,7 @@ from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
 
-#: Of a GPU, with the compiler of JAX 0.10 to 0.12.
+#: Of a GPU, with the compilers of JAX 0.10 and 0.11.
 _LONGEST_ROW = 2**14
 _AXIS = "`axis` is an int, a tuple of them, or None for all axes."
 
