@@ -16,6 +16,7 @@ from jaxbp import ops
 from jaxbp.accuracy.census import DTYPES
 from jaxbp.declaration import Accuracy, Entries, Kink, shown
 from jaxbp.errors import ResultsError
+from jaxbp.measure.ahead import TARGETS
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
@@ -253,8 +254,9 @@ def measured_accelerator() -> str:
 
 def ahead_beside_times() -> str:
     """What was compiled for an H100 beside what the newest run on one measured."""
-    folder = next(iter(newest_with_accelerators(RESULTS)))
-    return recorded_beside_times(RESULTS, "h100", read_run(folder))
+    runs = map(read_run, newest_with_accelerators(RESULTS))
+    run = next(run for run in runs if run.machine["accelerators"] == TARGETS["h100"].name)
+    return recorded_beside_times(RESULTS, "h100", run)
 
 
 def census_accelerator() -> str:
