@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxbp import ops
 from jaxbp.accuracy.census import DTYPES
+from jaxbp.cases import VOCABULARY
 from jaxbp.declaration import Accuracy, Entries, Kink, shown
 from jaxbp.errors import ResultsError
 from jaxbp.measure.ahead import TARGETS
@@ -29,7 +30,15 @@ from jaxbp.report.load import LONG_COLUMNS
 from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.planted import recorded_planted
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
-from jaxbp.report.readme import measured, newest_run, newest_with_accelerators, readme_census, where
+from jaxbp.report.readme import (
+    measured,
+    memory,
+    newest_of_case,
+    newest_run,
+    newest_with_accelerators,
+    readme_census,
+    where,
+)
 from jaxbp.report.run import read_run
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
@@ -241,9 +250,17 @@ def arguments(op: Op, case: Any) -> str:
 
 
 def measured_family(family: ModuleType) -> str:
-    """What the newest run measured of a family."""
-    folder = newest_run(RESULTS)
-    return f"{where(folder)}\n\n{measured(folder, [op.name for op in members(family)])}"
+    """What the newest run measured of a family, and the newest one of the case that runs leave out."""
+    folder, ops = newest_run(RESULTS), [op.name for op in members(family)]
+    parts = [where(folder), measured(folder, ops)]
+    if slow := [op.name for op in members(family) if VOCABULARY in {case.name for case in op.cases}]:
+        folder = newest_of_case(RESULTS, VOCABULARY)
+        parts += [
+            f"Case {code(VOCABULARY)}, which takes minutes and is left out unless asked for. {where(folder)}",
+            measured(folder, slow),
+            memory(folder, slow),
+        ]
+    return "\n\n".join(parts)
 
 
 def measured_accelerator() -> str:

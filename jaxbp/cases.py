@@ -229,6 +229,9 @@ def _longer(case: Case) -> Case:
     return Case(LARGE, tuple(shapes), tuple(draws), LARGE_FACTOR)
 
 
+#: Logits of half a gibibyte, of a vocabulary of LLaMA's size: a call takes a second, and all engines minutes.
+VOCABULARY = "vocabulary"
+
 #: How many sizes the growth of an op's cost is measured at.
 GROWTH = tuple(f"growth-{i}" for i in range(6))
 

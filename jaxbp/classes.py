@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.cases import Case, Labels, Normal
+from jaxbp.cases import VOCABULARY, Case, Labels, Normal
 from jaxbp.declaration import Flops, Shapes
 from jaxbp.elementary import decay_or_infinity
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
@@ -191,12 +191,13 @@ def linear_cross_entropy_flops(shapes: Shapes) -> Flops:
 
 
 def linear_cross_entropy_cases() -> tuple[Case, ...]:
-    """Tokens, their size and classes at three sizes, and those of a model."""
+    """Tokens, their size and classes at three sizes, those of a model, and what fills memory with logits."""
     sizes = {
         "small": (32, 16, 64),
         "cache": (256, 64, 1024),
         "memory": (1024, 256, 8192),
         "t5": (128, 512, 32128),
+        VOCABULARY: (4096, 256, 32000),
     }
     return tuple(
         Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))

@@ -20,8 +20,7 @@ def drawn(tokens=(7,), d=3, classes=5):
 
 
 @pytest.mark.parametrize("block", [None, 1, 2, 3, 7, 20])
-def test_blocks_that_divide_the_tokens_or_do_not(block, monkeypatch):
-    monkeypatch.setattr(mean_losses, "CLASSES", 2)
+def test_blocks_that_divide_the_tokens_or_do_not(block):
     args, ct = drawn(), np.array(1.5, np.float32)
     y, cts = OP.value_and_vjp(args, ct, block=block)
     exact_y, exact = reference(OP, args, ct)
@@ -73,10 +72,29 @@ def test_a_language_models_last_layer_takes_a_fifteenth_of_the_memory(op):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "classes", "expected"), [(4096, 32000, 128), (4099, 32000, 129), (7, 5, 7), (3, 2**23, 1), (0, 5, 0)]
+    ("tokens", "features", "classes", "expected"),
+    [
+        (4096, 256, 32000, 256),
+        (4096, 1024, 50257, 1024),
+        (4096, 16, 8192, 512),
+        (4099, 256, 32000, 242),
+        (7, 3, 5, 7),
+        (3, 2, 2**23, 3),
+        (0, 3, 5, 0),
+    ],
 )
-def test_default_blocks_leave_no_token_over_where_they_can(tokens, classes, expected):
-    assert mean_losses._block_of_tokens(tokens, classes, None) == expected
+def test_default_blocks_have_as_many_tokens_as_features_and_leave_none_over(tokens, features, classes, expected):
+    w = jax.ShapeDtypeStruct((features, classes), np.float32)
+    assert mean_losses._block_of_tokens(tokens, w, None) == expected
+
+
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_the_slope_of_a_certain_label_keeps_its_digits(block):
+    x, w = np.array([[1, 2], [-1, 3]], "f"), np.array([[20, 0, -3], [5, 0, 1]], "f")
+    args, ct = (x, w, np.array([0, -1])), np.float32(1)
+    _, cts = OP.value_and_vjp(args, ct, block=block)
+    for actual, truth in zip(cts[:2], reference(OP, args, ct)[1], strict=False):
+        np.testing.assert_allclose(actual, truth, rtol=1e-5)
 
 
 def test_small_gradients_of_many_tokens_outlast_float16():

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.cases import ELEMENTWISE_SIZES, GROWTH, LARGE
+from jaxbp.cases import ELEMENTWISE_SIZES, GROWTH, LARGE, VOCABULARY
 from jaxbp.engines import Owner, engine_names
 from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import Mode
@@ -69,8 +69,8 @@ LEVELS = {
             without=("rule", "forward_difference", "central_difference", "torch"),
             cases=("cache",),
         ),
-        # Small arrays cost what a call costs by itself, and get no verdict; those that fit a cache are for `quick`. A
-        # one-sided difference costs half of a central one, whatever the op.
+        # Small arrays cost what a call costs by itself, and get no verdict; those that fit a cache are for `quick`, and
+        # what takes minutes is for those who ask. A one-sided difference costs half of a central one, whatever the op.
         Level(
             "standard",
             ALL_MODES,
@@ -78,7 +78,7 @@ LEVELS = {
             Budget(0.1, 1, 5),
             0.1,
             without=("forward_difference",),
-            skipped=("small", "cache"),
+            skipped=("small", "cache", VOCABULARY),
             option_budget=Budget(0.3, LEAST_ROUNDS, 400),
         ),
         Level(

@@ -14,21 +14,22 @@ from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
-#: No more logits than these are alive at a time by default, on a processor and on a GPU: with fewer, the whole gradient
-#: of the weights, over which each block of tokens goes once, would cross memory more often than the logits.
+#: So many logits are alive at a time at least, on a processor and on a GPU, which fewer would not keep busy.
 BLOCK = 2**22, 2**23
-#: Classes of which that gradient is updated at a time, so that a block stays in a processor's cache; on a GPU all.
-CLASSES = 2048
+#: Rows of smaller matrices make slow products.
+FEWEST_TOKENS = 256
 
 
-def _block_of_tokens(tokens, classes, block):
-    """How many tokens are taken at a time: as many as a block of logits has room for, and no token left over.
+def _block_of_tokens(tokens, w, block):
+    """How many tokens are taken at a time, by default as many as w has rows, and no token left over.
 
-    What is left over would be a program of its own, with memory of its own. It is put up with where blocks that come
-    out even would be less than half as large.
+    Each block goes once over the whole gradient of w: so that is never more than what goes over its logits. What is
+    left over would be a program of its own, with memory of its own. It is put up with where blocks that come out even
+    would be less than half as large.
     """
     if block is None:
-        number = max(1, math.ceil(tokens * classes / by_device(*BLOCK)))
+        features, classes = w.shape
+        number = max(1, math.ceil(tokens / max(features, FEWEST_TOKENS, by_device(*BLOCK) // max(1, classes))))
         return rows_of_classes.equal_blocks(tokens, number, min(2 * number, tokens))
     if block < 1:
         raise ValueError(f"mean_linear_cross_entropy: block must be a positive number of tokens, got {block}.")
@@ -46,22 +47,6 @@ def _over_blocks(step, start, arrays, size):
         state, out = step(state, [x[whole:] for x in arrays])
         outs.append(out)
     return state, jnp.concatenate(outs)
-
-
-def _added_product(ct_w, tokens, slopes, precision):
-    """ct_w + tokens^T slopes, by blocks of classes."""
-    classes = ct_w.shape[1]
-
-    def add(first, size, ct_w):
-        part = jnp.matmul(tokens.T, jax.lax.dynamic_slice_in_dim(slopes, first, size, 1), precision=precision)
-        part = jax.lax.dynamic_slice_in_dim(ct_w, first, size, 1) + part
-        return jax.lax.dynamic_update_slice_in_dim(ct_w, part, first, 1)
-
-    size = by_device(CLASSES, max(1, classes))
-    whole, rest = divmod(classes, size)
-    if whole:
-        ct_w = jax.lax.fori_loop(0, whole, lambda i, ct_w: add(i * size, size, ct_w), ct_w)
-    return add(whole * size, rest, ct_w) if rest else ct_w
 
 
 def _are_kept(tokens, w, block):
@@ -91,12 +76,14 @@ def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
         added, slopes = _total_and_slopes(rows, weights, of_rows, precision)
         # Transposed once, before the loop: that pays for its blocks.
         ct_rows = jnp.matmul(slopes, weights.T, precision=precision)
-        return (total + added, _added_product(ct_w, rows, slopes, precision)), ct_rows
+        # Likewise, each row as it is read, and behind a barrier: or XLA's CPU backend would take what is not transposed.
+        columns = jax.lax.optimization_barrier(rows.T)
+        return (total + added, ct_w + jnp.matmul(columns, slopes, precision=precision)), ct_rows
 
     # Under shard_map what a loop begins with varies as what it ends with does.
     zero, _ = vary_alike((jnp.zeros((), weights.dtype), weights))
     start = zero, jnp.zeros_like(weights)
-    (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w.shape[1], block))
+    (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w, block))
     # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not.
     return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / n)
 
@@ -131,8 +118,8 @@ mean_linear_cross_entropy = Op(
     name="mean_linear_cross_entropy",
     summary="The mean over all tokens of the softmax cross entropy of the logits x w, with the logits of a block of "
     "tokens in memory at a time. x [..., d], w [d, C], floating, labels [...], integers -> y []. `block` is the number "
-    "of tokens taken at a time, by default so many that they have up to 4 million logits; `precision` is jnp.matmul's. "
-    + rows_of_classes.LABELS,
+    "of tokens taken at a time, by default as many as w has rows, or more where that makes few logits; `precision` is "
+    "jnp.matmul's. " + rows_of_classes.LABELS,
     formula="mean over n tokens of log sum_j exp(z_j) - z_label, z = x w; with s = ct (softmax(z) - 1(j = label)) / n, "
     "ct_x = s w^T, ct_w = x^T s summed over the tokens",
     rules=(
@@ -156,7 +143,7 @@ mean_linear_cross_entropy = Op(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1)
         )
     ),
-    version=4,
+    version=5,
     source="Hsu et al., Liger kernel: efficient Triton kernels for LLM training (2024), which does so on GPUs.",
     example=""">>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 0, 0], [5.0, 0, 0]]), jnp.array([0])
 >>> y, (ct_x, ct_w, _) = jaxbp.mean_linear_cross_entropy.value_and_vjp((x, w, labels), 1.0)

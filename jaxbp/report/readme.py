@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.machine import computer
+from jaxbp.report import resources
 from jaxbp.report.census import comparison, read_records
 from jaxbp.report.markdown import standing, table
 from jaxbp.report.run import MACHINE, read_run
@@ -17,9 +18,18 @@ DTYPE = "float32"
 def newest_run(results: Path, level: str = "standard") -> Path:
     """The folder of the newest run of all ops at that level, on a machine without an accelerator."""
     for folder, machine in _runs(results, level):
-        if not machine.get("request", {}).get("ops") and not machine.get("accelerators"):
+        asked = machine.get("request", {})
+        if not (asked.get("ops") or asked.get("cases") or machine.get("accelerators")):
             return folder
     raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
+
+
+def newest_of_case(results: Path, case: str) -> Path:
+    """The folder of the newest run that was asked for this case, on a machine without an accelerator."""
+    for folder, machine in _runs(results, "standard"):
+        if case in machine.get("request", {}).get("cases", ()) and not machine.get("accelerators"):
+            return folder
+    raise ResultsError(f"There is no run of case {case} under {results}; jaxbp bench --cases {case} makes one.")
 
 
 def newest_with_accelerators(results: Path) -> dict[Path, list[str]]:
@@ -84,6 +94,12 @@ def measured(folder: Path, ops: Collection[str] = ()) -> str:
     if summary.empty:
         return "The run has none of these ops."
     return standing(summary, accuracy, DTYPE)
+
+
+def memory(folder: Path, ops: Collection[str]) -> str:
+    """What these ops keep and allocate in a run, as Markdown."""
+    summary = read_run(folder).summary
+    return table(resources.memory(summary[summary["op"].isin(ops)], DTYPE))
 
 
 def where(folder: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from jaxbp.errors import ResultsError
 from jaxbp.report import readme
-from jaxbp.report.readme import measured, newest_run, newest_with_accelerators
+from jaxbp.report.readme import measured, newest_of_case, newest_run, newest_with_accelerators
 
 
 def write(folder, **facts):
@@ -27,7 +27,11 @@ def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
     write(tmp_path / "a" / "3-quick", started="2026-03-01", level="quick")
     write(tmp_path / "b" / "4-standard", started="2026-04-01", level="standard", request={"ops": ["exp"]})
     write(tmp_path / "c" / "5-standard", started="2026-05-01", level="standard", accelerators="NVIDIA H100")
+    with pytest.raises(ResultsError, match=r"no run of case tall .*--cases tall makes one"):
+        newest_of_case(tmp_path, "tall")
+    tall = write(tmp_path / "b" / "6-standard", started="2026-06-01", level="standard", request={"cases": ["tall"]})
     assert newest_run(tmp_path) == newest
+    assert newest_of_case(tmp_path, "tall") == tall
 
 
 def test_of_each_op_the_newest_run_with_an_accelerator_counts(tmp_path, monkeypatch):
