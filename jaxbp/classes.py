@@ -1,6 +1,8 @@
 """The losses of rows of class scores and their slopes, for ops that take the scores and ops that compute them."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ from jaxbp.cases import VOCABULARY, Case, Labels, Normal
 from jaxbp.declaration import Flops, Shapes
 from jaxbp.elementary import decay_or_infinity
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
+
+T = TypeVar("T")
 
 #: What an op says of its labels.
 LABELS = (
@@ -181,6 +185,19 @@ def equal_blocks(length: int, number: int, most: int) -> int:
     """
     equal = (more for more in range(number, most + 1) if length % more == 0)
     return math.ceil(length / next(equal, number))
+
+
+def over_blocks(step: Callable[[T, Any, int], T], state: T, length: int, size: int) -> T:
+    """`state = step(state, first, size)` for blocks of that size, one after the other; what is left over comes last.
+
+    >>> over_blocks(lambda total, first, size: total + first, 0, 7, 3).tolist()
+    9
+    """
+    whole, rest = divmod(length, max(1, size))
+    if whole:
+        starts = size * jnp.arange(whole, dtype=jnp.int32)
+        state, _ = jax.lax.scan(lambda state, first: (step(state, first, size), None), state, starts)
+    return step(state, whole * size, rest) if rest else state
 
 
 def linear_cross_entropy_flops(shapes: Shapes) -> Flops:

@@ -91,7 +91,7 @@ def test_default_blocks_have_as_many_tokens_as_features_and_leave_none_over(toke
 @pytest.mark.parametrize("block", [None, 1, 2])
 def test_the_slope_of_a_certain_label_keeps_its_digits(block):
     x, w = np.array([[1, 2], [-1, 3]], "f"), np.array([[20, 0, -3], [5, 0, 1]], "f")
-    args, ct = (x, w, np.array([0, -1])), np.float32(1)
+    args, ct = (x, w, np.array([0, -1])), np.array(1, np.float32)
     _, cts = OP.value_and_vjp(args, ct, block=block)
     for actual, truth in zip(cts[:2], reference(OP, args, ct)[1], strict=False):
         np.testing.assert_allclose(actual, truth, rtol=1e-5)

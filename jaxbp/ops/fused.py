@@ -57,11 +57,7 @@ def _over_blocks(step, state, classes, tokens, chunk):
         chunk = rows_of_classes.equal_blocks(classes, number, number + number // 4)
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk must be a positive number of classes, got {chunk}.")
-    whole, rest = divmod(classes, max(1, chunk))
-    if whole:
-        starts = chunk * jnp.arange(whole, dtype=jnp.int32)
-        state, _ = jax.lax.scan(lambda state, first: (step(state, first, chunk), None), state, starts)
-    return step(state, whole * chunk, rest) if rest else state
+    return rows_of_classes.over_blocks(step, state, classes, chunk)
 
 
 def _weights(w, first, size):

@@ -36,19 +36,6 @@ def _block_of_tokens(tokens, w, block):
     return block
 
 
-def _over_blocks(step, start, arrays, size):
-    """`scan` of step over blocks of so many rows of the arrays; the rows that are left over come last."""
-    rows = arrays[0].shape[0]
-    whole = rows // max(1, size) * max(1, size)
-    blocks = [x[:whole].reshape(-1, size, *x.shape[1:]) for x in arrays]
-    state, out = jax.lax.scan(step, start, blocks) if whole else (start, None)
-    outs = [] if out is None else [out.reshape(whole, *out.shape[2:])]
-    if whole < rows or not rows:
-        state, out = step(state, [x[whole:] for x in arrays])
-        outs.append(out)
-    return state, jnp.concatenate(outs)
-
-
 def _are_kept(tokens, w, block):
     """Whether the slopes are smaller than the gradients, so that they are kept, and nobody asked for blocks."""
     return block is None and tokens * w.shape[1] <= tokens * w.shape[0] + w.size
@@ -70,20 +57,19 @@ def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
         total, slopes = _total_and_slopes(tokens, weights, labels, precision)
         return (total / n).astype(x.dtype), (x, w, slopes)
 
-    def step(state, block):
-        total, ct_w = state
-        rows, of_rows = block
+    def step(state, first, size):
+        total, ct_x, ct_w = state
+        rows, of_rows = (jax.lax.dynamic_slice_in_dim(x, first, size) for x in (tokens, labels))
         added, slopes = _total_and_slopes(rows, weights, of_rows, precision)
-        # Transposed once, before the loop: that pays for its blocks.
-        ct_rows = jnp.matmul(slopes, weights.T, precision=precision)
-        # Likewise, each row as it is read, and behind a barrier: or XLA's CPU backend would take what is not transposed.
+        ct_x = jax.lax.dynamic_update_slice_in_dim(ct_x, rows_by_rows(slopes, weights, precision), first, 0)
+        # Each row as it is read, behind a barrier: or XLA's CPU backend would take what is not transposed.
         columns = jax.lax.optimization_barrier(rows.T)
-        return (total + added, ct_w + jnp.matmul(columns, slopes, precision=precision)), ct_rows
+        return total + added, ct_x, ct_w + jnp.matmul(columns, slopes, precision=precision)
 
     # Under shard_map what a loop begins with varies as what it ends with does.
     zero, _ = vary_alike((jnp.zeros((), weights.dtype), weights))
-    start = zero, jnp.zeros_like(weights)
-    (total, ct_w), ct_x = _over_blocks(step, start, [tokens, labels], _block_of_tokens(n, w, block))
+    start = zero, jnp.zeros_like(tokens), jnp.zeros_like(weights)
+    total, ct_x, ct_w = rows_of_classes.over_blocks(step, start, n, _block_of_tokens(n, w, block))
     # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not.
     return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / n)
 
