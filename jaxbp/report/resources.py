@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
-from jaxbp.report.tables import by_engine, default_engine, largest_cells, number, size, unique
+from jaxbp.report.tables import by_engine, default_engine, largest_cells, number, plain, size, unique
 
 #: What stands where a backend says nothing, or nothing was measured.
 UNKNOWN = "n/a"
@@ -62,7 +62,7 @@ def percent(cell: pd.Series) -> str:
     >>> percent(pd.Series({"roofline": math.nan, "bound": ""}))
     'n/a'
     """
-    return UNKNOWN if math.isnan(cell["roofline"]) else f"{cell['roofline']:.2g} % ({cell['bound']})"
+    return UNKNOWN if math.isnan(cell["roofline"]) else f"{plain(cell['roofline'], 2)} % ({cell['bound']})"
 
 
 def arrays(residuals: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 
 from jaxbp.measure.verdict import MARGIN
@@ -224,6 +225,15 @@ def number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
+def plain(value: float, digits: int = 3) -> str:
+    """A number to so many digits, never with an exponent.
+
+    >>> plain(999.96), plain(112.3, 2), plain(0.0456, 2)
+    ('1000', '110', '0.046')
+    """
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
+
+
 def duration(cell: pd.Series) -> str:
     """A time with its interval in the unit that reads best; extrapolated ones are marked.
 
@@ -231,7 +241,7 @@ def duration(cell: pd.Series) -> str:
     '1.5 ms ±0.1'
     """
     scale, unit = _unit(cell["time_us"])
-    text = f"{cell['time_us'] / scale:.3g} {unit}"
+    text = f"{plain(cell['time_us'] / scale)} {unit}"
     half = max(cell["time_us_high"] - cell["time_us"], cell["time_us"] - cell["time_us_low"]) / scale
     if not math.isnan(half):
         text += f" ±{half:.2g}" if half < 99.5 else f" ±{half:.0f}"
@@ -277,7 +287,7 @@ def size(count: float) -> str:
         return ""
     for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= scale:
-            return f"{count / scale:.3g} {unit}"
+            return f"{plain(count / scale)} {unit}"
     return f"{count:.0f}" + (" B" if count else "")
 
 

@@ -152,7 +152,10 @@ def test_a_duration_without_an_interval():
     assert tables.duration(pd.Series(cell)) == "5 µs (extrapolated)"
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0"), (9, "9 B"), (1536, "1.5 KiB"), (2**30, "1 GiB"), (math.nan, "")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (9, "9 B"), (1536, "1.5 KiB"), (2**30, "1 GiB"), (1048625152, "1000 MiB"), (math.nan, "")],
+)
 def test_sizes(count, text):
     assert tables.size(count) == text
 
