@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jaxbp.measure.limits import Limits
 from jaxbp.report.compare_errors import MORE, MORE_ULP
 from jaxbp.report.compare_times import FALSE_DISCOVERY_RATE, LEAST_CELLS, is_ours, machine_speed
 from jaxbp.report.markdown import table
@@ -13,6 +14,8 @@ from jaxbp.report.run import Run, naming
 from jaxbp.report.steadiness import was_busy
 from jaxbp.report.tables import number, unique
 
+#: Peaks of two quiet runs differ by less; a virtual machine that shares its cores may have half of their arithmetic.
+PEAKS_APART = 1.3
 #: A comment on a pull request holds 65,536 characters, so that tables end after so many rows.
 MOST_ROWS = 40
 #: The titles of what changed, in their order: verdicts, and whether they are about rules.
@@ -59,6 +62,7 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
     for side in (base, run):
         if was_busy(side.machine, side.summary):
             yield f"The machine was BUSY in {label(side)}, which changes ratios too: only large changes can be stated."
+    yield from _other_peaks(base, run)
     ours = changes[is_ours(changes)]
     times = ours[ours["measure"].isin(("ratio", "time")) & ((ours["mode"] != "") | (ours["engine"] == ""))]
     if len(times):
@@ -80,6 +84,25 @@ def sentences(base: Run, run: Run, changes: pd.DataFrame, margin: float) -> Iter
         f"{100 * FALSE_DISCOVERY_RATE:g} % of what is stated is chance. Less and more accurate: by over "
         f"{100 * (MORE - 1):g} % and {MORE_ULP:g} ULP."
     )
+
+
+def _other_peaks(base: Run, run: Run) -> Iterator[str]:
+    """What the machine did at best in each run, where that differs so much that ratios of many operations do too."""
+    before, after = (
+        {(f["device"], f["dtype"]): Limits(**f) for f in side.machine.get("limits", ())} for side in (base, run)
+    )
+    for device, dtype in filter(after.__contains__, before):
+        sides = before[device, dtype], after[device, dtype]
+        if any(side.reason for side in sides):
+            continue
+        for what, elementwise in (("products", False), ("polynomials of entries", True)):
+            peaks = [side.peak(elementwise) / 1e9 for side in sides]
+            if max(peaks) > PEAKS_APART * min(peaks):
+                yield (
+                    f"{device}, {dtype}: the {what} that were measured reached {number(peaks[0])}, then "
+                    f"{number(peaks[1])} GFLOP/s: the machine was another, and a ratio of two functions of which one "
+                    "computes more changes with it."
+                )
 
 
 def counted(changes: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ from scipy import stats
 from synthetic import accuracy_row, failure_row, time_row
 
 from jaxbp.report.compare import CHANGE_COLUMNS, compare_runs
+from jaxbp.report.compare_report import sentences
 from jaxbp.report.compare_times import BETWEEN_RUNS, CELL_FREEDOM, FALSE_DISCOVERY_RATE, time_changes
 from jaxbp.report.run import Run
 
@@ -60,6 +61,21 @@ def test_runs_of_the_same_code_are_no_regression_however_the_machine_drifts():
 
 
 BUSY = {"noise": {"load": 2.0, "spread": 0.5, "verdict": "busy"}}
+
+
+@pytest.mark.parametrize(("peak", "told"), [(240e9, False), (125e9, True)])
+def test_half_of_a_machines_arithmetic_is_said(peak, told, base):
+    def measured(name, peak, reason=""):
+        found = {"device": "cpu", "dtype": "float32", "copies": [[2**24, 1e11]], "products": [[512, 4e11]]}
+        return noisy_run(name, 0, {"limits": [{**found, "polynomials": [[2**18, peak]], "reason": reason}]})
+
+    def sentence(first, second):
+        return [text for text in sentences(first, second, compare_runs(first, second), 0.02) if "polynomials" in text]
+
+    found = sentence(measured("a", 250e9), measured("b", peak))
+    assert ["reached 250, then 125 GFLOP/s: the machine was another" in text for text in found] == [True] * told
+    assert not sentence(measured("a", 250e9), measured("b", peak, reason="none"))
+    assert not sentence(base, measured("b", peak))
 
 
 def test_where_cells_differ_between_runs_anyway_no_such_difference_is_stated():
