@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
-from jaxbp.report import resources, steadiness
+from jaxbp.report import resources, steadiness, tables
 from jaxbp.report.tables import failures, size, unique
 
 #: Engines in a sentence.
@@ -64,7 +64,7 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
         "Steadiness": steadiness.sentence(summary, machine.get("noise_after")),
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(summary)),
         "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
-        or f"{resources.UNKNOWN}: not measured in this run",
+        or f"{tables.UNKNOWN}: not measured in this run",
         "Allocator": "glibc keeps freed memory (MALLOC_* in each row's environment); "
         "with its defaults, calls that return large fresh arrays take several times longer",
     }

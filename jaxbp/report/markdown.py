@@ -58,10 +58,10 @@ def write_report(run: Run, path: Path | None = None) -> Path:
 
 
 def standing(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> str:
-    """The default rules against autodiff, and where they are slower the op's other rules."""
-    others = tables.other_rules(summary, accuracy, dtype)
+    """The default rules against autodiff, and where they are slower all rules of the op."""
+    slower = tables.slower(summary, accuracy, dtype)
     parts = [table(tables.overview(summary, accuracy, dtype)), tables.STAR]
-    return "\n\n".join(parts if others.empty else [*parts, tables.OTHERS, table(others)])
+    return "\n\n".join(parts if slower.empty else [*parts, tables.SLOWER, table(slower)])
 
 
 def error_picture(folder: Path, stem: str, dtype: str) -> Path:
@@ -133,7 +133,7 @@ def _cases(summary: pd.DataFrame, accuracy: pd.DataFrame, cases: list[str], dtyp
         yield "Time of value and gradient (fwd_bwd):\n"
         yield table(tables.engine_times(summary, case, dtype)) + "\n"
         reached = resources.engine_roofline(summary, case, dtype)
-        yield "Percent of the physical limit (fwd_bwd):" + (f" {resources.UNKNOWN}\n" if reached.empty else "\n")
+        yield "Percent of the physical limit (fwd_bwd):" + (f" {tables.UNKNOWN}\n" if reached.empty else "\n")
         if len(reached):
             yield table(reached) + "\n"
         yield "Worst ULP of the worst gradient:\n"

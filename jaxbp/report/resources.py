@@ -2,17 +2,15 @@
 
 import collections
 import json
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
-from jaxbp.report.tables import by_engine, default_engine, largest_cells, number, plain, size, unique
+from jaxbp.report.tables import UNKNOWN, by_engine, default_engine, largest_cells, number, percent, size, unique
 
 #: What stands where a backend says nothing, or nothing was measured.
-UNKNOWN = "n/a"
 RESIDENT = "peak resident set"
 
 
@@ -52,17 +50,6 @@ def engine_roofline(summary: pd.DataFrame, case: str, dtype: str) -> pd.DataFram
     if cells["roofline"].isna().all():
         return pd.DataFrame()
     return by_engine(cells.assign(text=[percent(cell) for _, cell in cells.iterrows()]))
-
-
-def percent(cell: pd.Series) -> str:
-    """A percentage of the physical limit, and which limit it is.
-
-    >>> percent(pd.Series({"roofline": 43.21, "bound": "memory"}))
-    '43 % (memory)'
-    >>> percent(pd.Series({"roofline": math.nan, "bound": ""}))
-    'n/a'
-    """
-    return UNKNOWN if math.isnan(cell["roofline"]) else f"{plain(cell['roofline'], 2)} % ({cell['bound']})"
 
 
 def arrays(residuals: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.measure.verdict import MARGIN
-from jaxbp.report.resources import UNKNOWN
+from jaxbp.report.tables import UNKNOWN
 
 #: The share of interrupted rounds from which on a machine counts as busy.
 BUSY = 0.1

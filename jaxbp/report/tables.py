@@ -15,8 +15,9 @@ from jaxbp.ops import OPS
 VALUE = "value"
 #: What the star in `overview` means.
 STAR = "\\* in ULP of the largest entry, since entries are sums that may cancel."
+#: What stands where nothing is known.
+UNKNOWN = "n/a"
 T = TypeVar("T")
-
 
 #: Ops whose gradients are sums over entries, which may cancel: an entry's own ULP would judge the data, not the rule.
 SUMS = frozenset(op.name for op in OPS if not op.elementwise)
@@ -137,21 +138,25 @@ def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.Da
     return _beside_autodiff((f, f.rule) for f in standings(summary, accuracy, dtype) if f.case)
 
 
-#: What `other_rules` shows.
-OTHERS = (
-    "Where the default rule is slower than autodiff, for its digits or for what it does not keep, the op's other rules:"
+#: What `slower` shows.
+SLOWER = (
+    "Where the default rule is slower than autodiff, for its digits or for what it does not keep, all rules of the op, "
+    "and how near fwd_bwd comes to what the device can do:"
 )
 
 
-def other_rules(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
-    """Likewise the other rules of the ops whose default rule is slower than autodiff; empty if there are none."""
-    return _beside_autodiff(
+def slower(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
+    """Likewise all rules of the ops whose default rule is slower than autodiff, with the part of the physical limit."""
+    rules = [
         (found, engine)
         for found in standings(summary, accuracy, dtype)
         if "slower" in map(found.faster, ("fwd_bwd", "split"))
         for engine in dict.fromkeys(engine for engine, _ in found.cells)
-        if engine.startswith("rule:") and engine != found.rule
-    )
+        if engine.startswith("rule:")
+    ]
+    frame = _beside_autodiff(rules)
+    both = [found.cells.get((ours, "fwd_bwd")) for found, ours in rules]
+    return frame.assign(limit=[UNKNOWN if cell is None else percent(cell) for cell in both])
 
 
 def _beside_autodiff(rules: Iterable[tuple[Standing, str]]) -> pd.DataFrame:
@@ -289,6 +294,17 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{plain(count / scale)} {unit}"
     return f"{count:.0f}" + (" B" if count else "")
+
+
+def percent(cell: pd.Series) -> str:
+    """A percentage of the physical limit, and which limit it is.
+
+    >>> percent(pd.Series({"roofline": 43.21, "bound": "memory"}))
+    '43 % (memory)'
+    >>> percent(pd.Series({"roofline": math.nan, "bound": ""}))
+    'n/a'
+    """
+    return UNKNOWN if math.isnan(cell["roofline"]) else f"{plain(cell['roofline'], 2)} % ({cell['bound']})"
 
 
 def by_engine(cells: pd.DataFrame, index: list[str] | None = None) -> pd.DataFrame:

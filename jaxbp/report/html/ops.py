@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxbp.errors import ResultsError
 from jaxbp.ops import OPS
-from jaxbp.report import census, growth, resources, tables
+from jaxbp.report import census, growth, tables
 from jaxbp.report.frames import shapes_text
 from jaxbp.report.html.frames import numbers
 from jaxbp.report.plots import LEAST_ULP, MOST_ULP, style_of
@@ -102,7 +102,7 @@ def _engine(op: str, engine: str, modes: dict[str, pd.Series], ulp: float) -> Ro
             "split / autodiff": "" if split is None else tables.ratio(split),
             "kept": tables.size(residual),
             "temporary": "" if both is None else tables.size(both["temp_bytes"]),
-            "physical limit": "" if both is None else resources.percent(both),
+            "physical limit": "" if both is None else tables.percent(both),
         },
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
-from jaxbp.report import resources
+from jaxbp.report import resources, tables
 from jaxbp.report.run import Run
 from jaxbp.report.tables import Standing
 
@@ -55,5 +55,5 @@ def _point(found: Standing, engine: str, cell: pd.Series, anchor: str) -> Row | 
         "anchor": anchor,
         "intensity": float(f"{flops / moved:.4g}"),
         "rate": float(f"{rate:.4g}"),
-        "text": resources.percent(cell),
+        "text": tables.percent(cell),
     }
