@@ -23,9 +23,9 @@ FEWEST_TOKENS = 256
 def _block_of_tokens(tokens, w, block):
     """How many tokens are taken at a time, by default as many as w has rows, and no token left over.
 
-    Each block goes once over the whole gradient of w: so that is never more than what goes over its logits. What is
-    left over would be a program of its own, with memory of its own. It is put up with where blocks that come out even
-    would be less than half as large.
+    Each block goes once over the whole gradient of w, which then is no larger than the logits of a block. What is left
+    over would be a program of its own, with memory of its own. It is put up with where blocks that come out even would
+    be less than half as large.
     """
     if block is None:
         features, classes = w.shape

@@ -10,7 +10,6 @@ import pandas as pd
 from jaxbp.measure.limits import Limits
 from jaxbp.report.tables import UNKNOWN, by_engine, default_engine, largest_cells, number, percent, size, unique
 
-#: What stands where a backend says nothing, or nothing was measured.
 RESIDENT = "peak resident set"
 
 

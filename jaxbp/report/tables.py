@@ -15,7 +15,7 @@ from jaxbp.ops import OPS
 VALUE = "value"
 #: What the star in `overview` means.
 STAR = "\\* in ULP of the largest entry, since entries are sums that may cancel."
-#: What stands where nothing is known.
+#: What stands where a backend says nothing, or nothing was measured.
 UNKNOWN = "n/a"
 T = TypeVar("T")
 
