@@ -21,7 +21,7 @@ from jaxbp.measure.ahead import TARGETS
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
-from jaxbp.report import compare_errors, compare_times
+from jaxbp.report import compare_errors, compare_report, compare_times
 from jaxbp.report.ahead import AHEAD_COLUMNS, recorded_ahead, recorded_beside_times
 from jaxbp.report.compare import CHANGE_COLUMNS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
@@ -108,6 +108,7 @@ def compare_limits() -> str:
             f"{100 * (compare_errors.MORE - 1):g} % and {compare_errors.MORE_ULP:g} ULP",
             "an error that is larger by more than both counts as a loss",
         ),
+        (f"{compare_report.PEAKS_APART:g}", "the ratio of the measured peaks of two runs beyond which they are named"),
     )
     return table(("limit", "what it is"), rows)
 

@@ -75,7 +75,8 @@ def test_a_language_models_last_layer_takes_a_fifteenth_of_the_memory(op):
     ("tokens", "features", "classes", "expected"),
     [
         (4096, 256, 32000, 256),
-        (4096, 1024, 50257, 1024),
+        (4096, 768, 50257, 512),
+        (8192, 4096, 128256, 1024),
         (4096, 16, 8192, 512),
         (4099, 256, 32000, 242),
         (7, 3, 5, 7),

@@ -16,20 +16,21 @@ from jaxbp.promotion import vary_alike, widened
 
 #: So many logits are alive at a time at least, on a processor and on a GPU, which fewer would not keep busy.
 BLOCK = 2**22, 2**23
-#: Rows of smaller matrices make slow products.
-FEWEST_TOKENS = 256
+#: Products of matrices with fewer rows are slow, and those with more no faster.
+TOKENS = 256, 1024
 
 
 def _block_of_tokens(tokens, w, block):
-    """How many tokens are taken at a time, by default as many as w has rows, and no token left over.
+    """How many tokens are taken at a time, by default about as many as w has rows, and no token left over.
 
-    Each block goes once over the whole gradient of w, which then is no larger than the logits of a block. What is left
-    over would be a program of its own, with memory of its own. It is put up with where blocks that come out even would
-    be less than half as large.
+    Each block goes once over the whole gradient of w, which is then about as large as its logits. What is left over
+    would be a program of its own, with memory of its own. It is put up with where blocks that come out even would be
+    less than half as large.
     """
     if block is None:
-        features, classes = w.shape
-        number = max(1, math.ceil(tokens / max(features, FEWEST_TOKENS, by_device(*BLOCK) // max(1, classes))))
+        (features, classes), (fewest, most) = w.shape, TOKENS
+        rows = max(min(max(features, fewest), most), by_device(*BLOCK) // max(1, classes))
+        number = max(1, math.ceil(tokens / rows))
         return rows_of_classes.equal_blocks(tokens, number, min(2 * number, tokens))
     if block < 1:
         raise ValueError(f"mean_linear_cross_entropy: block must be a positive number of tokens, got {block}.")
@@ -104,8 +105,8 @@ mean_linear_cross_entropy = Op(
     name="mean_linear_cross_entropy",
     summary="The mean over all tokens of the softmax cross entropy of the logits x w, with the logits of a block of "
     "tokens in memory at a time. x [..., d], w [d, C], floating, labels [...], integers -> y []. `block` is the number "
-    "of tokens taken at a time, by default as many as w has rows, or more where that makes few logits; `precision` is "
-    "jnp.matmul's. " + rows_of_classes.LABELS,
+    "of tokens taken at a time, by default as many as w has rows, 256 to 1024, or more where that makes few logits. "
+    "`precision` is jnp.matmul's. " + rows_of_classes.LABELS,
     formula="mean over n tokens of log sum_j exp(z_j) - z_label, z = x w; with s = ct (softmax(z) - 1(j = label)) / n, "
     "ct_x = s w^T, ct_w = x^T s summed over the tokens",
     rules=(

@@ -14,7 +14,8 @@ from jaxbp.report.run import Run, naming
 from jaxbp.report.steadiness import was_busy
 from jaxbp.report.tables import number, unique
 
-#: Peaks of two quiet runs differ by less; a virtual machine that shares its cores may have half of their arithmetic.
+#: Records of one machine in the same state differ by up to a tenth; one that shares its cores may have half of their
+#: arithmetic.
 PEAKS_APART = 1.3
 #: A comment on a pull request holds 65,536 characters, so that tables end after so many rows.
 MOST_ROWS = 40
