@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.elementary import decay, growth_and_exponent, growth_in_factors, log_of_sum
+from jaxbp.elementary import decay, growth_in_factors, log_of_sum, tangent_and_exponent
 from jaxbp.floats import power_of_biased, two_product
 
 
@@ -18,15 +18,15 @@ def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.A
 
 
 def tanh(x: jax.Array) -> jax.Array:
-    """tanh(x) from exp(-2|x|) = (1 + p) 2^k, which never overflows, and keeps the digits of a small x: p has them.
+    """tanh(x) from exp(-2|x|) = 2^k (1 + t) / (1 - t), which never overflows, and where k = 0 it is -t: no digit is lost.
 
-    XLA's own is 4.7 ULP off in float32 and 6.9 in float64.
+    XLA's own is 4.9 ULP off in float32 and 6.9 in float64.
     """
     finfo = jnp.finfo(x.dtype)
     # From nmant / 2 on it is 1.
-    p, k = growth_and_exponent(jnp.minimum(jnp.abs(x), finfo.nmant / 2), finfo.maxexp - 1, times=-2)
+    t, k = tangent_and_exponent(-jnp.minimum(jnp.abs(x), finfo.nmant / 2), finfo.maxexp - 1)
     scale = power_of_biased(k, x.dtype)
-    return jnp.copysign(((1 - scale) - p * scale) / ((1 + scale) + p * scale), x)
+    return jnp.copysign(((1 - scale) - t * (1 + scale)) / ((1 + scale) - t * (1 - scale)), x)
 
 
 def tanh_slope(x: jax.Array) -> jax.Array:
