@@ -309,20 +309,24 @@ def log_odds(m: jax.Array) -> jax.Array:
     >>> [round(y, 6) for y in log_odds(jnp.float32([0.25, 0.0])).tolist()]
     [1.098612, inf]
     """
-    finfo = jnp.finfo(m.dtype)
-    rest = 1 - m
-    bits, below = normal_bits(m)
+    nmant = jnp.finfo(m.dtype).nmant
+    own = lax.bitcast_convert_type(m, jnp.dtype(f"int{8 * m.dtype.itemsize}"))
+    # As `normal_bits`, but of positive numbers alone. Beside its multiple a subnormal m is nothing, and left out.
+    tiny = own < 1 << nmant
+    lifted = jnp.where(tiny, lax.bitcast_convert_type(own.astype(m.dtype), own.dtype), own)
+    itself = jnp.where(tiny, 0, 1).astype(m.dtype)
     # The bits of a number are about its binary logarithm: (1 - m) / (m 2^k) is between 2/3 and 3/2.
-    k = (lax.bitcast_convert_type(rest, bits.dtype) - bits + (1 << (finfo.nmant - 1))) >> finfo.nmant
-    scaled = lax.bitcast_convert_type(bits, m.dtype) * power_of_two(k, m.dtype)
-    # Either difference is exact; 1 - m is not, for m a little below 1/2. Of a quotient used more than once XLA's
-    # CPU backend makes an array, of twice as much it does not.
-    twice = jnp.where(k + below == 0, 1 - 2 * m, (1 - scaled) - m) / (rest + scaled) * 2
+    k = (lax.bitcast_convert_type(1 - m, own.dtype) - lifted + (1 << (nmant - 1))) >> nmant
+    z, power = lax.bitcast_convert_type(lifted, m.dtype), power_of_two(k, m.dtype)
+    # With q = m 2^k these are 1 - m - q and 1 - m + q, rounded once where a product is added without being rounded. Of
+    # a quotient used more than once XLA's CPU backend makes an array, of twice as much it does not.
+    twice = (1 - z * (power + itself)) / (1 + z * (power - itself)) * 2
     square = twice * twice / 4
     high, low = LN2[m.dtype]
-    exponent = (k + below).astype(m.dtype)
+    exponent = (k + jnp.where(tiny, nmant - jnp.finfo(m.dtype).minexp, 0)).astype(m.dtype)
     y = exponent * high + (exponent * low + (twice + twice * square * polynomial(square, _ATANH_WIDE)))
-    return jnp.where(is_positive(m), y, jnp.where(bits > 0, jnp.nan, jnp.inf))
+    # Of what is left only 0 and -0, less 1, are -1 or more. A comparison with 0 LLVM would turn into one of floats.
+    return jnp.where(own > 0, y, jnp.where(own - 1 >= -1, jnp.inf, jnp.nan))
 
 
 def lift_to_cube(x: jax.Array) -> tuple[jax.Array, jax.Array]:
