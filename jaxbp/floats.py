@@ -59,6 +59,32 @@ def product(x: jax.Array, y: jax.Array) -> jax.Array:
     return zx * zy * jnp.where((fx == 1) & (fy == 1), 1, 1 / LIFT)
 
 
+def is_small(x: jax.Array) -> jax.Array:
+    """Whether |x| is less than twice the least normal number: so small that half of it may be subnormal."""
+    return _magnitude(x) < 2 << jnp.finfo(x.dtype).nmant
+
+
+@jax.custom_jvp
+def times_small(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x y for x that `is_small`, subnormal x included: in fewer instructions than `product`.
+
+    >>> print(f"{times_small(jnp.float32(-1e-40), jnp.float32(1e5)):.4g}")
+    -1e-35
+    """
+    return _units(x) * y * 2.0 ** (jnp.finfo(x.dtype).minexp + 1)
+
+
+def _units(x: jax.Array) -> jax.Array:
+    """x 2^-(minexp + 1) for x that `is_small`: its bits count units of the smallest subnormal number."""
+    return jnp.copysign(_magnitude(x).astype(x.dtype) * 2.0 ** -(jnp.finfo(x.dtype).nmant + 1), x)
+
+
+@times_small.defjvp
+def _times_small_jvp(primals, tangents):
+    (x, y), (t_x, t_y) = primals, tangents
+    return times_small(x, y), t_x * y + lax.stop_gradient(_units(x)) * t_y * 2.0 ** (jnp.finfo(x.dtype).minexp + 1)
+
+
 def is_positive(x: jax.Array) -> jax.Array:
     """Whether x > 0, subnormal numbers included; NaN is not."""
     bits, infinity = _bits(x), _bits(jnp.asarray(jnp.inf, x.dtype))

@@ -7,7 +7,7 @@ from jaxbp import gating, gating_references
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Fault, Flops, Rule
-from jaxbp.floats import LIFT, lift
+from jaxbp.floats import is_small, times_small
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 
@@ -24,10 +24,6 @@ _TEXTBOOK = (
     "the passes are apart."
 )
 
-#: Up to here an activation is half of its gate.
-_LINEAR = 1e-30
-
-
 def _vanishing(gate, activation):
     """The activation, or its slope, with the limit 0 at -inf: infinity times that is NaN, as in stock."""
     return activation._replace(z=jnp.where(gate == -jnp.inf, 0, activation.z))
@@ -35,18 +31,16 @@ def _vanishing(gate, activation):
 
 def _times(factor, gate, activation):
     """factor times the activation of the gate, subnormal ones included."""
-    (z, f), (z_gate, f_gate) = lift(factor), lift(gate)
-    linear = jnp.abs(gate) < _LINEAR
-    # Half of the gate may be subnormal where the product is not: 2^64 times as large it is not.
-    half = z_gate * jnp.where(f_gate == 1, LIFT / 2, 0.5)
-    activation = _vanishing(gate, activation._replace(z=jnp.where(linear, half, activation.z)))
-    # With two lifted factors it is 0 after one division by 2^64 too.
-    return activation.times(z) * jnp.where(linear | (f != 1), 1 / LIFT, 1)
+    activation, half = _vanishing(gate, activation), is_small(gate)
+    # Of a small gate the activation is half. Beside a small factor one that is scaled is nothing.
+    least, other = jnp.where(half, gate, factor), jnp.where(half, factor / 2, activation.z * activation.factors[0])
+    return jnp.where(is_small(least), times_small(least, other), activation.times(factor))
 
 
 def _cotangents(ct, x, gate, activation, slope):
-    z, f = lift(x)
-    ct_gate = ct * (_vanishing(gate, slope).times(z) * jnp.where(f == 1, 1, 1 / LIFT))
+    slope = _vanishing(gate, slope)
+    small = times_small(x, ct * (slope.z * slope.factors[0]))
+    ct_gate = jnp.where(is_small(x), small, ct * slope.times(x))
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
 
 
