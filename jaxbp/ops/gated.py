@@ -71,14 +71,14 @@ silu = Op(
     elementwise=True,
     hard=(-1.2784645427610738, *SILU_CROSSING.reach, *edges(SILU_REACH), -87.33655, -91.886, -708.396, -714.96),
     cases=elementwise_cases(Normal()),
-    flops=Flops(34, 55),
+    flops=Flops(34, 51),
     torch=lambda torch: torch.nn.functional.silu,
     source="Elfwing, Uchibe, Doya 2017, Sigmoid-weighted linear units; s' = s (1 - s).",
     example=""">>> round(float(jaxbp.silu(1.0)), 4), round(float(jax.grad(jaxbp.silu)(1.0)), 4)
 (0.7311, 0.9277)
 >>> print(f"{jax.grad(jaxbp.silu)(-90.0):.3e}, where jax.nn gives {jax.grad(jax.nn.silu)(-90.0):.0f}")
 -7.293e-38, where jax.nn gives 0""",
-    version=4,
+    version=5,
 )
 
 
