@@ -5,7 +5,7 @@ Exponentials and powers of 2, logarithms, those of odds, binary ones in two part
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 
 import jax
@@ -17,7 +17,6 @@ from jaxbp.floats import (
     LIFT,
     centred,
     is_ordinary,
-    is_positive,
     lift,
     nearest_whole,
     normal_bits,
@@ -166,27 +165,33 @@ def exponential_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return high, tail - (high - linear), power_of_two(k, x.dtype)
 
 
-def growth_and_exponent(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array]:
-    """`(p, k + plus)`: exp(times x) = (1 + p) 2^k; p = exp(times x) - 1 to all its digits where k = 0.
+def growth_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(p, k)`: exp(x) = (1 + p) 2^k for |x| below 2000; p = exp(x) - 1 to all its digits where k = 0.
 
-    `plus` is as in `nearest_whole`, and `times` 1, 2, -2 or the like: it is in the constants. For |x| below 2000.
-
-    >>> p, k = growth_and_exponent(jnp.float32(-5), times=-2)
+    >>> p, k = growth_and_exponent(jnp.float32(10))
     >>> round(float((1 + p) * 2.0**k), 3)
     22026.465
     """
-    k, r, _ = _reduced(x, plus, times)
-    return times * r + _exponential_remainder(r, times), k
+    k, r, _ = _reduced(x)
+    return r + _exponential_remainder(r), k
 
 
 def growth_in_factors(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(r, q, k + plus)`: exp(times x) = (1 + r q) 2^k, as `growth_and_exponent`. r is there before q is."""
+    """`(r, q, k + plus)`: exp(times x) = (1 + r q) 2^k for |x| below 2000. r is there before q is.
+
+    `plus` is as in `nearest_whole`, and `times` 1, 2, -2 or the like: it is in the constants.
+
+    >>> r, q, k = growth_in_factors(jnp.float32(-5), times=-2)
+    >>> round(float((1 + r * q) * 2.0**k), 3)
+    22026.465
+    """
     k, r, _ = _reduced(x, plus, times)
-    return r, polynomial(r, _rescaled((1.0, *_EXPM1[r.dtype]), r.dtype, times, 1)), k
+    coefficients = tuple(c * times ** (1 + i) for i, c in enumerate((1.0, *_EXPM1[r.dtype])))
+    return r, polynomial(r, {r.dtype: coefficients}), k
 
 
 def tangent_and_exponent(x: jax.Array, plus: int = 0) -> tuple[jax.Array, jax.Array]:
-    """`(t, k + plus)`: exp(2 x) = (1 + t) / (1 - t) 2^k with |t| < 0.173, and t = tanh(x) to all its digits where k = 0.
+    """`(t, k + plus)`: exp(2 x) = (1 + t) / (1 - t) 2^k, |t| < 0.173; where k = 0, t is tanh(x) to all its digits.
 
     t is odd in what is left of x, so that half as many terms give as many digits, one after the other, as of an
     exponential. `plus` is as in `nearest_whole`. What x less its whole steps is rounded by is an error relative to x.
@@ -392,11 +397,6 @@ def _exponential_and_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return polynomial(r, {x.dtype: (1.0, 1.0, *_EXPM1[x.dtype])}), n
 
 
-def _exponential_remainder(r: jax.Array, times: int = 1) -> jax.Array:
-    """exp(times r) - 1 - times r for |times r| <= 0.35."""
-    return r * r * polynomial(r, _rescaled(_EXPM1[r.dtype], r.dtype, times, 2))
-
-
-def _rescaled(coefficients: Sequence[float], dtype: np.dtype, times: int, power: int) -> Coefficients:
-    """Those of times^power p(times x) for the coefficients of p."""
-    return {dtype: tuple(c * times ** (power + i) for i, c in enumerate(coefficients))}
+def _exponential_remainder(r: jax.Array) -> jax.Array:
+    """exp(r) - 1 - r for |r| <= 0.35."""
+    return r * r * polynomial(r, _EXPM1)

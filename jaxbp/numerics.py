@@ -18,7 +18,7 @@ def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.A
 
 
 def tanh(x: jax.Array) -> jax.Array:
-    """tanh(x) from exp(-2|x|) = 2^k (1 + t) / (1 - t), which never overflows, and where k = 0 it is -t: no digit is lost.
+    """tanh(x) from exp(-2|x|) = 2^k (1 + t) / (1 - t), which never overflows. Where k = 0 it is -t, with its digits.
 
     XLA's own is 4.9 ULP off in float32 and 6.9 in float64.
     """

@@ -23,6 +23,7 @@ from jaxbp.elementary import (
     log2_in_parts,
     log_odds,
     log_of_sum,
+    tangent_and_exponent,
 )
 from jaxbp.engines import reference
 
@@ -114,10 +115,29 @@ def test_exponentials_at_their_limits(dtype):
 def test_exponentials_of_multiples_in_parts(dtype, times):
     x = np.random.default_rng(3).uniform(-40, 40, 500).astype(dtype)
     exact = [mp.exp(times * mp.mpf(float(v))) for v in x]
-    p, k = jax.jit(lambda x: growth_and_exponent(x, plus=7, times=times))(x)
-    assert units(np.ldexp(1 + np.asarray(p), np.asarray(k) - 7), exact, dtype) < 1.5
     r, q, k = jax.jit(lambda x: growth_in_factors(x, plus=7, times=times))(x)
     assert units(np.ldexp(1 + np.asarray(r * q), np.asarray(k) - 7), exact, dtype) < 1.5
+
+
+@DTYPES
+def test_exponentials_in_two_parts(dtype):
+    x = np.random.default_rng(3).uniform(-40, 40, 500).astype(dtype)
+    p, k = jax.jit(growth_and_exponent)(x)
+    assert units(np.ldexp(1 + np.asarray(p), np.asarray(k)), [mp.exp(mp.mpf(float(v))) for v in x], dtype) < 1.5
+
+
+@DTYPES
+def test_exponentials_by_tangents(dtype):
+    x = np.random.default_rng(3).uniform(-4, 4, 500).astype(dtype)
+    t, k = map(np.asarray, jax.jit(lambda x: tangent_and_exponent(x, plus=7))(x))
+    assert np.abs(t).max() < 0.173
+    exact = [mp.exp(2 * mp.mpf(float(v))) for v in x]
+    # Half a unit of 2 x = 8 is 4 units of 1, or of the exponential, and three roundings come to it.
+    assert units(np.ldexp((1 + t) / (1 - t), k - 7), exact, dtype) < 4 + 3
+    small = magnitudes(dtype, low=np.finfo(dtype).minexp, high=-3)
+    t, k = jax.jit(tangent_and_exponent)(small)
+    assert not np.any(k)
+    assert units(t, [mp.tanh(mp.mpf(float(v))) for v in small], dtype) < 1.5
 
 
 @DTYPES

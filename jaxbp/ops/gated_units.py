@@ -24,6 +24,7 @@ _TEXTBOOK = (
     "the passes are apart."
 )
 
+
 def _vanishing(gate, activation):
     """The activation, or its slope, with the limit 0 at -inf: infinity times that is NaN, as in stock."""
     return activation._replace(z=jnp.where(gate == -jnp.inf, 0, activation.z))
