@@ -60,8 +60,11 @@ def write_report(run: Run, path: Path | None = None) -> Path:
 def standing(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> str:
     """The default rules against autodiff, and where they are slower all rules of the op."""
     slower = tables.slower(summary, accuracy, dtype)
-    parts = [table(tables.overview(summary, accuracy, dtype)), tables.STAR]
-    return "\n\n".join(parts if slower.empty else [*parts, tables.SLOWER, table(slower)])
+    overview = tables.overview(summary, accuracy, dtype)
+    parts = [table(overview), tables.STAR]
+    if not slower.empty:
+        parts += [tables.about_slower(2 * len(overview)), table(slower)]
+    return "\n\n".join(parts)
 
 
 def error_picture(folder: Path, stem: str, dtype: str) -> Path:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxbp.measure.verdict import MARGIN
+from jaxbp.measure.verdict import CONFIDENCE, MARGIN
 from jaxbp.ops import OPS
 
 VALUE = "value"
@@ -138,11 +138,19 @@ def overview(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.Da
     return _beside_autodiff((f, f.rule) for f in standings(summary, accuracy, dtype) if f.case)
 
 
-#: What `slower` shows.
-SLOWER = (
-    "Where the default rule is slower than autodiff, for its digits or for what it does not keep, all rules of the op, "
-    "and how near fwd_bwd comes to what the device can do:"
-)
+def about_slower(ratios: int) -> str:
+    """What `slower` shows, and how many of so many ratios may be there by chance.
+
+    >>> about_slower(144).split(". ")[1]
+    'Of times that are equal one in 40 at most is called slower by chance: of 144 ratios up to 4'
+    """
+    one_in = round(2 / (1 - CONFIDENCE))
+    return (
+        "Where the default rule is slower than autodiff, for its digits or for what it does not keep, all rules of the "
+        "op, and how near fwd_bwd comes to what the device can do. Of times that are equal one in "
+        f"{one_in} at most is called slower by chance: of {ratios} ratios up to {math.ceil(ratios / one_in)}. Measured "
+        "again, these are hardly slower a second time."
+    )
 
 
 def slower(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.DataFrame:
