@@ -99,10 +99,33 @@ def is_edge(x: jax.Array) -> jax.Array:
     >>> is_edge(jnp.float32([0.0, -jnp.inf, jnp.nan, 1e-45, -3.0])).tolist()
     [True, True, True, False, False]
     """
-    magnitude, infinity = _magnitude(x), _bits(jnp.asarray(jnp.inf, x.dtype))
-    lowest = jnp.iinfo(magnitude.dtype).min
+    return _is_zero_or_from(x, _bits(jnp.asarray(jnp.inf, x.dtype)))
+
+
+def is_zero_or_nan(x: jax.Array) -> jax.Array:
+    """Whether x is 0 or NaN, in one comparison likewise.
+
+    >>> is_zero_or_nan(jnp.float32([0.0, -jnp.inf, jnp.nan, 1e-45, -3.0])).tolist()
+    [True, False, True, False, False]
+    """
+    return _is_zero_or_from(x, _bits(jnp.asarray(jnp.inf, x.dtype)) + 1)
+
+
+def _is_zero_or_from(x: jax.Array, least: jax.Array) -> jax.Array:
+    """Whether the bits of |x| are 0, or at least these."""
+    lowest = jnp.iinfo(least.dtype).min
     # As integers without a sign, of which 0 - 1 is the largest.
-    return (magnitude - 1) + lowest >= (infinity - 1) + lowest
+    return (_magnitude(x) - 1) + lowest >= (least - 1) + lowest
+
+
+def sign_by_bits(x: jax.Array) -> jax.Array:
+    """1 or -1, as the sign bit of x says.
+
+    >>> sign_by_bits(jnp.float32([-0.0, 1e-45, -jnp.inf])).tolist()
+    [-1.0, 1.0, -1.0]
+    """
+    one = _bits(jnp.asarray(1, x.dtype))
+    return lax.bitcast_convert_type(one | (_bits(x) & jnp.iinfo(one.dtype).min), x.dtype)
 
 
 def sign_bit(x: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Mask, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Fault, Flops, Kink, Rule
-from jaxbp.floats import is_positive, order_key
+from jaxbp.floats import is_zero_or_nan, order_key, sign_by_bits
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -274,8 +274,8 @@ def absolute_fwd(x):
 
 def absolute_bwd(res, ct):
     (x,) = res
-    # The sign by the bits: a comparison would take a subnormal x for 0. What is left for `0 * x` is 0 and NaN.
-    return (jnp.where(is_positive(x), ct, jnp.where(is_positive(-x), -ct, 0 * x)),)
+    # The sign by the bits: a comparison would take a subnormal x for 0.
+    return (jnp.where(is_zero_or_nan(x), 0 * x, ct * sign_by_bits(x)),)
 
 
 absolute = Op(
@@ -295,5 +295,5 @@ absolute = Op(
     source="d|x|/dx = sign(x).",
     example=""">>> float(jax.grad(jaxbp.absolute)(-3.0))
 -1.0""",
-    version=2,
+    version=3,
 )
