@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
-from jaxbp.floats import LIFT, lift, product, scale_exponent, split_exponent
+from jaxbp.floats import LIFT, lift, power_of_two, product, split_exponent
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -118,17 +118,28 @@ multiply = Op(
 
 def divide_fwd(x, y):
     (zx, fx), (zy, fy) = lift(x), lift(y)
-    # A divisor of the output's shape: where it is broadcast XLA multiplies with its reciprocal, which rounds twice.
-    divisor = jnp.where(jnp.isnan(zx), zx, zy)
-    return zx / divisor * (fy * jnp.where(fx == 1, 1, 1 / LIFT)), (x, y)
+    return _quotient(zx, zy) * (fy * jnp.where(fx == 1, 1, 1 / LIFT)), (x, y)
+
+
+def _quotient(x, y):
+    """x / y, rounded once: with the reciprocal of a divisor that is broadcast XLA would multiply."""
+    return x / (y if x.shape == y.shape else jnp.where(jnp.isnan(x), x, y))
 
 
 def divide_bwd(res, ct):
     x, y = res
-    # By mantissas and exponents: y^2, 1 / y and x / y^2 may all overflow or vanish where the results do not.
-    (mx, ex), (my, ey), (mc, ec) = split_exponent(x), split_exponent(y), split_exponent(ct)
-    ct_x, ct_y = scale_exponent(mc / my, ec - ey), -scale_exponent(mc * mx / (my * my), ec + ex - 2 * ey)
-    return sum_to(ct_x, x), sum_to(ct_y, y)
+    z, f = lift(y)
+    # By mantissas and exponents: y^2 and x / y^2 may overflow or vanish where the result does not.
+    (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
+    ct_y = _times_power(ct, -mx / (my * my), ex - 2 * ey)
+    return sum_to(_quotient(ct, z) * f, x), sum_to(ct_y, y)
+
+
+def _times_power(ct, m, e):
+    """ct m 2^e for 1/4 < |m| < 2 and whole e, which for 2^e may be far too large or small; so is nothing on the way."""
+    quarter = e >> 2
+    power, rest = power_of_two(quarter, m.dtype), power_of_two(e - 3 * quarter, m.dtype)
+    return ct * power * power * m * power * rest
 
 
 divide = Op(
@@ -156,7 +167,7 @@ divide = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((6.0, 2.0), 1.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, 0.5, -1.5)""",
-    version=3,
+    version=4,
 )
 
 
