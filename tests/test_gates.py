@@ -69,6 +69,8 @@ def test_gradients_far_out(op, args, expected):
         (jaxbp.divide, (1e10, 1e-15), 1e-10, (1e5, -1e30)),
         (jaxbp.divide, (1e10, 1e-15), 0.0, (0.0, 0.0)),
         (jaxbp.divide, (1e-30, 1e10), 1e20, (1e10, -1e-30)),
+        (jaxbp.divide, (0.0, 1e-39), 1e-5, (1e34, 0.0)),
+        (jaxbp.divide, (1e38, np.inf), 1e30, (0.0, 0.0)),
         (jaxbp.divide, (1e-38, 1e19), 3e38, (3e19, -3e-38)),
         (jaxbp.divide, (1e30, 1e-22), 1e-37, (1e-15, -1e37)),
         (jaxbp.arctan, (1e19,), 1e20, (1e-18,)),

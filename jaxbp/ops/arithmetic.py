@@ -131,12 +131,13 @@ def divide_bwd(res, ct):
     z, f = lift(y)
     # By mantissas and exponents: y^2 and x / y^2 may overflow or vanish where the result does not.
     (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
-    ct_y = _times_power(ct, -mx / (my * my), ex - 2 * ey)
+    m = -mx / (my * my)
+    ct_y = _times_power(ct, m, jnp.where(m == 0, 0, ex - 2 * ey))
     return sum_to(_quotient(ct, z) * f, x), sum_to(ct_y, y)
 
 
 def _times_power(ct, m, e):
-    """ct m 2^e for 1/4 < |m| < 2 and whole e, which for 2^e may be far too large or small; so is nothing on the way."""
+    """ct m 2^e for 1/4 < |m| < 2 and whole e, for which 2^e may be far too large or small; so is nothing on the way."""
     quarter = e >> 2
     power, rest = power_of_two(quarter, m.dtype), power_of_two(e - 3 * quarter, m.dtype)
     return ct * power * power * m * power * rest
