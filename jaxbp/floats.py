@@ -155,7 +155,7 @@ def split_exponent(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     bits, below = normal_bits(x)
     finfo = jnp.finfo(x.dtype)
     e = (bits >> finfo.nmant) - (finfo.maxexp - 1) - below
-    return _mantissa(x), jnp.where(is_ordinary(bits, x.dtype), e, 0)
+    return _mantissa(x), jnp.where(is_edge(x), 0, e)
 
 
 def normal_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -179,7 +179,7 @@ def _mantissa(x: jax.Array) -> jax.Array:
     bits, _ = normal_bits(x)
     exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
     m = (bits & ~exponent) | one | (_bits(x) & jnp.iinfo(bits.dtype).min)
-    return jnp.where(is_ordinary(bits, x.dtype), lax.bitcast_convert_type(m, x.dtype), x)
+    return jnp.where(is_edge(x), x, lax.bitcast_convert_type(m, x.dtype))
 
 
 @_mantissa.defjvp

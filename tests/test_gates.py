@@ -71,6 +71,8 @@ def test_gradients_far_out(op, args, expected):
         (jaxbp.divide, (1e-30, 1e10), 1e20, (1e10, -1e-30)),
         (jaxbp.divide, (0.0, 1e-39), 1e-5, (1e34, 0.0)),
         (jaxbp.divide, (1e38, np.inf), 1e30, (0.0, 0.0)),
+        (jaxbp.divide, (np.inf, 1e37), 1.0, (1e-37, -np.inf)),
+        (jaxbp.divide, (1e-38, 0.0), 1e-20, (np.inf, -np.inf)),
         (jaxbp.divide, (1e-38, 1e19), 3e38, (3e19, -3e-38)),
         (jaxbp.divide, (1e30, 1e-22), 1e-37, (1e-15, -1e37)),
         (jaxbp.arctan, (1e19,), 1e20, (1e-18,)),
@@ -79,6 +81,21 @@ def test_gradients_far_out(op, args, expected):
 )
 def test_a_cotangent_brings_a_slope_that_is_out_of_range_back(op, args, ct, expected):
     np.testing.assert_allclose(gradients(op, *args, ct=ct)[1], expected, rtol=1e-6)
+
+
+def test_quotients_of_any_three_numbers():
+    bits = np.random.default_rng(0).integers(0, 2**32, (3, 100_000), dtype=np.uint64).astype(np.uint32)
+    x, y, ct = bits.view(np.float32)
+    ct = np.where(np.abs(ct) < TINY, np.float32(TINY), ct)
+    _, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((x, y), ct)
+    with np.errstate(all="ignore"):
+        by_y = ct.astype(np.float64) / y
+        for actual, exact in ((ct_x, by_y), (ct_y, -by_y * (x.astype(np.float64) / y))):
+            rounded = exact.astype(np.float32)
+            np.testing.assert_array_equal(np.isnan(actual), np.isnan(rounded))
+            ordinary = np.isfinite(rounded) & (np.abs(exact) >= TINY)
+            np.testing.assert_allclose(actual[ordinary], exact[ordinary], rtol=2e-7)
+            np.testing.assert_array_equal(actual[np.isinf(exact)], rounded[np.isinf(exact)])
 
 
 def test_a_quotient_by_one_number_is_rounded_once():
