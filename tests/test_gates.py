@@ -1,5 +1,6 @@
 """What is particular to gates, powers and roots: subnormal arguments, edges, infinite cotangents."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,6 +104,8 @@ def test_a_quotient_by_one_number_is_rounded_once():
     x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     np.testing.assert_array_equal(jaxbp.divide(x, np.float32(3.7)), x / np.float32(3.7))
     np.testing.assert_array_equal(jaxbp.divide(x.reshape(10, 100), x[:100]), x.reshape(10, 100) / x[:100])
+    batched = jax.jit(jax.vmap(jaxbp.divide, in_axes=(0, None)))
+    np.testing.assert_array_equal(batched(x.reshape(10, 100), x[:100]), x.reshape(10, 100) / x[:100])
 
 
 @pytest.mark.parametrize("op", [jaxbp.maximum, jaxbp.minimum], ids=repr)

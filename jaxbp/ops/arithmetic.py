@@ -122,8 +122,8 @@ def divide_fwd(x, y):
 
 
 def _quotient(x, y):
-    """x / y, rounded once: with the reciprocal of a divisor that is broadcast XLA would multiply."""
-    return x / (y if x.shape == y.shape else jnp.where(jnp.isnan(x), x, y))
+    """x / y, rounded once: with the reciprocal of a divisor that is broadcast, as vmap may do, XLA would multiply."""
+    return x / jnp.where(jnp.isnan(x), x, y)
 
 
 def divide_bwd(res, ct):
