@@ -20,6 +20,7 @@ from jaxbp.floats import (
     lift,
     nearest_whole,
     normal_bits,
+    positive_bits,
     power_of_two,
     rounded,
     two_powers,
@@ -315,10 +316,8 @@ def log_odds(m: jax.Array) -> jax.Array:
     [1.098612, inf]
     """
     nmant = jnp.finfo(m.dtype).nmant
-    own = lax.bitcast_convert_type(m, jnp.dtype(f"int{8 * m.dtype.itemsize}"))
-    # As `normal_bits`, but of positive numbers alone. Beside its multiple a subnormal m is nothing, and left out.
-    tiny = own < 1 << nmant
-    lifted = jnp.where(tiny, lax.bitcast_convert_type(own.astype(m.dtype), own.dtype), own)
+    own, lifted, tiny = positive_bits(m)
+    # Beside its multiple a subnormal m is nothing, and left out.
     itself = jnp.where(tiny, 0, 1).astype(m.dtype)
     # The bits of a number are about its binary logarithm: (1 - m) / (m 2^k) is between 2/3 and 3/2.
     k = (lax.bitcast_convert_type(1 - m, own.dtype) - lifted + (1 << (nmant - 1))) >> nmant

@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
-from jaxbp.floats import LIFT, is_edge, lift, power_of_two, product, split_exponent
+from jaxbp.floats import LIFT, is_edge, lift, product, product_with_exponent, split_exponent
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -133,16 +133,8 @@ def divide_bwd(res, ct):
     (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
     # Beside 0 and infinity a power of 2 could but do harm.
     e = jnp.where(is_edge(x) | is_edge(y), 0, ex - 2 * ey)
-    ct_y = _times_power(ct, -mx / (my * my), e)
+    ct_y = product_with_exponent(ct, -mx / (my * my), e)
     return sum_to(_quotient(ct, z) * f, x), sum_to(ct_y, y)
-
-
-def _times_power(ct, m, e):
-    """ct m 2^e for 1/4 < |m| < 2 and whole e, for which 2^e may be far too large or small; so is nothing on the way."""
-    # About a quarter, but 0 for e from -3 to 4: so ct times the rest is no further out than the result.
-    quarter = (e + jnp.where(e > 0, -1, 3)) >> 2
-    power, rest = power_of_two(quarter, m.dtype), power_of_two(e - 3 * quarter, m.dtype)
-    return ct * (m * rest) * power * power * power
 
 
 divide = Op(

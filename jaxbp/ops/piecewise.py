@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Mask, Normal, Uniform, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Fault, Flops, Kink, Rule
-from jaxbp.floats import is_zero_or_nan, order_key, sign_by_bits
+from jaxbp.floats import is_zero_or_nan, order_key
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -274,8 +274,8 @@ def absolute_fwd(x):
 
 def absolute_bwd(res, ct):
     (x,) = res
-    # The sign by the bits: a comparison would take a subnormal x for 0.
-    return (jnp.where(is_zero_or_nan(x), 0 * x, ct * sign_by_bits(x)),)
+    # By the bits, as copysign has the sign: a comparison would take a subnormal x for 0.
+    return (jnp.where(is_zero_or_nan(x), 0 * x, ct * jnp.copysign(jnp.ones_like(x), x)),)
 
 
 absolute = Op(

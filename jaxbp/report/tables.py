@@ -142,14 +142,14 @@ def about_slower(ratios: int) -> str:
     """What `slower` shows, and how many of so many ratios may be there by chance.
 
     >>> about_slower(144).split(". ")[1]
-    'Of times that are equal one in 40 at most is called slower by chance: of 144 ratios up to 4'
+    'Of times that are equal, one in 40 at most is called slower by chance, on average: 3.6 of 144'
     """
     one_in = round(2 / (1 - CONFIDENCE))
     return (
         "Where the default rule is slower than autodiff, for its digits or for what it does not keep, all rules of the "
-        "op, and how near fwd_bwd comes to what the device can do. Of times that are equal one in "
-        f"{one_in} at most is called slower by chance: of {ratios} ratios up to {math.ceil(ratios / one_in)}. Measured "
-        "again, these are hardly slower a second time."
+        "op, and how near fwd_bwd comes to what the device can do. Of times that are equal, one in "
+        f"{one_in} at most is called slower by chance, on average: {ratios / one_in:.2g} of {ratios}. What is slower "
+        "in a second run, too, hardly is by chance."
     )
 
 
