@@ -154,7 +154,7 @@ tanh = Op(
     source="tanh' = sech^2.",
     example=""">>> print(f"{jax.grad(jaxbp.tanh)(20.0):.3e}, where jnp gives {jax.grad(jnp.tanh)(20.0):.0f}")
 1.699e-17, where jnp gives 0""",
-    version=5,
+    version=6,
 )
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,8 @@ def plugin(monkeypatch):
 
     def printing(code: int, text: str) -> None:
         done = subprocess.CompletedProcess([], code, text, "")
-        monkeypatch.setattr(environment.subprocess, "run", lambda command, **options: done)
+        # Not `subprocess.run` itself, by which Python's `platform` asks for the processor, once a process.
+        monkeypatch.setattr(environment, "subprocess", types.SimpleNamespace(run=lambda command, **options: done))
 
     environment.accelerators.cache_clear()
     yield printing
