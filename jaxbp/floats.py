@@ -48,6 +48,22 @@ def _lifted_jvp(primals, tangents):
     return _lifted(*primals), tangents[0] * _factor(*primals)
 
 
+def total(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x + y, subnormal terms included.
+
+    >>> print(f"{total(jnp.float32(1e-40), jnp.float32(2e-38)):.4g}")
+    2.01e-38
+    """
+    # Numbers below 2 are added 2^64 times as large, where none of them is subnormal. All bits of 2 but one are 0.
+    below_two = _magnitude(x) | _magnitude(y) < _bits(jnp.asarray(2, x.dtype))
+    return jnp.where(below_two, (_raised(x) + _raised(y)) * (1 / LIFT), x + y)
+
+
+def _raised(x: jax.Array) -> jax.Array:
+    """x 2^64, where that is no overflow, subnormal x included: as z 2^64 / f of `lift`, in fewer instructions."""
+    return jnp.where(_is_tiny(x), _lifted(x), x * LIFT)
+
+
 def product(x: jax.Array, y: jax.Array) -> jax.Array:
     """x y, subnormal factors included.
 
@@ -89,6 +105,11 @@ def is_positive(x: jax.Array) -> jax.Array:
     """Whether x > 0, subnormal numbers included; NaN is not."""
     bits, infinity = _bits(x), _bits(jnp.asarray(jnp.inf, x.dtype))
     return (bits > 0) & (bits <= infinity)
+
+
+def is_negative(x: jax.Array) -> jax.Array:
+    """Whether x < 0, subnormal numbers included, in one comparison; NaN is by its sign."""
+    return _bits(-x) > 0
 
 
 def is_edge(x: jax.Array) -> jax.Array:

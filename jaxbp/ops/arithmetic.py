@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
-from jaxbp.floats import LIFT, is_edge, lift, product, product_with_exponent, split_exponent
+from jaxbp.floats import LIFT, is_edge, lift, product, product_with_exponent, split_exponent, total
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -16,13 +16,7 @@ ONCE = Accuracy((0.5, 0), (0.5, 0))
 
 
 def _sum(x, y):
-    """x + y, subnormal terms included."""
-    if not is_inexact(x):
-        return x + y
-    # Numbers below 1 are added 2^64 times as large, where none of them is subnormal.
-    (zx, fx), (zy, fy) = lift(x), lift(y)
-    lifted = zx * jnp.where(fx == 1, LIFT, 1) + zy * jnp.where(fy == 1, LIFT, 1)
-    return jnp.where((jnp.abs(x) < 1) & (jnp.abs(y) < 1), lifted * (1 / LIFT), x + y)
+    return total(x, y) if is_inexact(x) else x + y
 
 
 def _product(x, y):
@@ -54,7 +48,7 @@ add = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.add.value_and_vjp((-2.0, 5.0), -4.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, -4.0, -4.0)""",
-    version=2,
+    version=3,
 )
 
 
@@ -83,7 +77,7 @@ subtract = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.subtract.value_and_vjp((3.0, 1.0), 2.0)
 >>> float(y), float(ct_x), float(ct_y)
 (2.0, 2.0, -2.0)""",
-    version=2,
+    version=3,
 )
 
 
@@ -258,7 +252,7 @@ shift = Op(
     example=""">>> y, (ct_x, ct_c) = jaxbp.shift.value_and_vjp((jnp.zeros(3), 2.0), jnp.ones(3))
 >>> float(ct_c)
 3.0""",
-    version=2,
+    version=3,
 )
 
 

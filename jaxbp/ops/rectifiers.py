@@ -7,7 +7,7 @@ import numpy as np
 from jaxbp.cases import Normal, elementwise_cases
 from jaxbp.declaration import Accuracy, Flops, Kink, Rule
 from jaxbp.elementary import growth_and_exponent
-from jaxbp.floats import is_positive, product, two_powers
+from jaxbp.floats import is_negative, is_positive, product, two_powers
 from jaxbp.op import Op
 
 
@@ -74,20 +74,16 @@ elu = Op(
 )
 
 
-def _is_negative(x):
-    """Whether x < 0, subnormal numbers included; NaN counts, as in stock."""
-    return is_positive(-x) | (x != x)
-
-
 def leaky_relu_fwd(x, *, negative_slope=0.01):
     # A factor of at most 1 makes no subnormal x a normal number.
     below = negative_slope * x if abs(negative_slope) <= 1 else product(x, jnp.full_like(x, negative_slope))
-    return jnp.where(_is_negative(x), below, x), (x,)
+    return jnp.where(is_negative(x), below, x), (x,)
 
 
 def leaky_relu_bwd(res, ct, *, negative_slope=0.01):
     (x,) = res
-    return (jnp.where(_is_negative(x), negative_slope * ct, ct),)
+    # NaN counts, as in stock.
+    return (jnp.where(is_negative(x) | (x != x), negative_slope * ct, ct),)
 
 
 leaky_relu = Op(
@@ -117,4 +113,5 @@ leaky_relu = Op(
 [0.009999999776482582, 1.0, 1.0]
 >>> round(float(jaxbp.leaky_relu(-3.0, negative_slope=0.2)), 4)
 -0.6""",
+    version=2,
 )
