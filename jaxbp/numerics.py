@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbp.broadcasting import reduced_axes
 from jaxbp.elementary import decay, growth_in_factors, log_of_sum, tangent_and_exponent
 from jaxbp.floats import power_of_biased, two_product
 
@@ -78,9 +79,10 @@ def exponent_shift(x: jax.Array, axis: int | tuple[int, ...] | None, axis_name: 
     The axis is kept. What is computed so does not depend on the shift, which therefore counts as a constant. With
     `axis_name` the entries are spread over that axis of the mesh, too.
     """
-    m = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf))
+    m = jax.lax.stop_gradient(jnp.max(x, axis=axis, initial=-jnp.inf))
     m = m if axis_name is None else jax.lax.pmax(m, axis_name)
-    return jnp.where(jnp.isfinite(m), m, 0)
+    # Kept at the end: what is computed from m without it, XLA would compute along an axis of length 1 otherwise.
+    return jnp.expand_dims(jnp.where(jnp.isfinite(m), m, 0), reduced_axes(jnp.ndim(x), axis))
 
 
 def numpy_logistic(x: np.ndarray) -> np.ndarray:
