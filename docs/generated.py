@@ -33,6 +33,7 @@ from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
 from jaxbp.report.readme import (
     measured,
     memory,
+    newest_at_level,
     newest_of_case,
     newest_run,
     newest_with_accelerators,
@@ -264,10 +265,9 @@ def measured_family(family: ModuleType) -> str:
     return "\n\n".join(parts)
 
 
-def measured_accelerator() -> str:
-    """What was measured of each op in the newest run with an accelerator that has it."""
-    runs = newest_with_accelerators(RESULTS).items()
-    return "\n\n".join(f"{where(folder)}\n\n{measured(folder, ops)}" for folder, ops in runs)
+def measured_in(runs: dict[Path, list[str]]) -> str:
+    """What was measured of each op in the run that stands for it."""
+    return "\n\n".join(f"{where(folder)}\n\n{measured(folder, ops)}" for folder, ops in runs.items())
 
 
 def ahead_beside_times() -> str:
@@ -301,7 +301,8 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"training-{name}-columns": functools.partial(columns, held) for name, held in FILES.items()},
     "levels": levels,
     "kinks": kinks,
-    "measured-accelerator": measured_accelerator,
+    "measured-accelerator": lambda: measured_in(newest_with_accelerators(RESULTS)),
+    "measured-full": lambda: measured_in(newest_at_level(RESULTS, "full")),
     "census-accelerator": census_accelerator,
     "ahead-v5e": lambda: recorded_ahead(RESULTS, "v5e"),
     "ahead-h100": lambda: recorded_ahead(RESULTS, "h100"),

@@ -37,13 +37,27 @@ def newest_with_accelerators(results: Path) -> dict[Path, list[str]]:
 
     Such machines are lent for minutes: a run there may be of some ops alone.
     """
+    runs = [folder for folder, machine in _runs(results, "standard") if machine.get("accelerators")]
+    if not runs:
+        raise ResultsError(f"There is no run with an accelerator under {results}.")
+    return _ops_of_each(runs)
+
+
+def newest_at_level(results: Path, level: str) -> dict[Path, list[str]]:
+    """Likewise the runs at that level on machines without one, for levels that take too long for all ops each time."""
+    runs = [folder for folder, machine in _runs(results, level) if not machine.get("accelerators")]
+    if not runs:
+        raise ResultsError(f"There is no run at level {level} under {results}; jaxbp bench --{level} makes one.")
+    return _ops_of_each(runs)
+
+
+def _ops_of_each(runs: list[Path]) -> dict[Path, list[str]]:
+    """The runs that have ops which none before them has, each with these."""
     found: dict[Path, list[str]] = {}
-    for folder in (folder for folder, machine in _runs(results, "standard") if machine.get("accelerators")):
+    for folder in runs:
         known = {op for ops in found.values() for op in ops}
         if ops := [str(op) for op in read_run(folder).summary["op"].unique() if op not in known]:
             found[folder] = ops
-    if not found:
-        raise ResultsError(f"There is no run with an accelerator under {results}.")
     return found
 
 

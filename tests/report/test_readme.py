@@ -9,7 +9,7 @@ import pytest
 
 from jaxbp.errors import ResultsError
 from jaxbp.report import readme
-from jaxbp.report.readme import measured, newest_of_case, newest_run, newest_with_accelerators
+from jaxbp.report.readme import measured, newest_at_level, newest_of_case, newest_run, newest_with_accelerators
 
 
 def write(folder, **facts):
@@ -44,6 +44,18 @@ def test_of_each_op_the_newest_run_with_an_accelerator_counts(tmp_path, monkeypa
     monkeypatch.setattr(readme, "read_run", lambda folder: SimpleNamespace(summary=summaries[folder.name]))
     found = {folder.name: ops for folder, ops in newest_with_accelerators(tmp_path).items()}
     assert list(found.items()) == [("4", ["log"]), ("2", ["tanh"]), ("1", ["exp"])]
+
+
+def test_of_each_op_the_newest_run_at_a_level_counts(tmp_path, monkeypatch):
+    with pytest.raises(ResultsError, match=r"no run at level full .*--full makes one"):
+        newest_at_level(tmp_path, "full")
+    held = {"1": ["exp", "log"], "2": ["log"], "3": ["exp"], "4": ["exp"]}
+    for name, facts in (("1", {}), ("2", {}), ("3", {"level": "standard"}), ("4", {"accelerators": "H100"})):
+        write(tmp_path / "c" / name, **{"started": f"2026-0{name}-01", "level": "full", **facts})
+    summaries = {name: pd.DataFrame({"op": ops}) for name, ops in held.items()}
+    monkeypatch.setattr(readme, "read_run", lambda folder: SimpleNamespace(summary=summaries[folder.name]))
+    found = {folder.name: ops for folder, ops in newest_at_level(tmp_path, "full").items()}
+    assert list(found.items()) == [("2", ["log"]), ("1", ["exp"])]
 
 
 def test_a_family_has_its_own_part_of_the_newest_run():
