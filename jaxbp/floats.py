@@ -108,7 +108,11 @@ def is_positive(x: jax.Array) -> jax.Array:
 
 
 def is_negative(x: jax.Array) -> jax.Array:
-    """Whether x < 0, subnormal numbers included, in one comparison; NaN is by its sign."""
+    """Whether x < 0, subnormal numbers included, in one comparison; NaN is by its sign.
+
+    >>> is_negative(jnp.float32([-1e-45, -0.0, 2.0, -jnp.inf])).tolist()
+    [True, False, False, True]
+    """
     return _bits(-x) > 0
 
 
