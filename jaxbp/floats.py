@@ -36,11 +36,16 @@ def _factor(x: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def _lifted(x: jax.Array) -> jax.Array:
     """The z of `lift`."""
-    finfo, magnitude = jnp.finfo(x.dtype), _magnitude(x)
-    # The bits count units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
-    lifted = _bits(magnitude.astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64))
-    signed = lax.bitcast_convert_type(lifted | (_bits(x) & jnp.iinfo(magnitude.dtype).min), x.dtype)
+    lifted = _tiny_lifted(x)
+    signed = lax.bitcast_convert_type(lifted | (_bits(x) & jnp.iinfo(lifted.dtype).min), x.dtype)
     return jnp.where(_is_tiny(x), signed, x)
+
+
+def _tiny_lifted(x: jax.Array) -> jax.Array:
+    """The bits of |x| 2^64 for subnormal x."""
+    finfo = jnp.finfo(x.dtype)
+    # The bits count units of the smallest subnormal number, 2^(minexp - nmant); the cast is exact.
+    return _bits(_magnitude(x).astype(x.dtype) * 2.0 ** (finfo.minexp - finfo.nmant + 64))
 
 
 @_lifted.defjvp
@@ -262,18 +267,44 @@ def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:
     return m * a * b
 
 
-def product_with_exponent(x: jax.Array, m: jax.Array, e: jax.Array) -> jax.Array:
-    """x m 2^e for 1/4 < |m| < 2: no product on the way is further out than the result, unlike 2^e.
+def product_over_square(a: jax.Array, b: jax.Array, y: jax.Array) -> jax.Array:
+    """a b / y^2, b and y of any size: neither a b nor y^2 overflows or vanishes where the result does not.
 
-    Where m is 0, infinite or NaN, e must be 0; |e| is at most 500 in float32, 4000 in float64.
+    A subnormal a counts as 0. At y = 0 it is infinite, or NaN where a b is 0.
 
-    >>> f"{product_with_exponent(jnp.float32(1e-37), jnp.float32(-1.5), jnp.array(200)):.4g}"
-    '-2.41e+23'
+    >>> print(f"{product_over_square(*jnp.float32([1e-37, 3e-40, 1e-35])):.4g}")
+    3e-07
     """
-    # About a quarter, but 0 for e from -3 to 4: so x times the rest is no further out than the result.
-    quarter = (e + jnp.where(e > 0, -1, 3)) >> 2
-    power, rest = power_of_two(quarter, m.dtype), power_of_two(e - 3 * quarter, m.dtype)
-    return x * (m * rest) * power * power * power
+    finfo, one = jnp.finfo(y.dtype), jnp.asarray(1, y.dtype)
+    m, p = _mantissa_and_inverse(y)
+    z, _ = lift(b)
+    # A power of 2, once for each factor, and what undoes it: so a b / m^2 and its product with one `inverse` are normal
+    # numbers, and where `inverse` itself overflows or vanishes, the result does.
+    size, far = jnp.abs(a * z), finfo.maxexp * 3 // 4
+    step = 2.0 ** (finfo.maxexp // 2 + 4)
+    scale = jnp.where(size >= 2.0**far, 1 / step, jnp.where(size < 2.0**-far, step, one))
+    half_back = lax.bitcast_convert_type(_bits(one / 2) + _bits(one) - _bits(scale), y.dtype)
+    inverse = p * half_back * jnp.where(_is_tiny(b), LIFT**-0.5, one) * _factor(y)
+    scaled = (a * scale) * (z * scale)
+    # 0 times infinity: beside 0 or an infinite number a scale can but do harm.
+    scaled = jnp.where(jnp.isnan(scaled), a * z, scaled)
+    return jnp.where(jnp.isnan(y), y, scaled) * inverse / (m * m) * inverse
+
+
+@jax.custom_jvp
+def _mantissa_and_inverse(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(m, p)` with |y| p f = 2 m, 1 <= m < 2, p a power of 2, f as in `lift`; p is infinite at 0, 0 from inf on."""
+    bits = jnp.where(_is_tiny(y), _tiny_lifted(y), _magnitude(y))
+    exponent, one = _bits(jnp.asarray(jnp.inf, y.dtype)), _bits(jnp.asarray(1, y.dtype))
+    m = (bits & ((1 << jnp.finfo(y.dtype).nmant) - 1)) | one
+    return lax.bitcast_convert_type(m, y.dtype), lax.bitcast_convert_type(~bits & exponent, y.dtype)
+
+
+@_mantissa_and_inverse.defjvp
+def _mantissa_and_inverse_jvp(primals, tangents):
+    (y,), (t,) = primals, tangents
+    m, p = _mantissa_and_inverse(y)
+    return (m, p), (jnp.where(sign_bit(y), -t, t) / 2 * p * _factor(y), jnp.zeros_like(p))
 
 
 def two_powers(e: jax.Array, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:

@@ -85,8 +85,13 @@ def test_a_cotangent_brings_a_slope_that_is_out_of_range_back(op, args, ct, expe
 
 
 def test_quotients_of_any_three_numbers():
-    bits = np.random.default_rng(0).integers(0, 2**32, (3, 100_000), dtype=np.uint64).astype(np.uint32)
-    x, y, ct = bits.view(np.float32)
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 2**32, (3, 100_000), dtype=np.uint64).astype(np.uint32)
+    numbers = np.where(generator.random(bits.shape) < 0.3, bits & 0x807FFFFF, bits).astype(np.uint32).view(np.float32)
+    far_out = np.asarray(
+        [0, -0.0, np.inf, -np.inf, np.nan, LEAST, -TINY, 1, -1, 2.0**127, np.finfo(np.float32).max], np.float32
+    )
+    x, y, ct = np.where(generator.random(numbers.shape) < 0.2, generator.choice(far_out, numbers.shape), numbers)
     ct = np.where(np.abs(ct) < TINY, np.float32(TINY), ct)  # A subnormal cotangent counts as 0, as in stock.
     _, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((x, y), ct)
     with np.errstate(all="ignore"):  # In float64 nothing but what is infinite overflows.

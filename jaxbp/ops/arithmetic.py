@@ -6,7 +6,7 @@ import numpy as np
 from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
-from jaxbp.floats import LIFT, is_edge, lift, product, product_with_exponent, split_exponent, total
+from jaxbp.floats import LIFT, lift, product, product_over_square, total
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -123,12 +123,7 @@ def _quotient(x, y):
 def divide_bwd(res, ct):
     x, y = res
     z, f = lift(y)
-    # By mantissas and exponents: y^2 and x / y^2 may overflow or vanish where the result does not.
-    (mx, ex), (my, ey) = split_exponent(x), split_exponent(y)
-    # Beside 0 and infinity a power of 2 could but do harm.
-    e = jnp.where(is_edge(x) | is_edge(y), 0, ex - 2 * ey)
-    ct_y = product_with_exponent(ct, -mx / (my * my), e)
-    return sum_to(_quotient(ct, z) * f, x), sum_to(ct_y, y)
+    return sum_to(_quotient(ct, z) * f, x), sum_to(product_over_square(-ct, x, y), y)
 
 
 divide = Op(
@@ -156,7 +151,7 @@ divide = Op(
     example=""">>> y, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((6.0, 2.0), 1.0)
 >>> float(y), float(ct_x), float(ct_y)
 (3.0, 0.5, -1.5)""",
-    version=4,
+    version=5,
 )
 
 
