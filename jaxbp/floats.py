@@ -36,9 +36,7 @@ def _factor(x: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def _lifted(x: jax.Array) -> jax.Array:
     """The z of `lift`."""
-    lifted = _tiny_lifted(x)
-    signed = lax.bitcast_convert_type(lifted | (_bits(x) & jnp.iinfo(lifted.dtype).min), x.dtype)
-    return jnp.where(_is_tiny(x), signed, x)
+    return jnp.where(_is_tiny(x), with_sign(_tiny_lifted(x), x), x)
 
 
 def _tiny_lifted(x: jax.Array) -> jax.Array:
@@ -97,7 +95,7 @@ def times_small(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _units(x: jax.Array) -> jax.Array:
     """x 2^-(minexp + 1) for x that `is_small`: its bits count units of the smallest subnormal number."""
-    return jnp.copysign(_magnitude(x).astype(x.dtype) * 2.0 ** -(jnp.finfo(x.dtype).nmant + 1), x)
+    return with_sign(_bits(_magnitude(x).astype(x.dtype) * 2.0 ** -(jnp.finfo(x.dtype).nmant + 1)), x)
 
 
 @times_small.defjvp
@@ -146,6 +144,11 @@ def _is_zero_or_from(x: jax.Array, least: jax.Array) -> jax.Array:
     lowest = jnp.iinfo(least.dtype).min
     # As integers without a sign, of which 0 - 1 is the largest.
     return (_magnitude(x) - 1) + lowest >= (least - 1) + lowest
+
+
+def with_sign(magnitude: jax.Array, x: jax.Array) -> jax.Array:
+    """The number whose bits are these but for the sign, which is that of x: in fewer instructions than `copysign`."""
+    return lax.bitcast_convert_type(magnitude | (_bits(x) & jnp.iinfo(magnitude.dtype).min), x.dtype)
 
 
 def sign_bit(x: jax.Array) -> jax.Array:
@@ -208,8 +211,7 @@ def _mantissa(x: jax.Array) -> jax.Array:
     """x with the exponent 0 in place of its own; 0, infinities and NaN as they are."""
     bits, _ = normal_bits(x)
     exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
-    m = (bits & ~exponent) | one | (_bits(x) & jnp.iinfo(bits.dtype).min)
-    return jnp.where(is_edge(x), x, lax.bitcast_convert_type(m, x.dtype))
+    return jnp.where(is_edge(x), x, with_sign((bits & ~exponent) | one, x))
 
 
 @_mantissa.defjvp

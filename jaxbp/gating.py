@@ -21,14 +21,14 @@ from jaxbp.elementary import (
     two_parts,
 )
 from jaxbp.floats import (
+    is_small,
     nearest_whole,
-    order_key,
     power_of_biased,
     power_of_two,
     rounded,
-    sign_bit,
     two_powers,
     upper_half,
+    with_sign,
 )
 from jaxbp.numerics import scaled_share
 
@@ -45,10 +45,10 @@ SHORT_ENDS = tuple(-last for *_, last in _SHORT.values())
 #: How the exponential of a gate is had, as `growth_in_factors`.
 Exponential = Callable[[jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
-#: is below 2^-90 or 2^-700.
+#: is below 2^-110 or 2^-700.
 Reach = Mapping[np.dtype, tuple[float, float, float]]
-SILU_REACH: Reach = {jnp.dtype("float32"): (110.0, 183.0, 63.0), jnp.dtype("float64"): (780.0, 1460.0, 490.0)}
-TANH_REACH: Reach = {jnp.dtype("float32"): (10.9, 13.5, 8.8), jnp.dtype("float64"): (21.9, 27.5, 18.6)}
+SILU_REACH: Reach = {jnp.dtype("float32"): (110.0, 183.0, 78.0), jnp.dtype("float64"): (780.0, 1460.0, 490.0)}
+TANH_REACH: Reach = {jnp.dtype("float32"): (10.9, 13.5, 9.6), jnp.dtype("float64"): (21.9, 27.5, 18.6)}
 #: Powers of 2 with which shares are normal numbers up to there; the second twice, and from `far` on.
 _SCALE = {jnp.dtype("float32"): 40, jnp.dtype("float64"): 128}
 _HALF_SCALE = {jnp.dtype("float32"): 80, jnp.dtype("float64"): 600}
@@ -66,6 +66,24 @@ class Crossing:
     root: str
     reach: tuple[float, float]
     slope: Coefficients
+
+
+@dataclasses.dataclass(frozen=True)
+class OddCrossing:
+    """Where a derivative that is 1/2 + x Q(x^2) crosses zero: near it by x^2, in half as many terms as by x.
+
+    With r = |root|, Q(r^2) is 1 / (2 r). So for x = -y it is (r - y) (1 / (2 r) + (y^2 + r y) p(y^2)), where p(s) is
+    the quotient of differences (Q(s) - Q(r^2)) / (s - r^2).
+
+    Attributes:
+        root: to 45 digits.
+        reach: the y up to where it is used.
+        quotient: the coefficients of p.
+    """
+
+    root: str
+    reach: float
+    quotient: Coefficients
 
 
 # Formatted by hand: the formatter gives each coefficient a line.
@@ -93,7 +111,8 @@ _CENTRE: Coefficients = {
         0.00011543468759040041, -9.444656112513813e-06, 6.659688280035599e-07, -4.1225473899166563e-08,
         2.271756555846255e-09, -1.1137401506833071e-10, 4.243421493067232e-12),
 }
-#: Their p interpolate at Chebyshev nodes likewise; relative errors 2^-27 and 2^-58, 2^-27 and 2^-59, 2^-29 and 2^-60.
+#: Interpolated at Chebyshev nodes likewise; relative errors of the derivatives 2^-27 and 2^-58, 2^-24 and 2^-56, 2^-29
+#: and 2^-60.
 SILU_CROSSING = Crossing(
     "-1.27846454276107379510935873902298015543947749",
     (-1.78, -0.78),
@@ -107,18 +126,14 @@ SILU_CROSSING = Crossing(
             4.7540996980821995e-9),
     },
 )
-TANH_CROSSING = Crossing(
+TANH_CROSSING = OddCrossing(
     "-0.752461422071016258487954443288916090605392178",
-    (-1.3, 0.0),
+    1.05,
     {
-        jnp.dtype("float32"): (0.430400091, 0.387518476, -0.0157828708, -0.113945694, -0.0166182776, 0.0196954369,
-            0.00524615301, -0.00247429651, -0.000853014653, 0.000321434713),
-        jnp.dtype("float64"): (0.43040009102485851, 0.38751844613578894, -0.015782853521847989, -0.11394448308096125,
-            -0.016619328343055524, 0.01968230945995288, 0.0052610592549867711, -0.0024227318487825165,
-            -0.00092744202313268579, 0.00026392767911791909, 0.00012425226454349233, -3.4956474516096393e-5,
-            -1.5950692536348129e-5, 5.9200487077058185e-6, 2.4321572589189168e-6, -9.9386809867691221e-7,
-            -4.2590314323322656e-7, 1.4736617599788154e-7, 6.5203612208621689e-8, -1.9527998462990588e-8,
-            -3.1550391945608501e-9),
+        jnp.dtype("float32"): (-0.235604186, 0.0559407498, -0.009302735, 0.00112543482, -8.33420457e-05),
+        jnp.dtype("float64"): (-0.23560419257381343, 0.05594104078788728, -0.009304695647041068, 0.0011295267222762673,
+            -8.531611746169187e-05, -2.366708815338294e-06, 2.392325246839677e-06, -5.583922754505716e-07,
+            9.27211551589074e-08, -1.2188942606366221e-08, 1.219561131569329e-09, -7.188494540548972e-11),
     },
 )
 ERF_CROSSING = Crossing(
@@ -169,8 +184,8 @@ class Gate:
 
     Attributes:
         x: the argument.
-        y: |x|, but no further from 0 than where all has vanished.
-        share: 1 / (1 + e^|v|), the share of -y that passes, scaled.
+        y: |x|, but no more than where all has vanished.
+        share: 1 / (1 + e^|v|), the share of -y that passes, scaled; as it is for x >= 0 if results are multiplied.
         unit: what the share's factors make close to 0.
         multiplied: whether results are, and so are returned scaled.
     """
@@ -183,21 +198,35 @@ class Gate:
 
     def value(self) -> Scaled:
         """x / (1 + e^-v)."""
-        below = self._result(-self.y * self.share.z)
-        return below.unless(self.x >= 0, self.x + below.value())
+        # Not `maximum`, which takes XLA more instructions for NaN; y is NaN where x is. At -inf it is y that is made 0,
+        # not the product: XLA would read the share through a mask, which takes half as long again from memory.
+        positive = jnp.where(self.x > 0, self.x, 0)
+        return self._scaled(positive - self._times_unit(self._finished(self.y) * self.share.z))
 
-    def slope(self, linear: jax.Array, crossing: Crossing) -> Scaled:
-        """Its derivative: with r the share and `linear` = 1 - y v', r (1 - y v' (1 - r)), and 1 less that for x > 0."""
-        r, z = self.share.value(), self.share.z
-        # The product with what is next to nothing comes last: so the sum is rounded once, and not twice.
-        near, slope = slope_at_crossing(-self.y, crossing, 1 / self.unit)
-        below = self._result(jnp.where(near, slope, z * linear + z * (r * (1 - linear))))
-        return below.unless(self.x >= 0, 1 - below.value())
+    def slope(self, linear: jax.Array, near: jax.Array, close: jax.Array) -> Scaled:
+        """Its derivative: with r the share and `linear` = 1 - y v', r (1 - y v' (1 - r)), and 1 less that for x > 0.
 
-    def _result(self, z: jax.Array) -> Scaled:
-        """z times the factors of the share."""
-        result = self.share._replace(z=z)
-        return result if self.multiplied else Scaled(result.value(), ())
+        Where `near`, that at -y is `close` times `unit`: at its zero the terms cancel.
+        """
+        z, r = self.share.z, self.share.value()
+        below = self._times_unit(jnp.where(near, close, z * linear + z * (r * (1 - linear))))
+        return self._scaled(self._finished(jnp.where(self.x >= 0, 1 - below, below)))
+
+    def _finished(self, z: jax.Array) -> jax.Array:
+        """z, but 0 at -inf where results are multiplied."""
+        return _unless_minus_infinity(self.x, z) if self.multiplied else z
+
+    def _times_unit(self, z: jax.Array) -> jax.Array:
+        """z times the factors of the share, or as much of that as it is for x >= 0."""
+        return z if self.multiplied else z * self.unit
+
+    def _scaled(self, z: jax.Array) -> Scaled:
+        return Scaled(z, self.share.factors if self.multiplied else ())
+
+
+def _unless_minus_infinity(x: jax.Array, z: jax.Array) -> jax.Array:
+    """z, but the limit 0 of an activation and its slope at -inf: infinity times that is NaN, as in stock."""
+    return jnp.where(x == -jnp.inf, 0, z)
 
 
 def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -242,9 +271,8 @@ def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> t
 
 def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
     """y, but x / 2 where x is so small that arithmetic would take that for 0; in bfloat16 it can round to a normal."""
-    magnitude = jnp.abs(order_key(x))
-    half = lax.bitcast_convert_type(magnitude >> 1, x.dtype)
-    return jnp.where(magnitude < 2 << jnp.finfo(x.dtype).nmant, jnp.where(sign_bit(x), -half, half), y)
+    magnitude = lax.bitcast_convert_type(jnp.abs(x), jnp.dtype(f"int{jnp.finfo(x.dtype).bits}"))
+    return jnp.where(is_small(x), with_sign(magnitude >> 1, x), y)
 
 
 def short_quadratic(
@@ -260,31 +288,40 @@ def short_quadratic(
     return short, square, float(a) + float(c) * square, a, c
 
 
-def _cubic_in_parts(y: jax.Array, slope: Fraction, cube: Fraction) -> tuple[jax.Array, jax.Array]:
-    """`(high, low)`: slope y + cube y^3 = high + low, to half as many digits again as a float has, for 0 <= y <= 27.5.
+def _cubic_less_whole(y: jax.Array, slope: Fraction, cube: Fraction, plus: int) -> tuple[jax.Array, jax.Array]:
+    """`(f, n + plus)`: slope y + cube y^3 = n + f, with n whole and |f| at most about 1/2, for 0 <= y <= 27.5.
 
-    high has so few digits that a small whole number minus it is exact; low is at most about 2.
+    f is right to the digits of 1/2, not to those of the cubic.
     """
+    # A sum of fewer terms is there earlier than that of the parts, and as near a whole number.
+    mean = float(slope) + float(cube) * (y * y)
+    k, n = nearest_whole(y * mean, plus)
     short, square, exact, a, c = short_quadratic(y, slope, cube)
     factor = upper_half(exact)
     rest = (exact - factor) + (float(slope - a) + float(cube - c) * square)
     # The cubic's difference quotient from `short` to y.
-    quotient = float(slope) + float(cube) * (y * (y + short) + square)
-    return short * factor, quotient * (y - short) + short * rest
+    quotient = mean + float(cube) * (short * y + square)
+    # The first difference is exact: with half of its digits in `factor`, the product is, and so near k.
+    return ((short * factor - k) + quotient * (y - short)) + short * rest, n
 
 
 def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool) -> Gate:
     """The gate where e^|v| = (1 + f q) 2^n, for `f, q, n + plus = exponential(y, plus)`."""
     vanished, product_vanished, far_from = reach[x.dtype]
-    y = jnp.minimum(jnp.abs(x), product_vanished if multiplied else vanished)
     bias = jnp.finfo(x.dtype).maxexp - 1
     # 1 + e^|v| may overflow where results do not vanish: it is computed times a power of 2.
     if multiplied:
+        # Above `far_from` a share is nothing beside x.
+        shrunk = jnp.clip(x, -product_vanished, far_from)
+        y, far, unit = jnp.abs(shrunk), shrunk < -far_from, 1.0
+        half = _HALF_SCALE[x.dtype]
         f, q, n = exponential(y, bias)
-        far, half, unit = y > far_from, _HALF_SCALE[x.dtype], 1.0
-        n, one = n - jnp.where(far, 2 * half, 0), jnp.where(far, 0, 1).astype(x.dtype)
-        factors = (jnp.where(far, 2.0**-half, 1).astype(x.dtype),) * 2
+        n = n - jnp.where(far, 2 * half, 0)
+        # Times the first, 1 is nothing beside that e^|v| with both.
+        one = jnp.where(far, 2.0**-half, 1).astype(x.dtype)
+        factors = (one, one)
     else:
+        y = jnp.minimum(jnp.abs(x), vanished)
         unit = 2.0 ** -_SCALE[x.dtype]
         f, q, n = exponential(y, bias - _SCALE[x.dtype])
         one = jnp.full_like(x, unit)
@@ -301,16 +338,12 @@ def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
 def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
     gate = _gate(x, SILU_REACH, growth_in_factors, multiplied)
-    return gate.slope(1 - gate.y, SILU_CROSSING)
+    return gate.slope(1 - gate.y, *slope_at_crossing(-gate.y, SILU_CROSSING, 1 / gate.unit))
 
 
 def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
     def exponential(y, plus):
-        slope, cube = SLOPE * LOG2_E, CUBE * LOG2_E
-        # A sum of fewer terms is there earlier than that of the parts, and as near a whole number.
-        k, n = nearest_whole(y * (float(slope) + float(cube) * (y * y)), plus)
-        high, low = _cubic_in_parts(y, slope, cube)
-        f = (high - k) + low
+        f, n = _cubic_less_whole(y, SLOPE * LOG2_E, CUBE * LOG2_E, plus)
         return f, exp2_quotient(f), n
 
     return _gate(x, TANH_REACH, exponential, multiplied)
@@ -324,10 +357,22 @@ def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
 def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     """Its derivative."""
     gate = _tanh_gate(x, multiplied)
-    # 1 - y v' in y - c, which is exact where this is used: so little cancels. This c loses least in its coefficients.
-    a, b, c = SLOPE, 3 * CUBE, Fraction(15, 8)
-    shifted = {x.dtype: tuple(map(float, (1 - a * c - b * c**3, -a - 3 * b * c**2, -3 * b * c, -b)))}
-    return gate.slope(polynomial(gate.y - float(c), shifted), TANH_CROSSING)
+    linear, close = _tanh_terms(gate.y, 1 / gate.unit)
+    return gate.slope(linear, gate.y < TANH_CROSSING.reach, close)
+
+
+def _tanh_terms(y: jax.Array, times: float) -> tuple[jax.Array, jax.Array]:
+    """1 - y v', and what is, close to the root, the derivative at -y, `times` as much."""
+    high, low = (-part for part in two_parts(TANH_CROSSING.root, jnp.finfo(y.dtype).nmant + 1))
+    r, a, b = high + low, float(SLOPE), float(3 * CUBE)
+    # Exact close to the root but for `low`, which matters there alone. Both terms begin with it: so they round less.
+    before, square = high - y, y * y
+    products = square + r * y
+    linear = (1 - a * r - b * r**3) + before * ((a + b * r**2) + b * products)
+    first = times / (2 * r)
+    coefficients = tuple(times * c for c in TANH_CROSSING.quotient[y.dtype])
+    at_root = first + 2 * r**2 * sum(c * r ** (2 * i) for i, c in enumerate(coefficients))
+    return linear, before * (first + products * polynomial(square, {y.dtype: coefficients})) + low * at_root
 
 
 def _normal_tail(x, multiplied):
@@ -346,6 +391,7 @@ def normal_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
     tail = Scaled((z + z * g) * first, tuple(others))
     centre = x * (0.5 + x * polynomial(jnp.minimum(x * x, 1), _CENTRE))
     z = jnp.where(y < 0.9, centre, jnp.where(x >= 0, x + tail.value(), tail.z))
+    z = _unless_minus_infinity(x, z) if multiplied else z
     return Scaled(z, tuple(jnp.where(x <= -0.9, p, 1) for p in others))
 
 
@@ -355,7 +401,8 @@ def normal_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
     z = BELL * ((1 - square) - (rest + q)) / y
     crossing = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
     below = Scaled((z + z * g) * first, tuple(others)).unless(*crossing)
-    return below.unless(x >= 0, 1 - below.value())
+    slope = below.unless(x >= 0, 1 - below.value())
+    return slope._replace(z=_unless_minus_infinity(x, slope.z)) if multiplied else slope
 
 
 def gelu(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:

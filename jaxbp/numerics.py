@@ -46,10 +46,9 @@ def tanh_slope(x: jax.Array) -> jax.Array:
 def scaled_share(f: jax.Array, q: jax.Array, power: jax.Array, one: jax.Array | float, times: float = 1.0) -> jax.Array:
     """times / (one (1 + e)) for one e = (1 + f q) power, both powers of 2; `one` may be 0 where 1 is nothing to e.
 
-    e itself may overflow. f is there before q is, and its product with a power is exact. With a division at its end
-    XLA's CPU backend computes this once for both passes.
+    e itself may overflow. With a division at its end XLA's CPU backend computes this once for both passes.
     """
-    return times / ((one + (power * f) * q) + power)
+    return times / ((1 + f * q) * power + one)
 
 
 def softplus(x: jax.Array) -> jax.Array:

@@ -25,21 +25,15 @@ _TEXTBOOK = (
 )
 
 
-def _vanishing(gate, activation):
-    """The activation, or its slope, with the limit 0 at -inf: infinity times that is NaN, as in stock."""
-    return activation._replace(z=jnp.where(gate == -jnp.inf, 0, activation.z))
-
-
 def _times(factor, gate, activation):
     """factor times the activation of the gate, subnormal ones included."""
-    activation, half = _vanishing(gate, activation), is_small(gate)
+    half = is_small(gate)
     # Of a small gate the activation is half. Beside a small factor one that is scaled is nothing.
     least, other = jnp.where(half, gate, factor), jnp.where(half, factor / 2, activation.z * activation.factors[0])
     return jnp.where(is_small(least), times_small(least, other), activation.times(factor))
 
 
 def _cotangents(ct, x, gate, activation, slope):
-    slope = _vanishing(gate, slope)
     small = times_small(x, ct * (slope.z * slope.factors[0]))
     ct_gate = jnp.where(is_small(x), small, ct * slope.times(x))
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
@@ -105,7 +99,7 @@ swiglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=4,
+    version=5,
 )
 
 
@@ -140,7 +134,7 @@ geglu = Op(
             geglu_fwd,
             geglu_bwd,
             "Keeps the inputs alone; one exponential in each pass, and the product right where gelu alone vanishes.",
-            Accuracy((3.8, 4.4), (3.8, 4.2)),
+            Accuracy((3.8, 4.9), (3.8, 4.5)),
         ),
         Rule(
             "textbook",
@@ -163,7 +157,7 @@ geglu = Op(
     variants=({}, {"approximate": False}),
     elementwise=True,
     hard=(
-        *(-0.7524614, -0.7517915, *gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach),
+        *(-0.7524614, -0.7517915, -gating.TANH_CROSSING.reach, *gating.ERF_CROSSING.reach),
         *(*gating.edges(gating.TANH_REACH), *gating.SHORT_ENDS, -0.9, 0.9, -9.7, -13.2),
     ),
     cases=(*elementwise_cases(Normal(), Normal()), LLAMA),
@@ -177,5 +171,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=4,
+    version=5,
 )
