@@ -286,6 +286,7 @@ def product_over_square(a: jax.Array, b: jax.Array, y: jax.Array) -> jax.Array:
     step = 2.0 ** (finfo.maxexp // 2 + 4)
     scale = jnp.where(size >= 2.0**far, 1 / step, jnp.where(size < 2.0**-far, step, one))
     half_back = lax.bitcast_convert_type(_bits(one / 2) + _bits(one) - _bits(scale), y.dtype)
+    # In this order: beside a subnormal b, p times the factor of a subnormal y would overflow too early.
     inverse = p * half_back * jnp.where(_is_tiny(b), LIFT**-0.5, one) * _factor(y)
     scaled = (a * scale) * (z * scale)
     # 0 times infinity: beside 0 or an infinite number a scale can but do harm.
