@@ -36,7 +36,7 @@ def _factor(x: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def _lifted(x: jax.Array) -> jax.Array:
     """The z of `lift`."""
-    return jnp.where(_is_tiny(x), with_sign(_tiny_lifted(x), x), x)
+    return jnp.where(_is_tiny(x), _with_sign(_tiny_lifted(x), x), x)
 
 
 def _tiny_lifted(x: jax.Array) -> jax.Array:
@@ -83,6 +83,15 @@ def is_small(x: jax.Array) -> jax.Array:
     return _magnitude(x) < 2 << jnp.finfo(x.dtype).nmant
 
 
+def half_if_small(x: jax.Array, y: jax.Array) -> jax.Array:
+    """y, but x / 2 where x `is_small`; in bfloat16 it can round to a normal number.
+
+    >>> print(f"{half_if_small(jnp.float32(-1e-40), jnp.float32(0)):.4g}")
+    -5e-41
+    """
+    return jnp.where(is_small(x), _with_sign(_magnitude(x) >> 1, x), y)
+
+
 @jax.custom_jvp
 def times_small(x: jax.Array, y: jax.Array) -> jax.Array:
     """x y for x that `is_small`, subnormal x included: in fewer instructions than `product`.
@@ -95,7 +104,7 @@ def times_small(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _units(x: jax.Array) -> jax.Array:
     """x 2^-(minexp + 1) for x that `is_small`: its bits count units of the smallest subnormal number."""
-    return with_sign(_bits(_magnitude(x).astype(x.dtype) * 2.0 ** -(jnp.finfo(x.dtype).nmant + 1)), x)
+    return _with_sign(_bits(_magnitude(x).astype(x.dtype) * 2.0 ** -(jnp.finfo(x.dtype).nmant + 1)), x)
 
 
 @times_small.defjvp
@@ -144,11 +153,6 @@ def _is_zero_or_from(x: jax.Array, least: jax.Array) -> jax.Array:
     lowest = jnp.iinfo(least.dtype).min
     # As integers without a sign, of which 0 - 1 is the largest.
     return (_magnitude(x) - 1) + lowest >= (least - 1) + lowest
-
-
-def with_sign(magnitude: jax.Array, x: jax.Array) -> jax.Array:
-    """The number whose bits are these but for the sign, which is that of x: in fewer instructions than `copysign`."""
-    return lax.bitcast_convert_type(magnitude | (_bits(x) & jnp.iinfo(magnitude.dtype).min), x.dtype)
 
 
 def sign_bit(x: jax.Array) -> jax.Array:
@@ -211,7 +215,7 @@ def _mantissa(x: jax.Array) -> jax.Array:
     """x with the exponent 0 in place of its own; 0, infinities and NaN as they are."""
     bits, _ = normal_bits(x)
     exponent, one = _bits(jnp.asarray(jnp.inf, x.dtype)), _bits(jnp.asarray(1, x.dtype))
-    return jnp.where(is_edge(x), x, with_sign((bits & ~exponent) | one, x))
+    return jnp.where(is_edge(x), x, _with_sign((bits & ~exponent) | one, x))
 
 
 @_mantissa.defjvp
@@ -390,3 +394,8 @@ def _bits(x: jax.Array) -> jax.Array:
 def _magnitude(x: jax.Array) -> jax.Array:
     bits = _bits(x)
     return bits & jnp.iinfo(bits.dtype).max
+
+
+def _with_sign(magnitude: jax.Array, x: jax.Array) -> jax.Array:
+    """The number whose bits are these but for the sign, which is that of x: in fewer instructions than `copysign`."""
+    return lax.bitcast_convert_type(magnitude | (_bits(x) & jnp.iinfo(magnitude.dtype).min), x.dtype)

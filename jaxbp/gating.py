@@ -21,14 +21,12 @@ from jaxbp.elementary import (
     two_parts,
 )
 from jaxbp.floats import (
-    is_small,
     nearest_whole,
     power_of_biased,
     power_of_two,
     rounded,
     two_powers,
     upper_half,
-    with_sign,
 )
 from jaxbp.numerics import scaled_share
 
@@ -267,12 +265,6 @@ def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> t
     slope = polynomial(x - high, {x.dtype: (-low * first, first, *others)})
     near = x > crossing.reach[0]
     return (near if crossing.reach[1] >= 0 else near & (x < crossing.reach[1])), slope
-
-
-def half_if_tiny(x: jax.Array, y: jax.Array) -> jax.Array:
-    """y, but x / 2 where x is so small that arithmetic would take that for 0; in bfloat16 it can round to a normal."""
-    magnitude = lax.bitcast_convert_type(jnp.abs(x), jnp.dtype(f"int{jnp.finfo(x.dtype).bits}"))
-    return jnp.where(is_small(x), with_sign(magnitude >> 1, x), y)
 
 
 def short_quadratic(

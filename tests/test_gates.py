@@ -84,24 +84,45 @@ def test_a_cotangent_brings_a_slope_that_is_out_of_range_back(op, args, ct, expe
     np.testing.assert_allclose(gradients(op, *args, ct=ct)[1], expected, rtol=1e-6)
 
 
-def test_quotients_of_any_three_numbers():
-    generator = np.random.default_rng(0)
-    bits = generator.integers(0, 2**32, (3, 100_000), dtype=np.uint64).astype(np.uint32)
-    numbers = np.where(generator.random(bits.shape) < 0.3, bits & 0x807FFFFF, bits).astype(np.uint32).view(np.float32)
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [
+        (np.float32, np.float64),
+        pytest.param(
+            np.float64,
+            np.longdouble,
+            marks=pytest.mark.skipif(
+                np.finfo(np.longdouble).maxexp < 4 * 1024,
+                reason="long double has the range of float64 on this platform",
+            ),
+        ),
+    ],
+)
+def test_quotients_of_any_three_numbers(dtype, wide):
+    limits, generator = np.finfo(dtype), np.random.default_rng(0)
+    unsigned = np.dtype(f"uint{limits.bits}").type
+    bits = generator.integers(0, np.iinfo(unsigned).max, (3, 100_000), dtype=unsigned, endpoint=True)
+    subnormal = bits & unsigned((1 << limits.bits - 1) | ((1 << limits.nmant) - 1))
+    numbers = np.where(generator.random(bits.shape) < 0.3, subnormal, bits).view(dtype)
+    tiny = limits.smallest_normal
     far_out = np.asarray(
-        [0, -0.0, np.inf, -np.inf, np.nan, LEAST, -TINY, 1, -1, 2.0**127, np.finfo(np.float32).max], np.float32
+        [0, -0.0, np.inf, -np.inf, np.nan, limits.smallest_subnormal, -tiny, 1, -1, limits.max / 2, limits.max], dtype
     )
     x, y, ct = np.where(generator.random(numbers.shape) < 0.2, generator.choice(far_out, numbers.shape), numbers)
-    ct = np.where(np.abs(ct) < TINY, np.float32(TINY), ct)  # A subnormal cotangent counts as 0, as in stock.
-    _, (ct_x, ct_y) = jaxbp.divide.value_and_vjp((x, y), ct)
-    with np.errstate(all="ignore"):  # In float64 nothing but what is infinite overflows.
-        by_y = ct.astype(np.float64) / y
-        for actual, exact in ((ct_x, by_y), (ct_y, -by_y * (x.astype(np.float64) / y))):
-            rounded = exact.astype(np.float32)
-            np.testing.assert_array_equal(np.isnan(actual), np.isnan(rounded))
-            ordinary = np.isfinite(rounded) & (np.abs(exact) >= TINY)
-            np.testing.assert_allclose(actual[ordinary], exact[ordinary], rtol=2e-7)
-            np.testing.assert_array_equal(actual[np.isinf(exact)], rounded[np.isinf(exact)])
+    ct = np.where(np.abs(ct) < tiny, tiny, ct)  # A subnormal cotangent counts as 0, as in stock.
+    with jax.enable_x64(True):
+        _, cts = jaxbp.divide.value_and_vjp((x, y), ct)
+        ct_x, ct_y = map(np.asarray, cts)
+    with np.errstate(all="ignore"):  # In the wider dtype nothing but what is infinite overflows.
+        by_y = ct.astype(wide) / y
+        for actual, exact in ((ct_x, by_y), (ct_y, -by_y * (x.astype(wide) / y))):
+            size, close = np.abs(exact), 4 * limits.eps
+            np.testing.assert_array_equal(np.isnan(actual), np.isnan(exact))
+            ordinary = (size >= tiny * (1 + close)) & (size <= limits.max)
+            assert (np.abs(actual[ordinary] / exact[ordinary] - 1) < 1.6 * limits.eps).all()
+            large = size > wide(limits.max) * (1 + close)
+            np.testing.assert_array_equal(actual[large], np.sign(exact[large]) * np.inf)
+            assert (np.abs(actual[size < tiny]) <= tiny).all()
 
 
 def test_a_quotient_by_one_number_is_rounded_once():

@@ -10,7 +10,7 @@ from jaxbp import gating, gating_references
 from jaxbp.cases import Normal, elementwise_cases
 from jaxbp.declaration import Accuracy, Fault, Flops, Rule
 from jaxbp.elementary import growth_and_exponent
-from jaxbp.floats import two_powers
+from jaxbp.floats import half_if_small, two_powers
 from jaxbp.gating import (
     ERF_CROSSING,
     SILU_CROSSING,
@@ -19,7 +19,6 @@ from jaxbp.gating import (
     TANH_REACH,
     Crossing,
     edges,
-    half_if_tiny,
     slope_at_crossing,
     two_parts,
 )
@@ -27,7 +26,7 @@ from jaxbp.op import Op
 
 
 def silu_fwd(x):
-    return half_if_tiny(x, gating.silu(x).value()), (x,)
+    return half_if_small(x, gating.silu(x).value()), (x,)
 
 
 def silu_bwd(res, ct):
@@ -83,7 +82,7 @@ silu = Op(
 
 
 def gelu_fwd(x, *, approximate=True):
-    return half_if_tiny(x, gating.gelu(x, approximate).value()), (x,)
+    return half_if_small(x, gating.gelu(x, approximate).value()), (x,)
 
 
 def gelu_bwd(res, ct, *, approximate=True):
