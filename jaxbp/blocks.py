@@ -212,10 +212,15 @@ def _like_keys(x, k):
     return x.reshape(math.prod(batch), heads, keys, d).swapaxes(1, 2).reshape(k.shape).astype(k.dtype)
 
 
-def _of_key_heads(lengths, longest, key_heads):
-    """A length for each key head of each sequence, in 32 bits."""
-    lengths = lengths.astype(jnp.int32) if lengths.dtype.itemsize < 4 else jnp.minimum(lengths, longest)
-    return jnp.repeat(lengths.astype(jnp.int32).reshape(-1), key_heads)
+def lengths_of_heads(lengths, longest, heads):
+    """A length for each head of each sequence, from 0 to the longest, in 32 bits.
+
+    >>> lengths_of_heads(jnp.array([3, -1, 300], "int16"), 200, 2).tolist()
+    [3, 3, 0, 0, 200, 200]
+    """
+    if lengths.dtype.itemsize < 4:  # Too narrow for the longest, perhaps.
+        lengths = lengths.astype(jnp.int32)
+    return jnp.repeat(jnp.clip(lengths, 0, longest).astype(jnp.int32).reshape(-1), heads)
 
 
 def _arranged(q, k, v, lengths, scale):
@@ -224,5 +229,5 @@ def _arranged(q, k, v, lengths, scale):
     q, k, v = widened(q), widened(k), widened(v)
     if lengths is not None:
         longest = q.shape[-3], k.shape[-3]
-        lengths = tuple(_of_key_heads(x, n, key_heads) for x, n in zip(lengths, longest, strict=True))
+        lengths = tuple(lengths_of_heads(x, n, key_heads) for x, n in zip(lengths, longest, strict=True))
     return _of_queries(q * scale, key_heads), _of_keys(k), _of_keys(v), lengths

@@ -36,10 +36,13 @@ COMPILERS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tp
 CHIPS = {"cuda": ("NVIDIA H100", "gpu"), "rocm": ("gfx942", "gpu"), "tpu": ("TPU v5 lite", "tpu")}
 
 
+OPS_WITH_KERNELS = [(jaxbp.attention, 3), (jaxbp.padded_attention, 3), (jaxbp.rms_norm, 2)]
+
+
 # JAX 0.12 says of Triton that it will go; what is to take its place knows neither older GPUs nor the kernels of a TPU.
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("platform", COMPILERS)
-@pytest.mark.parametrize(("op", "launched"), [(jaxbp.attention, 3), (jaxbp.rms_norm, 2)], ids=repr)
+@pytest.mark.parametrize(("op", "launched"), OPS_WITH_KERNELS, ids=repr)
 def test_kernels_are_lowered_by_the_compiler_of_each_platform(op, launched, platform):
     fwd_bwd, *arguments = posed(op.rules["kernel"])
     kind, of = CHIPS[platform]

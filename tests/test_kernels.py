@@ -12,10 +12,12 @@ from jaxbp.engines import reference
 from jaxbp.jaxprs import equations
 from jaxbp.kernels import fold, launch, rms_norm
 
-ATTENTION, RMS_NORM = (op.rules["kernel"] for op in (jaxbp.attention, jaxbp.rms_norm))
+OPS = (jaxbp.attention, jaxbp.padded_attention, jaxbp.rms_norm)
+ATTENTION, PADDED, RMS_NORM = (op.rules["kernel"] for op in OPS)
 #: Batch, queries, keys, heads, key heads, d, and whether causal: several blocks that do not come out even, heads that
 #: share keys, queries that begin after the last key.
 SIZES = [(1, 130, 150, 1, 1, 16, False), (2, 70, 3, 4, 2, 5, True), (1, 130, 200, 2, 2, 33, True)]
+ALL = pytest.mark.parametrize("rule", [ATTENTION, PADDED, RMS_NORM], ids=repr)
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
 
 
@@ -54,6 +56,9 @@ def assert_right(rule, args, ct, units=12.0, **options):
     y, cts = run(args, ct)
     exact_y, exact = reference(rule.op, args, ct, **options)
     for actual, truth in zip((y, *cts), (exact_y, *exact), strict=True):
+        if truth is None:
+            assert actual is None
+            continue
         assert (actual.shape, actual.dtype) == (truth.shape, ct.dtype)
         allowed = units * float(jnp.finfo(ct.dtype).eps) * np.abs(truth).max(initial=0)
         assert np.abs(np.asarray(actual, np.float64) - truth).max(initial=0) <= allowed
@@ -63,6 +68,55 @@ def assert_right(rule, args, ct, units=12.0, **options):
 def test_attention(form, sizes):
     *sizes, causal = sizes
     assert_right(ATTENTION, *attention_arguments(*sizes), causal=causal, scale=0.3)
+
+
+@CAUSAL
+def test_padded_attention(form, causal):
+    """With lengths that end in the midst of a block and between two, and are 0, negative and too large."""
+    args, ct = attention_arguments(5, 130, 200, 2, 1, 5)
+    lengths = np.array([130, 64, 1, 0, 1000]), np.array([150, 128, 0, 7, -1])
+    assert_right(PADDED, (*args, *lengths), ct, causal=causal)
+
+
+@pytest.mark.parametrize("waste", [np.nan, np.inf])
+def test_what_stands_beyond_the_lengths_does_not_matter(form, waste):
+    args, ct = attention_arguments(2, 70, 90, 1, 1, 4)
+    lengths = np.array([70, 66]), np.array([80, 3])
+    y, cts = PADDED.value_and_vjp((*args, *lengths), ct)
+    spoilt = [x.copy() for x in (*args, ct)]
+    for x, ends in zip(spoilt, (lengths[0], lengths[1], lengths[1], lengths[0]), strict=True):
+        for row, end in zip(x, ends, strict=True):
+            row[end:] = waste
+    again, cts_again = PADDED.value_and_vjp((*spoilt[:3], *lengths), spoilt[3])
+    for a, b in zip((y, *cts[:3]), (again, *cts_again[:3]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@CAUSAL
+def test_blocks_beyond_the_lengths_are_left_out(form, causal):
+    """A fold that counts the blocks which it is shown."""
+
+    def visits(held, streamed, counts):
+        visit = fold.Fold(
+            "visits",
+            lambda size: (jnp.zeros((1, size)),),
+            lambda state, *_: (state[0] + 1,),
+            lambda state, _: state,
+            ((1, jnp.float32),),
+            flops=1,
+            span=(lambda first, last: (0, last)) if causal else None,
+        )
+        shown, passing = ([jnp.zeros((len(counts), 16, n))] for n in (held, streamed))
+        (seen,) = visit(shown, passing, [jnp.array(ends, jnp.int32) for ends in zip(*counts, strict=True)])
+        return seen[:, 0, ::64].tolist()
+
+    assert visits(150, 200, [(150, 200), (150, 64), (65, 65), (64, 0), (0, 200)]) == [
+        [1, 2, 3] if causal else [4, 4, 4],
+        [1, 1, 1],
+        [1, 2, 0] if causal else [2, 2, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_attention_in_bfloat16_is_rounded_once(form):
@@ -83,7 +137,7 @@ def test_a_scale_of_numpy_makes_nothing_wider():
     assert {x.dtype for x in (y, *cts)} == {np.dtype("float32")}
 
 
-@pytest.mark.parametrize("rule", [ATTENTION, RMS_NORM], ids=repr)
+@ALL
 def test_second_derivatives_are_refused_in_a_sentence(rule):
     x, *others = rule.op.case("small").arguments(np.dtype("float32"))
     with pytest.raises(NotImplementedError, match="no second derivatives; take the op's default rule"):
@@ -157,7 +211,7 @@ def test_blocks_that_nobody_sees_are_left_out(form):
         assert np.isnan(x[:, 128:]).all()
 
 
-@pytest.mark.parametrize("rule", [ATTENTION, RMS_NORM], ids=repr)
+@ALL
 def test_the_checker_finds_them_right(rule):
     args = rule.op.case("small").arguments(np.dtype("float32"))
     jaxbp.check_vjp(rule, *args, level="quick").raise_if_failed()

@@ -6,6 +6,7 @@ lie along it, and a GPU's threads.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxbp.kernels.launch import Work, launch, on_each_platform, padded, power_of_two
+from jaxbp.kernels.launch import Work, launch, numbers, on_each_platform, padded, power_of_two
 
 #: How long blocks are, those that are held and those that are streamed: what stays in a TPU's vector memory, and in the
 #: registers of a GPU's multiprocessor.
@@ -21,6 +22,8 @@ BLOCK = {"tpu": (512, 512), "gpu": (64, 64), "cpu": (64, 64)}
 
 State = tuple[jax.Array, ...]
 Blocks = Sequence[jax.Array]
+#: How many of the held entries count, and of the streamed ones: numbers, or in a kernel what it reads.
+Counts = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Fold:
     Attributes:
         name: what profilers call it.
         start: `start(size) -> state`, for a held block of that size; a tuple of matrices [rows, size].
-        step: `step(state, held, streamed, first_held, first_streamed) -> state`: with the blocks of all arrays, and
-            where along the lengths they begin.
+        step: `step(state, held, streamed, first_held, first_streamed, counts) -> state`: with the blocks of all arrays,
+            where along the lengths they begin, and how many entries count.
         finish: `finish(state, held) -> results`, blocks of the arrays that come out.
         out: the rows and the dtype of each of those.
         flops: so many operations for each pair of a held and a streamed entry, all rows together.
@@ -41,21 +44,27 @@ class Fold:
 
     name: str
     start: Callable[[int], State]
-    step: Callable[[State, Blocks, Blocks, Any, Any], State]
+    step: Callable[[State, Blocks, Blocks, Any, Any, Counts], State]
     finish: Callable[[State, Blocks], Blocks]
     out: tuple[tuple[int, Any], ...]
     flops: int
     span: Callable[[Any, Any], tuple[Any, Any]] | None = None
 
-    def __call__(self, held: Blocks, streamed: Blocks) -> list[jax.Array]:
+    def __call__(self, held: Blocks, streamed: Blocks, counts: Blocks = ()) -> list[jax.Array]:
         """The results, [n, rows, length] with the length of what is held.
 
-        An array whose n is smaller serves as many neighbours together.
+        An array whose n is smaller serves as many neighbours together. `counts` are two arrays [n] of int32, where not
+        all entries count: how many of the held ones do, and of the streamed ones. Blocks beyond are not looked at.
         """
-        number = len(held)
-        return on_each_platform(lambda platform, *xs: self._on(platform, xs[:number], xs[number:]), *held, *streamed)
+        ends = len(held), len(held) + len(streamed)
+        return on_each_platform(
+            lambda platform, *xs: self._on(platform, xs[: ends[0]], xs[ends[0] : ends[1]], xs[ends[1] :]),
+            *held,
+            *streamed,
+            *counts,
+        )
 
-    def _on(self, platform: str, held: Blocks, streamed: Blocks) -> list[jax.Array]:
+    def _on(self, platform: str, held: Blocks, streamed: Blocks, counts: Blocks) -> list[jax.Array]:
         n = max(len(x) for x in (*held, *streamed))
         lengths = [xs[0].shape[2] for xs in (held, streamed)]
         sizes = [min(most, power_of_two(n)) for most, n in zip(BLOCK[platform], lengths, strict=True)]
@@ -65,14 +74,15 @@ class Fold:
         out = [((n, rows, held[0].shape[2]), dtype) for rows, dtype in self.out]
         results = launch(
             platform,
-            self._kernel(len(held), len(streamed), sizes, cuts[1], in_order=in_order),
+            self._kernel(len(held), len(streamed), len(counts), sizes, lengths, in_order=in_order),
             self.name,
-            [*held, *streamed],
+            [*held, *streamed, *counts],
             out,
             grid=(n, *cuts) if in_order else (n, cuts[0]),
             in_specs=[
                 *(_held_block(x.shape, sizes[0], n) for x in held),
                 *(_streamed_block(x.shape, sizes[1], n, whole=not in_order) for x in streamed),
+                *(numbers(platform, n) for _ in counts),
             ],
             out_specs=[_held_block(shape, sizes[0], n) for shape, _ in out],
             work=self._work(n, lengths, held, streamed, cuts[0]),
@@ -83,40 +93,51 @@ class Fold:
         return [x[..., : lengths[0]] for x in results]
 
     def _kernel(
-        self, held: int, streamed: int, sizes: Sequence[int], cuts: int, *, in_order: bool
+        self, held: int, streamed: int, counted: int, sizes: Sequence[int], lengths: Sequence[int], *, in_order: bool
     ) -> Callable[..., None]:
         """Along the grid's last axis where its steps come in order, in a loop where they do not."""
         from jax.experimental import pallas as pl
 
-        def bounds(i: Any) -> tuple[Any, Any]:
-            """The streamed blocks that held block i needs."""
-            if self.span is None:
-                return 0, cuts
-            first, last = self.span(i * sizes[0], (i + 1) * sizes[0])
-            ends = _divided(first, sizes[1]), _divided(last + sizes[1] - 1, sizes[1])
-            return jnp.minimum(ends[0], cuts), jnp.minimum(ends[1], cuts)
+        cuts = -(-lengths[1] // sizes[1])
 
-        def split(refs: Blocks) -> tuple[Blocks, Blocks, Blocks, Blocks]:
-            inputs, outputs = held + streamed, held + streamed + len(self.out)
-            return refs[:held], refs[held:inputs], refs[inputs:outputs], refs[outputs:]
+        def counts(refs: Blocks) -> Counts:
+            """Of the neighbours that this step of the grid is about."""
+            return (refs[0][pl.program_id(0)], refs[1][pl.program_id(0)]) if refs else (lengths[0], lengths[1])
+
+        def bounds(i: Any, counts: Counts) -> tuple[Any, Any]:
+            """The streamed blocks that held block i needs."""
+            if self.span is None and not counted:
+                return 0, cuts
+            first, last = (0, lengths[1]) if self.span is None else self.span(i * sizes[0], (i + 1) * sizes[0])
+            last = jnp.minimum(last, counts[1])
+            if counted:
+                last = jnp.where(i * sizes[0] < counts[0], last, 0)
+            return _divided(first, sizes[1]), _divided(last + sizes[1] - 1, sizes[1])
+
+        def split(refs: Blocks) -> tuple[Blocks, Blocks, Blocks, Blocks, Blocks]:
+            parts, start = [], 0
+            for end in itertools.accumulate((held, streamed, counted, len(self.out))):
+                parts.append(refs[start:end])
+                start = end
+            return *parts, refs[start:]
 
         def in_a_loop(*refs: Any) -> None:
-            held_refs, streamed_refs, out_refs, _ = split(refs)
-            i = pl.program_id(1)
+            held_refs, streamed_refs, count_refs, out_refs, _ = split(refs)
+            i, ends = pl.program_id(1), counts(count_refs)
             blocks = [ref[...] for ref in held_refs]
 
             def step(j: Any, state: State) -> State:
                 first = j * sizes[1]
                 passing = [ref[:, pl.ds(first, sizes[1])] for ref in streamed_refs]
-                return self.step(state, blocks, passing, i * sizes[0], first)
+                return self.step(state, blocks, passing, i * sizes[0], first, ends)
 
-            state = jax.lax.fori_loop(*bounds(i), step, self.start(sizes[0]))
+            state = jax.lax.fori_loop(*bounds(i, ends), step, self.start(sizes[0]))
             _write(out_refs, self.finish(state, blocks))
 
         def in_steps(*refs: Any) -> None:
-            held_refs, streamed_refs, out_refs, state_refs = split(refs)
-            i, j = pl.program_id(1), pl.program_id(2)
-            first, last = bounds(i)
+            held_refs, streamed_refs, count_refs, out_refs, state_refs = split(refs)
+            i, j, ends = pl.program_id(1), pl.program_id(2), counts(count_refs)
+            first, last = bounds(i, ends)
 
             def read(refs: Blocks) -> State:
                 return tuple(ref[...] for ref in refs)
@@ -128,7 +149,7 @@ class Fold:
             @pl.when((first <= j) & (j < last))
             def _() -> None:
                 blocks = read(held_refs), read(streamed_refs)
-                _write(state_refs, self.step(read(state_refs), *blocks, i * sizes[0], j * sizes[1]))
+                _write(state_refs, self.step(read(state_refs), *blocks, i * sizes[0], j * sizes[1], ends))
 
             @pl.when(j == cuts - 1)
             def _() -> None:

@@ -96,6 +96,17 @@ def launch(
     )(*args)
 
 
+def numbers(platform: str, n: int) -> Any:
+    """How a kernel is handed n numbers whole, to read one by one: a TPU keeps those apart from its vectors."""
+    from jax.experimental import pallas as pl
+
+    if platform == "tpu":
+        from jax.experimental.pallas import tpu
+
+        return pl.BlockSpec(memory_space=tpu.SMEM)
+    return pl.BlockSpec((n,), lambda *_: (0,))
+
+
 def alike(shape: tuple[int, ...], dtype: Any, args: Sequence[jax.Array]) -> jax.ShapeDtypeStruct:
     """A result that varies over the mesh axes that the arguments vary over, under shard_map."""
     most = max((jax.typeof(x).manual_axis_type for x in args), key=lambda axes: len(axes.varying))

@@ -43,23 +43,6 @@ def attention_bwd(res, ct, *, causal=False, scale=None):
     return blocks.backward(q, k, v, None, softmax, ct, causal=causal, scale=_scale_of(q, scale))
 
 
-def attention_kernel_fwd(q, k, v, *, causal=False, scale=None):
-    _require_fit(q, k, v)
-    if not q.size or not k.size:
-        return jnp.zeros_like(q), (q, k, v, None)
-    y, sums = kernels.forward(q, k, v, causal=causal, scale=_scale_of(q, scale))
-    # The value is kept as wide as it was computed: what the backward pass takes from it is a difference.
-    return y.astype(q.dtype), (q, k, v, (y, sums))
-
-
-def attention_kernel_bwd(res, ct, *, causal=False, scale=None):
-    q, k, v, kept = res
-    if kept is None:
-        return tuple(jnp.zeros_like(x) for x in (q, k, v))
-    y, sums = kept
-    return kernels.backward(q, k, v, y, sums, ct, causal=causal, scale=_scale_of(q, scale))
-
-
 def padded_attention_fwd(q, k, v, query_seq_lengths, key_value_seq_lengths, *, causal=False, scale=None):
     lengths = query_seq_lengths, key_value_seq_lengths
     _require_fit(q, k, v, *lengths)
@@ -71,6 +54,41 @@ def padded_attention_bwd(res, ct, *, causal=False, scale=None):
     q, k, v, lengths, softmax = res
     cts = blocks.backward(q, k, v, lengths, softmax, ct, causal=causal, scale=_scale_of(q, scale))
     return (*cts, None, None)
+
+
+def _kernel_fwd(q, k, v, lengths, causal, scale):
+    if not q.size or not k.size:
+        return jnp.zeros_like(q), (q, k, v, lengths, None)
+    y, sums = kernels.forward(q, k, v, lengths, causal=causal, scale=_scale_of(q, scale))
+    # The value is kept as wide as it was computed: what the backward pass takes from it is a difference.
+    return y.astype(q.dtype), (q, k, v, lengths, (y, sums))
+
+
+def _kernel_bwd(res, ct, causal, scale):
+    q, k, v, lengths, kept = res
+    if kept is None:
+        return tuple(jnp.zeros_like(x) for x in (q, k, v))
+    y, sums = kept
+    return kernels.backward(q, k, v, lengths, y, sums, ct, causal=causal, scale=_scale_of(q, scale))
+
+
+def attention_kernel_fwd(q, k, v, *, causal=False, scale=None):
+    _require_fit(q, k, v)
+    return _kernel_fwd(q, k, v, None, causal, scale)
+
+
+def attention_kernel_bwd(res, ct, *, causal=False, scale=None):
+    return _kernel_bwd(res, ct, causal, scale)
+
+
+def padded_attention_kernel_fwd(q, k, v, query_seq_lengths, key_value_seq_lengths, *, causal=False, scale=None):
+    lengths = query_seq_lengths, key_value_seq_lengths
+    _require_fit(q, k, v, *lengths)
+    return _kernel_fwd(q, k, v, lengths, causal, scale)
+
+
+def padded_attention_kernel_bwd(res, ct, *, causal=False, scale=None):
+    return (*_kernel_bwd(res, ct, causal, scale), None, None)
 
 
 def attention_stock(q, k, v, *, causal=False, scale=None):
@@ -218,6 +236,10 @@ _NOTE = (
     "Blocks of queries against all keys that they see: no T x S matrix is alive in either pass. Keeps the inputs and "
     "two numbers a query. No bound in ULP holds: scores are sums that may cancel."
 )
+_KERNEL_NOTE = (
+    "Pallas kernels for GPUs and TPUs, one of the forward pass and two of the backward pass: scores never leave fast "
+    "memory. Keeps the inputs, the value, in float32 at least, and two numbers a query."
+)
 _SOURCE = (
     "Rabe and Staats, Self-attention Does Not Need O(n^2) Memory (2021); Dao, Fu, Ermon, Rudra and Re, "
     "FlashAttention (2022): the backward pass computes the weights again."
@@ -233,8 +255,7 @@ attention = Op(
             "kernel",
             attention_kernel_fwd,
             attention_kernel_bwd,
-            "Pallas kernels for GPUs and TPUs, one of the forward pass and two of the backward pass: scores never "
-            "leave fast memory. Keeps the inputs, the value, in float32 at least, and two numbers a query.",
+            _KERNEL_NOTE,
             kernel=True,
         ),
     ),
@@ -267,7 +288,16 @@ padded_attention = Op(
     f"key_value_seq_lengths [batch], or [], integers. {_MEANING} What stands beyond the lengths does not matter, not "
     "even where it is NaN. jax.nn's value for a sequence without keys is the mean of v instead.",
     formula=_FORMULA,
-    rules=(Rule("blocks", padded_attention_fwd, padded_attention_bwd, _NOTE),),
+    rules=(
+        Rule("blocks", padded_attention_fwd, padded_attention_bwd, _NOTE),
+        Rule(
+            "kernel",
+            padded_attention_kernel_fwd,
+            padded_attention_kernel_bwd,
+            f"{_KERNEL_NOTE} What lies beyond the lengths is not computed.",
+            kernel=True,
+        ),
+    ),
     integers=("query_seq_lengths", "key_value_seq_lengths"),
     stock=padded_attention_stock,
     exact=_with_lengths(_dense),
