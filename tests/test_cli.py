@@ -234,6 +234,19 @@ def test_a_failed_cell_is_told_by_the_exit_status(run, tmp_path, monkeypatch):
     assert result.err.count("Planted: it broke.") == 1
 
 
+def test_several_processes_are_asked_for_and_resumed(run, tmp_path, monkeypatch):
+    asked = []
+
+    def collect(tasks, journal, *, progress, peak_rss):
+        asked.append([(task.owner, task.repetition) for task in tasks])
+
+    monkeypatch.setattr("jaxbp.cli.bench.run_tasks", collect)
+    run("bench", "--quick", "--ops", "exp", "--cases", "small", "--processes", 3, "--out", tmp_path)
+    run("bench", "--resume", only_run(tmp_path))
+    assert asked == [[("jax", 0), ("numpy", 0), ("jax", 1), ("jax", 2)]] * 2
+    assert run("bench", "--processes", 0).code == 2
+
+
 def test_no_dtype_at_all_is_told(run, tmp_path):
     result = run("bench", "--dtypes", ",", "--out", tmp_path)
     assert result.code == 2
@@ -338,7 +351,7 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss, --resume and --scheduler are for",
+            "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler are",
         ),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),

@@ -49,6 +49,12 @@ def bench(
     ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
     dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
     cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Time rules and autodiff in so many processes, which differ by more than one can tell."
+        ),
+    ] = 1,
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss", help="Peak memory of each engine too, in a process of its own: slow.")
     ] = False,
@@ -70,12 +76,12 @@ def bench(
     chosen = [name for name, asked in (("quick", quick), ("full", full), ("growth", growth)) if asked]
     if len(chosen) > 1:
         raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
-    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32"))
+    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1))
     if target:
         if of_ops or resume or scheduler or out_folder != Path("results"):
             raise UsageError(
-                "--full, --growth, --ops, --dtypes, --cases, --out, --peak-rss, --resume and --scheduler are for the "
-                "ops, not for a function."
+                "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler "
+                "are for the ops, not for a function."
             )
         limits = dict(interval(text) for text in domain or [])
         level = "quick" if quick else "standard"
@@ -95,7 +101,8 @@ def bench(
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
         level = (chosen or ["standard"])[0]
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
-        request: dict[str, Any] = {**asked, "accelerated": bool(accelerators()), "peak_rss": peak_rss}
+        how = {"accelerated": bool(accelerators()), "processes": processes, "peak_rss": peak_rss}
+        request: dict[str, Any] = {**asked, **how}
     tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
     with _executor(scheduler) as executor:
         folder = resume or new_run(out_folder, request["level"], {"request": request})

@@ -54,7 +54,8 @@ class Level:
 #: Where speed matters, and no cache helps.
 OPTIONS_CASE = "memory"
 #: NumPy knows no accelerator, and differences say there what they say elsewhere.
-LEFT_TO_PROCESSORS = ("numpy", "forward_difference", "central_difference")
+DIFFERENCES = ("forward_difference", "central_difference")
+LEFT_TO_PROCESSORS = ("numpy", *DIFFERENCES)
 ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {
     level.name: level
@@ -104,7 +105,10 @@ LEVELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One case of one op and dtype, for one owner's engines: what a worker measures in one go."""
+    """One case of one op and dtype, for one owner's engines: what a worker measures in one go.
+
+    `repetition` is which of several processes that is, counted from 0; the others only time what the first compares.
+    """
 
     op: str
     case: str
@@ -112,6 +116,7 @@ class Task:
     owner: Owner
     engines: tuple[str, ...]
     level: str
+    repetition: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As a worker receives it."""
@@ -145,10 +150,12 @@ def plan(
     cases: Iterable[str] = (),
     level: str = "standard",
     accelerated: bool = False,
+    processes: int = 1,
 ) -> list[Task]:
     """The tasks of a run, in the order in which they are measured; empty `ops` means all, `cases` those of the level.
 
-    The engines of one case follow each other, so that what drifts slowly touches all of them alike.
+    The engines of one case follow each other, so that what drifts slowly touches all of them alike. After all tasks
+    rules and autodiff are timed again, once for each further process.
 
     With an accelerator case `large` takes the place of those that are too small for it, and the engines of
     `LEFT_TO_PROCESSORS` are left out; without one, the rules that are kernels.
@@ -161,7 +168,7 @@ def plan(
     wanted = set(cases) or (set(LEVELS[level].cases) or usual) - set(LEVELS[level].skipped)
     if accelerated and not cases and wanted & set(ELEMENTWISE_SIZES):
         wanted = {LARGE, *(wanted - set(ELEMENTWISE_SIZES))}
-    return [
+    once = [
         Task(op.name, case.name, dtype, owner, engines, level)
         for op in chosen
         for dtype in map(find_dtype, dtypes)
@@ -171,6 +178,12 @@ def plan(
             op, (*LEVELS[level].without, *(LEFT_TO_PROCESSORS if accelerated else _kernels(op)))
         )
     ]
+    timed = [
+        dataclasses.replace(task, engines=tuple(name for name in task.engines if name not in DIFFERENCES))
+        for task in once
+        if task.owner == "jax"
+    ]
+    return once + [dataclasses.replace(task, repetition=i) for i in range(1, processes) for task in timed]
 
 
 def _kernels(op: Op) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def measure_resident(task: Task) -> Row:
     (engine,) = task.engines
     # A first call sets up what a library keeps for good, such as its threads.
     call = prepare(problem, engine).executables["fwd_bwd"].call
-    about = {name: problem.about[name] for name in ("op", "case", "dtype")}
+    about = {name: problem.about[name] for name in ("op", "case", "dtype", "repetition")}
     return {**about, "engine": engine, "kind": "resident", "peak_rss_bytes": peak_growth(call)}
 
 

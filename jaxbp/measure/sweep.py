@@ -130,8 +130,8 @@ class Worker:
         return WorkerError(f"The worker ended with {how}; it printed last: {last[0][:300]}")
 
 
-#: By owner of a thread pool, and whether with 64 bits, the process that measures.
-Workers = dict[tuple[Owner, bool], Worker]
+#: By owner of a thread pool, whether with 64 bits, and repetition, the process that measures.
+Workers = dict[tuple[Owner, bool, int], Worker]
 
 
 class Journal:
@@ -229,9 +229,14 @@ def run_tasks(
 
 
 def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterator[Row]:
-    """All that the journal holds of a task, measured by one of the workers, or by a new one, which joins them."""
+    """All that the journal holds of a task, measured by one of the workers, or by a new one, which joins them.
+
+    Those of another repetition end: another process is what it is for.
+    """
     yield {**task.to_json(), "kind": "task"}
-    key = (task.owner, task.dtype == "float64")
+    key = (task.owner, task.dtype == "float64", task.repetition)
+    for other in [other for other in workers if other[2] != task.repetition]:
+        workers.pop(other).close()
     settled: dict[str, str] = {}
     try:
         if key not in workers:
@@ -242,7 +247,8 @@ def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterat
             yield {**row, **about}
             if row["kind"] in ("time", "failure"):
                 settled[row["engine"]] = row["kind"]
-        for engine in (name for name, kind in settled.items() if peak_rss and kind == "time"):
+        measured = [name for name, kind in settled.items() if kind == "time"]
+        for engine in measured if peak_rss and not task.repetition else ():
             yield {**resident_row(task, engine, worker.environment), **about}
     except WorkerError as error:
         if key in workers:

@@ -143,13 +143,15 @@ def pose(task: Task) -> Problem:
         "n": max(x.size for x in (*args, ct)),
         "shapes": json.dumps([list(shape) for shape in case.shapes]),
         "dtype": task.dtype,
+        "repetition": task.repetition,
         "flops_fwd": flops.fwd,
         "flops_bwd": flops.bwd,
         "input_bytes": sum(x.nbytes for x in args),
         "output_bytes": ct.nbytes,
         "elementwise": op.elementwise,
     }
-    rng = np.random.default_rng(zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()))
+    seed = zlib.crc32(f"{task.op}/{task.case}/{task.dtype}".encode()), task.repetition
+    rng = np.random.default_rng(seed)
     return Problem(op, LEVELS[task.level], args, ct, about, rng, product_unit(task.owner, dtype))
 
 
@@ -162,7 +164,8 @@ def measure(task: Task) -> Iterator[Row]:
     for name in task.engines:
         try:
             prepared = prepare(problem, name)
-            yield from compare(problem, prepared)
+            if not task.repetition:
+                yield from compare(problem, prepared)
             check_before(problem, prepared)
             groups[prepared.engine.difference is not None].append(prepared)
         except Exception as error:
@@ -193,9 +196,10 @@ def measure(task: Task) -> Iterator[Row]:
             for mode in p.executables:
                 taken = samples[p.engine.name, mode]
                 yield time_row(problem, p, mode, taken, interleaved=True)
-            if level.option_budget and task.case == OPTIONS_CASE and p.engine.name == default:
+            options = level.option_budget if not task.repetition else None
+            if options and task.case == OPTIONS_CASE and p.engine.name == default:
                 for row in option_rows(
-                    p.engine, p.executables["fwd_bwd"], p.given.args, p.given.ct, level.option_budget, problem.rng
+                    p.engine, p.executables["fwd_bwd"], p.given.args, p.given.ct, options, problem.rng
                 ):
                     yield {**about, **row}
 

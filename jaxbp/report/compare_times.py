@@ -100,10 +100,13 @@ def _changes(both: pd.DataFrame, column: str) -> pd.DataFrame:
     weight = pd.Series(0.0, both.index)
     for side in ("", AFTER):
         width = np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"])
-        variance = (width / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+        others = both[f"processes{side}"].fillna(1) - 1
+        # Of the processes, if several; else of the rounds, or the blocks of them, that a trimmed mean keeps.
+        rounds = ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
+        known, scale = others.where(others > 0, rounds), others.where(others > 0, MOST_FREEDOM)
+        variance = (width / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, scale)) ** 2
         found["variance"] += variance
-        # Of the rounds, or the blocks of them, that a trimmed mean keeps.
-        weight += variance**2 / ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
+        weight += variance**2 / known
     freedom = found["variance"] ** 2 / weight.where(weight > 0)
     # Of no variance, all is known.
     found["freedom"] = freedom.mask(weight == 0, MOST_FREEDOM)

@@ -11,7 +11,17 @@ import pandas as pd
 
 from jaxbp.measure.limits import Limits, best_limits
 from jaxbp.measure.steadiness import FENCE, drift, outliers
-from jaxbp.measure.verdict import FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, Side, compare_sides, enough, median_interval
+from jaxbp.measure.verdict import (
+    FLOOR_FACTOR,
+    LEAST_ROUNDS,
+    MARGIN,
+    Side,
+    enough,
+    median_interval,
+    over_processes,
+    side_ratio,
+    verdict,
+)
 
 Row = dict[str, Any]
 
@@ -32,6 +42,9 @@ SUMMARY_COLUMNS = {
     "engine": "the way to the gradient",
     "mode": "fwd, fwd_res, bwd, fwd_bwd, or split = fwd_res + bwd",
     "device": "what computed it",
+    "processes": "how many processes timed it one after the other. Where these are several, time and ratio are the "
+    "geometric means of what each found, their intervals are Student's over the processes, drift, outliers and "
+    "interrupted are means, and rounds are counted together",
     "time_us": "median time of a call, microseconds",
     "time_us_low": "lower end of its 95 % interval",
     "time_us_high": "upper end of it",
@@ -44,7 +57,7 @@ SUMMARY_COLUMNS = {
     "inner": "calls that each sample averages over",
     "ratio": "time over the time of autodiff in the same mode: the trimmed mean of the rounds' own ratios where they "
     "shared the rounds, else the ratio of the medians",
-    "ratio_low": "lower end of its 95 % bootstrap interval",
+    "ratio_low": "lower end of its 95 % interval, by the bootstrap",
     "ratio_high": "upper end of it",
     "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",
     "floor_us": "time of a call that computes next to nothing, microseconds",
@@ -107,6 +120,7 @@ ACCURACY_COLUMNS = {
 }
 
 CELL = ["op", "case", "dtype", "device"]
+TASK = ["op", "case", "dtype", "repetition"]
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
@@ -121,7 +135,7 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 
 def _is_of(row: Row, task: Row) -> bool:
-    return row.get("engine") in task["engines"] and all(row[key] == task[key] for key in ("op", "case", "dtype"))
+    return row.get("engine") in task["engines"] and all(row[key] == task[key] for key in TASK)
 
 
 def run_facts(machine: Row) -> Row:
@@ -133,11 +147,11 @@ def samples_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Every sample on a row of its own; `split` is the sum of fwd_res and bwd of the same round."""
     return pd.DataFrame(
         [
-            {**{key: row[key] for key in (*CELL, "engine", "mode")}, "round": i, "time_us": time}
+            {**{key: row[key] for key in (*CELL, "engine", "mode", "repetition")}, "round": i, "time_us": time}
             for row in _with_split(rows)
             for i, time in enumerate(row["samples_us"])
         ],
-        columns=[*CELL, "engine", "mode", "round", "time_us"],
+        columns=[*CELL, "engine", "mode", "repetition", "round", "time_us"],
     )
 
 
@@ -154,8 +168,9 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     on another machine of a cluster names that itself.
     """
     rows = [{**facts, **row} for row in rows]
-    timed = _with_split(rows)
-    baselines = {_cell(row): row for row in timed if row["engine"] == "autodiff"}
+    timed: dict[tuple[Any, ...], list[Row]] = {}
+    for row in _with_split(rows):
+        timed.setdefault((*_cell(row), row["engine"]), []).append(row)
     machines = {row["machine"] for row in rows}
     limits = {
         (machine, found.device, found.dtype): found
@@ -164,8 +179,10 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     }
     resident = {_gradient(row): row["peak_rss_bytes"] for row in rows if row["kind"] == "resident"}
     cells = []
-    for row in timed:
-        cell = _summarize(row, baselines.get(_cell(row)), limits.get((row["machine"], row["device"], row["dtype"])))
+    for (*of, _), group in timed.items():
+        row = group[0]
+        limit = limits.get((row["machine"], row["device"], row["dtype"]))
+        cell = _summarize(group, timed.get((*of, "autodiff"), []), limit)
         if row["mode"] == "fwd_bwd":
             cell["peak_rss_bytes"] = resident.get(_gradient(row))
         cells.append(cell)
@@ -174,8 +191,12 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
         engines.setdefault((*_cell(cell)[:-1], cell["engine"]), []).append(cell)
     for modes in engines.values():
         tell_moved_work(modes)
-    failures = [{**row, "status": "failed"} for row in rows if row["kind"] == "failure"]
-    return pd.DataFrame([*cells, *failures], columns=list(SUMMARY_COLUMNS))
+    failures: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row["kind"] == "failure":  # The same in each of several processes is one.
+            about = tuple(row[key] for key in ("op", "case", "dtype", "engine", "reason"))
+            failures.setdefault(about, {**row, "status": "failed"})
+    return pd.DataFrame([*cells, *failures.values()], columns=list(SUMMARY_COLUMNS))
 
 
 def _gradient(row: Row) -> tuple[Any, ...]:
@@ -189,13 +210,17 @@ def _cell(row: Row) -> tuple[Any, ...]:
 def _with_split(rows: Iterable[Row]) -> list[Row]:
     """The timed rows, and for each engine with separate passes a row of mode `split`."""
     timed = [row for row in rows if row["kind"] == "time"]
-    backward = {(*_cell(row)[:-1], row["engine"]): row for row in timed if row["mode"] == "bwd"}
+    backward = {_repeated(row): row for row in timed if row["mode"] == "bwd"}
     split = []
     for row in timed:
-        other = backward.get((*_cell(row)[:-1], row["engine"]))
+        other = backward.get(_repeated(row))
         if row["mode"] == "fwd_res" and other:
             split.append(split_row(row, other))
     return timed + split
+
+
+def _repeated(row: Row) -> tuple[Any, ...]:
+    return (*_gradient(row), row["repetition"])
 
 
 def split_row(forward: Row, backward: Row) -> Row:
@@ -218,37 +243,51 @@ def _side(row: Row) -> Side:
     return Side(row["samples_us"], row["cores"])
 
 
-def timing(row: Row) -> Row:
-    """The columns of a row's median time."""
-    samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
-    counted = samples[quiet] if enough(quiet) else samples
-    time = median_interval(counted)
+def timing(*rows: Row) -> Row:
+    """The columns of a row's median time, or of what the rows of several processes say together."""
+    found = [_timed(row) for row in rows]
+    time = over_processes([median_interval(counted) for counted, _ in found])
     return {
+        "processes": len(rows),
         "time_us": time.value,
         "time_us_low": time.low,
         "time_us_high": time.high,
-        "rounds": samples.size,
-        "interrupted": float(np.mean(~quiet)) if row["cores"] else np.nan,
-        "drift": drift(counted),
-        "outliers": outliers(counted),
+        "rounds": sum(len(row["samples_us"]) for row in rows),
+        "interrupted": _mean(interrupted for _, interrupted in found),
+        "drift": _mean(drift(counted) for counted, _ in found),
+        "outliers": _mean(outliers(counted) for counted, _ in found),
         "status": "ok",
         "reason": "",
         "verdict": "",
     }
 
 
-def comparison(row: Row, baseline: Row, *, paired: bool) -> Row:
-    """The columns of a row's ratio to its baseline; a verdict only where they were sampled in the same rounds."""
-    ratio, says = compare_sides(_side(row), _side(baseline), paired=paired)
+def _timed(row: Row) -> tuple[np.ndarray, float]:
+    """The samples of a row that count, and the share of its rounds that were interrupted."""
+    samples, quiet = np.asarray(row["samples_us"]), _side(row).quiet
+    return samples[quiet] if enough(quiet) else samples, float(np.mean(~quiet)) if row["cores"] else np.nan
+
+
+def _mean(known: Iterable[float]) -> float:
+    return float(pd.Series(list(known), dtype=float).mean())
+
+
+def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> Row:
+    """The columns of the ratio to a baseline, each process to its own; a verdict only where they shared the rounds."""
+    found = [side_ratio(_side(a), _side(b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+    ratio = over_processes([ratio for ratio, _ in found])
     columns: Row = {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    if paired and row["engine"] != baseline["engine"]:
+    row = rows[0]
+    if paired and row["engine"] != baselines[0]["engine"]:
         floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
-        columns["verdict"] = "dispatch" if timing(row)["time_us"] < floor else says
+        says = verdict(ratio) if all(known for _, known in found) else "cannot say"
+        columns["verdict"] = "dispatch" if timing(*rows)["time_us"] < floor else says
     return columns
 
 
-def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
-    time = timing(row)
+def _summarize(rows: Sequence[Row], baselines: Sequence[Row], limits: Limits | None) -> Row:
+    """The cell of what one process has timed, or several, each of them beside its own baseline."""
+    row, time = rows[0], timing(*rows)
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
@@ -271,11 +310,13 @@ def _summarize(row: Row, baseline: Row | None, limits: Limits | None) -> Row:
         "roofline": reached[0] if reached else math.nan,
         "bound": reached[1] if reached else "",
     }
-    if baseline is None:
+    of = {other["repetition"]: other for other in baselines}
+    compared = [row for row in rows if row["repetition"] in of]
+    if not compared:
         return cell
     # Rules are sampled in the same rounds as autodiff; other engines are not.
     interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
-    return cell | comparison(row, baseline, paired=interleaved)
+    return cell | comparison(compared, [of[row["repetition"]] for row in compared], paired=interleaved)
 
 
 def tell_moved_work(cells: Sequence[Row]) -> None:

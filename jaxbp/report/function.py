@@ -140,7 +140,7 @@ def _finished(row: Row, baseline: Row | None) -> Row:
     if row["kind"] == "failure":
         return {**row, "status": "failed", "verdict": ""}
     cell = {**row, **timing(row)}
-    return cell | comparison(row, baseline, paired=True) if baseline else cell
+    return cell | comparison([row], [baseline], paired=True) if baseline else cell
 
 
 def summarize_function(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:

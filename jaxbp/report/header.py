@@ -58,6 +58,7 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
         "Devices": ", ".join(str(device) for device in floors["device"].dropna()),
         "Started": f"{machine['started']}, level {machine['level']}",
         "Versions": f"Python {machine['python']}, {versions}",
+        **_processes(summary),
         "Commit": machine["commit"] or "not run from a git checkout",
         "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
         f"computation {100 * noise['spread']:.0f} %",
@@ -71,6 +72,17 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
     if machine.get("unfinished"):
         return {"Stopped early": f"{machine['unfinished']} tasks were not measured and are missing here", **found}
     return found
+
+
+def _processes(summary: pd.DataFrame) -> dict[str, str]:
+    """How many processes timed the rules, where these were several."""
+    most = summary["processes"].max()
+    if not most > 1:
+        return {}
+    return {
+        "Processes": f"{most:.0f}, one after the other, timed rules and autodiff: a ratio is the geometric mean of "
+        "theirs, and its interval is Student's over them"
+    }
 
 
 def _floors(summary: pd.DataFrame) -> Iterator[tuple[str, float]]:

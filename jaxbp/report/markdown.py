@@ -19,8 +19,9 @@ HOW_TO_READ = """\
   At ties the reference holds to the convention of the default rule, so `textbook` of maximum and minimum, which
   gives both inputs all of the gradient, shows as wrong where random data tie.
 - **Ratio**: time over autodiff's time, both sampled in the same interleaved rounds; below 1 is faster. The
-  brackets hold its 95 % bootstrap interval. A verdict needs the whole interval beyond 2 %; *cannot say* means that
-  the noise was larger than the difference, *dispatch* that the call itself costs about as much as what it computes.
+  brackets hold its 95 % interval, by the bootstrap, or by Student's t where several processes measured. A verdict
+  needs the whole interval beyond 2 %; *cannot say* means that the noise was larger than the difference, *dispatch*
+  that the call itself costs about as much as what it computes.
 - **split** is the forward pass with residuals plus the backward pass, as in training, where residuals cross
   memory; **fwd_bwd** is one executable, where the compiler keeps them in registers.
 - **kept** is what stays alive between forward and backward pass beyond the inputs. **temporary** is what the

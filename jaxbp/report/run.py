@@ -60,6 +60,7 @@ EMPTY = ("verdict", "reason", "bound")
 
 #: The columns that the tables of earlier versions lack: nothing of this was measured.
 LATER = (
+    "processes",
     "interrupted",
     "drift",
     "outliers",

@@ -195,7 +195,7 @@ def _times(row: Row, baseline: Row | None) -> Row:
     time = timing(row)
     columns = {name.replace("time_us", "step_us"): value for name, value in time.items() if name.startswith("time_us")}
     columns["compile_ms"] = row["compile_ms"]
-    return columns | (comparison(row, baseline, paired=row["interleaved"]) if baseline else {})
+    return columns | (comparison([row], [baseline], paired=row["interleaved"]) if baseline else {})
 
 
 def _ended(result: Row, tests: int, step_us: float) -> Row:
@@ -245,7 +245,7 @@ def _growth(rows: Sequence[Row]) -> Iterator[Row]:
     baselines = {result["weights"]: result for result in found if result["engine"] == BASELINE}
     for result in found:
         baseline = baselines.get(result["weights"])
-        ratio = comparison(result, baseline, paired=result["interleaved"]) if baseline else {}
+        ratio = comparison([result], [baseline], paired=result["interleaved"]) if baseline else {}
         yield {**result, **timing(result), **ratio}
 
 

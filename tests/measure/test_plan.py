@@ -102,6 +102,16 @@ def test_a_task_travels_as_json():
     assert type(task)(**json.loads(json.dumps(task.to_json()))).to_json() | {"engines": task.engines} == task.to_json()
 
 
+def test_further_processes_time_rules_and_autodiff_after_all_else():
+    asked = {"ops": ["exp", "matmul"], "cases": ["small"], "level": "full"}
+    once, thrice = plan(**asked), plan(**asked, processes=3)
+    assert thrice[: len(once)] == once
+    assert [task.repetition for task in thrice[len(once) :]] == [1, 1, 2, 2]
+    assert {task.owner for task in thrice[len(once) :]} == {"jax"}
+    again = {engine.partition(":")[0] for task in thrice[len(once) :] for engine in task.engines}
+    assert again == {"rule", "autodiff"}
+
+
 def test_an_accelerator_has_larger_arrays_and_engines_that_know_it():
     tasks = plan(accelerated=True)
     assert {task.op for task in tasks} == {op.name for op in jaxbp.OPS}

@@ -207,6 +207,23 @@ def test_one_worker_per_owner_and_precision(fake, tmp_path):
     assert all((row["device"], row["floor_us"], row["level"]) == ("cpu", 1.0, "quick") for row in timed)
 
 
+def test_each_repetition_has_a_process_of_its_own(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "resident_row", lambda task, *_: {"kind": "resident", "repetition": task.repetition})
+    ended = []
+    close = Worker.close
+    monkeypatch.setattr(Worker, "close", lambda self: (ended.append(self._process.pid), close(self)))
+    journal = Journal(tmp_path / "run")
+    tasks = [dataclasses.replace(task(op), repetition=i) for i in range(2) for op in "ab"]
+    run_tasks(tasks, journal, peak_rss=True)
+    journal.close()
+    assert len(fake) == len(set(ended)) == 2
+    rows = read_journal(tmp_path / "run")
+    assert {row["repetition"] for row in rows if row["kind"] == "resident"} == {0}
+    assert remaining([*tasks, dataclasses.replace(task("a"), repetition=2)], rows) == [
+        dataclasses.replace(task("a"), repetition=2)
+    ]
+
+
 def test_progress_is_told_before_each_task_and_an_interrupt_ends_the_workers(fake, tmp_path):
     seen = []
 

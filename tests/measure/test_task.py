@@ -13,7 +13,7 @@ import jaxbp
 from jaxbp.declaration import Rule
 from jaxbp.engines import reference
 from jaxbp.measure import task as task_module
-from jaxbp.measure.plan import LEVELS, Task, find_op, plan
+from jaxbp.measure.plan import LEVELS, OPTIONS_CASE, Task, find_op, plan
 from jaxbp.measure.task import Row, compare, measure, pose, prepare
 from jaxbp.measure.timer import Samples
 from jaxbp.op import Op
@@ -45,6 +45,16 @@ def run(*engines: str, case: str = "small", level: str = "quick", op: str = "sig
 def gradient_of(rows: list[Row], engine: str = "rule:planted") -> Row:
     (row,) = (row for row in rows if row["engine"] == engine and row.get("quantity") == "ct_x")
     return row
+
+
+def test_a_further_process_times_and_compares_nothing_again():
+    case, engines = OPTIONS_CASE, ("rule:stable", "autodiff")
+    kinds = []
+    for repetition in (0, 1):
+        rows = list(measure(Task("sigmoid", case, "float32", "jax", engines, "standard", repetition)))
+        kinds.append({row["kind"] for row in rows})
+        assert {row["repetition"] for row in rows} == {repetition}
+    assert kinds == [{"accuracy", "time", "option"}, {"time"}]
 
 
 def test_a_right_rule_is_right_and_every_engine_is_timed(monkeypatch):

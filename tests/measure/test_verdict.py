@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxbp.measure.verdict import Interval, median_interval, ratio_interval, verdict
+from jaxbp.measure.verdict import Interval, median_interval, over_processes, ratio_interval, verdict
 
 ROUNDS = 40
 
@@ -129,6 +129,21 @@ def test_a_single_sample_says_nothing():
         assert ratio.value == 3.0
         assert math.isnan(ratio.low)
         assert verdict(ratio) == "cannot say"
+
+
+def test_what_differs_between_processes_is_in_the_interval_of_several():
+    """Here a process is some 3 % off for as long as it lives, which its own intervals know nothing of."""
+    rng = np.random.default_rng(1)
+
+    def process():
+        speed = np.exp(0.03 * rng.normal())
+        return ratio_interval(speed * rng.normal(1.0, 0.01, 50), rng.normal(1.0, 0.01, 50), paired=True)
+
+    runs = [[process() for _ in range(4)] for _ in range(200)]
+    covers = [[i.low <= 1 <= i.high for i in (run[0], over_processes(run))] for run in runs]
+    alone, together = np.mean(covers, axis=0)
+    assert alone < 0.2
+    assert 0.9 <= together <= 0.99
 
 
 def test_intervals_are_reproducible():

@@ -25,6 +25,7 @@ def about(op: str = "multiply", case: str = "small", engine: str = "autodiff", *
         "n": 1024,
         "shapes": json.dumps([[1024], [1024]]),
         "dtype": "float32",
+        "repetition": 0,
         "flops_fwd": 1024,
         "flops_bwd": 2048,
         "input_bytes": 8192,
@@ -82,7 +83,7 @@ def accuracy_row(quantity: str = "ct_x", max_ulp: float = 1.5, **changes: Any) -
 
 def failure_row(reason: str, **changes: Any) -> Row:
     """A failure as the parent of a dead worker writes it: without most columns."""
-    names = ("op", "case", "dtype", "engine", "level")
+    names = ("op", "case", "dtype", "repetition", "engine", "level")
     return {**{name: about(**changes)[name] for name in names}, "kind": "failure", "reason": reason}
 
 

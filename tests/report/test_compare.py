@@ -181,6 +181,24 @@ def test_few_rounds_say_little():
     assert cell["verdict"] == "cannot say"
 
 
+def test_of_several_processes_the_scatter_between_them_counts():
+    """Standard errors from what three processes say, and not from their many rounds."""
+
+    def run_of(name, *ratios):
+        rows = []
+        for i, ratio in enumerate(ratios):
+            times = {"autodiff": 100.0, "rule:a": 100.0 * ratio}
+            rows += [time_row(samples_us=[t] * 50, engine=e, repetition=i) for e, t in times.items()]
+        return as_run(rows, name)
+
+    before, after = (1.0, 1.1, 1.21), (2.0, 2.2, 2.42)
+    changes = time_changes(run_of("a", *before), run_of("b", *after))
+    (change,) = changes[changes["engine"] == "rule:a"].to_dict("records")
+    error = math.sqrt(2 * np.var(np.log(before), ddof=1) / 3 + BETWEEN_RUNS**2)
+    assert change["change"] == pytest.approx(2)
+    assert math.log(change["change_high"] / 2) == pytest.approx(stats.t.ppf(0.975, CELL_FREEDOM) * error, rel=1e-3)
+
+
 def test_a_margin_and_what_runs_differ_by_are_on_top_of_the_interval():
     quiet = {"ops": ["exp"], "noise": 0.0005, "modes": ["fwd_bwd"]}
     a = noisy_run("a", 1, **quiet)

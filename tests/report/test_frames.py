@@ -334,3 +334,56 @@ def test_what_an_earlier_attempt_has_left_does_not_count():
     rows = latest([begun, *left, *others, begun, *again])
     assert [row for row in rows if row["kind"] != "task"] == [*others, *again]
     assert json.dumps(latest(rows)) == json.dumps(rows)
+
+
+def of_processes(*ratios, engine="rule:swap", mode="fwd_bwd", baseline=100.0):
+    """A rule and autodiff, each process with its own speed, and with rounds that hardly differ."""
+    for i, ratio in enumerate(ratios):
+        us = baseline * (1 + i) * np.linspace(0.9999, 1.0001, 9)
+        yield time_row(mode, samples_us=us, repetition=i)
+        yield time_row(mode, samples_us=ratio * us, repetition=i, engine=engine)
+
+
+def test_several_processes_are_told_apart_and_averaged():
+    cell = summary(*of_processes(0.9, 1.1, 1.0)).loc[("rule:swap", "fwd_bwd")]
+    assert (cell["processes"], cell["rounds"]) == (3, 27)
+    assert cell["ratio"] == pytest.approx((0.9 * 1.1) ** (1 / 3))
+    # Each process by itself would be sure.
+    assert cell["ratio_low"] < 0.9 < 1.1 < cell["ratio_high"]
+    assert cell["verdict"] == "cannot say"
+    assert cell["time_us"] == pytest.approx(100 * (0.9 * 2.2 * 3.0) ** (1 / 3), rel=1e-3)
+    assert summary(*of_processes(0.9, 0.901, 0.902)).loc[("rule:swap", "fwd_bwd"), "verdict"] == "faster"
+    assert summary(*of_processes(0.9)).loc[("rule:swap", "fwd_bwd"), "processes"] == 1
+
+
+def test_one_noisy_process_of_several_leaves_no_verdict():
+    rows = list(of_processes(0.9, 0.9, 0.9))
+    rows[-1]["cores"] = [0.5] * 9
+    cell = summary(*rows).loc[("rule:swap", "fwd_bwd")]
+    assert cell["verdict"] == "cannot say"
+    assert cell["interrupted"] == pytest.approx(1 / 3)
+
+
+def test_passes_are_added_within_a_process():
+    rows = [*of_processes(0.5, 2.0, mode="fwd_res"), *of_processes(1.5, 1.0, mode="bwd")]
+    cell = summary(*rows).loc[("rule:swap", "split")]
+    assert cell["processes"] == 2
+    assert cell["ratio"] == pytest.approx((1.0 * 1.5) ** 0.5)
+
+
+def test_a_process_without_autodiff_is_not_compared():
+    first, _, _, second = of_processes(0.9, 0.8)
+    cell = summary(first, second, time_row(samples_us=[50.0] * 9, engine="rule:swap"))
+    assert cell.loc[("rule:swap", "fwd_bwd"), "ratio"] == pytest.approx(0.5)
+    assert math.isnan(summary(first, second).loc[("rule:swap", "fwd_bwd"), "ratio"])
+
+
+def test_what_fails_in_each_process_is_one_failure():
+    rows = [failure_row(why, engine="rule:swap", repetition=i) for i in range(3) for why in ("it broke", f"{i % 2}")]
+    assert summary_frame(rows, FACTS)["reason"].tolist() == ["it broke", "0", "1"]
+
+
+def test_what_another_process_timed_outlasts_a_new_attempt():
+    begun = {**about(), "kind": "task", "engines": ["autodiff"], "repetition": 1}
+    first, second = (time_row(samples_us=SLOW, repetition=i) for i in range(2))
+    assert latest([first, second, begun]) == [first, begun]
