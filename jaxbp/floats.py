@@ -59,7 +59,15 @@ def total(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     # Numbers below 2 are added 2^64 times as large, where none of them is subnormal. All bits of 2 but one are 0.
     below_two = _magnitude(x) | _magnitude(y) < _bits(jnp.asarray(2, x.dtype))
-    return jnp.where(below_two, (_raised(x) + _raised(y)) * (1 / LIFT), x + y)
+    exact = jnp.where(below_two, (_raised(x) + _raised(y)) * (1 / LIFT), x + y)
+    fewer, more = sorted((x, y), key=jnp.size)
+    if jnp.size(fewer) != 1 or jnp.size(more) == 1:
+        return exact
+    # Beside such a number no subnormal term counts, and no sum but 0 is subnormal. Where it is one for many, the
+    # compiler makes a loop of its own of the plain sum.
+    finfo = jnp.finfo(x.dtype)
+    enough = jnp.asarray(2.0 ** (finfo.minexp + finfo.nmant + 3), x.dtype)
+    return jnp.where(_magnitude(fewer) >= _bits(enough), x + y, exact)
 
 
 def _raised(x: jax.Array) -> jax.Array:

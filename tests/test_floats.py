@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp.floats import lift, nearest_whole, power_of_biased, power_of_two, rounded, split_exponent, two_sum
+from jaxbp.floats import lift, nearest_whole, power_of_biased, power_of_two, rounded, split_exponent, total, two_sum
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -47,6 +47,47 @@ def test_subnormal_numbers_are_lifted_and_no_others(dtype):
         np.testing.assert_array_equal(np.signbit(z), np.signbit(x))
         slopes = jax.vmap(jax.grad(lambda x: lift(x)[0] / lift(x)[1]))(x)
         np.testing.assert_array_equal(slopes, np.ones_like(x))
+
+
+def of_every_size(dtype, count, seed):
+    """Numbers whose bits are random, and as many that are tiny, since what is tiny is what sums get wrong."""
+    bits = np.dtype(f"i{np.dtype(dtype).itemsize}")
+    rng = np.random.default_rng(seed)
+    any_bits = rng.integers(np.iinfo(bits).min, np.iinfo(bits).max, count, bits, endpoint=True).view(dtype)
+    tiny = np.finfo(dtype).tiny * (rng.normal(size=count) * 2.0 ** rng.integers(-20, 30, count)).astype(dtype)
+    return np.concatenate([any_bits, tiny, of_every_kind(dtype)])
+
+
+def assert_sums(actual, x, y):
+    """NumPy's sums are correctly rounded; those that are subnormal may be 0."""
+    with np.errstate(all="ignore"):
+        exact = x + y
+    flushed = (np.abs(exact) < np.finfo(exact.dtype).tiny) & (actual == 0)
+    np.testing.assert_array_equal(np.where(flushed, 0, actual), np.where(flushed, 0, exact))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_numbers_of_every_size(dtype):
+    with jax.enable_x64(True):
+        x, y = of_every_size(dtype, 50_000, 1), of_every_size(dtype, 50_000, 2)
+        assert_sums(jax.jit(total)(x, y), x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_sums_of_one_number_and_many(dtype):
+    """About where subnormal terms begin to count, whose neighbours cancel all but the last digits."""
+    finfo = np.finfo(dtype)
+    edge = np.ldexp(np.ones((), dtype), finfo.minexp + finfo.nmant)
+    powers = [factor * edge for factor in (2.0**-1, 1.0, 2.0, 4.0, np.nextafter(dtype(8), 0), 8.0, 2.0**60)]
+    with jax.enable_x64(True):
+        many = of_every_size(dtype, 2000, 3)
+        for one in np.array([*powers, *of_every_kind(dtype), finfo.max, 1.5], dtype):
+            with np.errstate(all="ignore"):
+                near = -one * (1 + finfo.eps * np.arange(-40, 41)).astype(dtype)
+            x = np.concatenate([many, near])
+            for signed in (one, -one):
+                assert_sums(jax.jit(total)(signed, x), signed, x)
+                assert_sums(jax.jit(total)(x, signed.reshape(1)), signed, x)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

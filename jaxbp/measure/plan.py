@@ -53,8 +53,8 @@ class Level:
 
 #: Where speed matters, and no cache helps.
 OPTIONS_CASE = "memory"
-#: NumPy knows no accelerator, and differences say there what they say elsewhere.
 DIFFERENCES = ("forward_difference", "central_difference")
+#: NumPy knows no accelerator, and differences say there what they say elsewhere.
 LEFT_TO_PROCESSORS = ("numpy", *DIFFERENCES)
 ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 LEVELS = {

@@ -43,8 +43,8 @@ SUMMARY_COLUMNS = {
     "mode": "fwd, fwd_res, bwd, fwd_bwd, or split = fwd_res + bwd",
     "device": "what computed it",
     "processes": "how many processes timed it one after the other. Where these are several, time and ratio are the "
-    "geometric means of what each found, their intervals are Student's over the processes, drift, outliers and "
-    "interrupted are means, and rounds are counted together",
+    "geometric means of what each found, their intervals are Student's over the processes, interrupted and outliers "
+    "are means, drift is the largest in size, and rounds are counted together",
     "time_us": "median time of a call, microseconds",
     "time_us_low": "lower end of its 95 % interval",
     "time_us_high": "upper end of it",
@@ -254,7 +254,7 @@ def timing(*rows: Row) -> Row:
         "time_us_high": time.high,
         "rounds": sum(len(row["samples_us"]) for row in rows),
         "interrupted": _mean(interrupted for _, interrupted in found),
-        "drift": _mean(drift(counted) for counted, _ in found),
+        "drift": max((drift(counted) for counted, _ in found), key=lambda change: np.nan_to_num(abs(change), nan=-1)),
         "outliers": _mean(outliers(counted) for counted, _ in found),
         "status": "ok",
         "reason": "",

@@ -356,6 +356,12 @@ def test_several_processes_are_told_apart_and_averaged():
     assert summary(*of_processes(0.9)).loc[("rule:swap", "fwd_bwd"), "processes"] == 1
 
 
+def test_of_several_processes_the_one_that_drifted_most_is_told():
+    drifting = [np.full(60, 100.0), np.linspace(110, 100, 60), np.linspace(100, 105, 60), [100.0]]
+    cell = summary(*(time_row(samples_us=us, repetition=i) for i, us in enumerate(drifting))).iloc[0]
+    assert cell["drift"] == pytest.approx(-10 / 105, rel=0.02)
+
+
 def test_one_noisy_process_of_several_leaves_no_verdict():
     rows = list(of_processes(0.9, 0.9, 0.9))
     rows[-1]["cores"] = [0.5] * 9

@@ -47,6 +47,13 @@ def pictures(report: str) -> list[str]:
     return re.findall(r"!\[[^\]]*\]\(([^)]+)\)", report)
 
 
+def test_a_report_says_when_several_processes_timed_the_rules(tmp_path):
+    one = write_report(small_run(tmp_path / "one")).read_text()
+    two = write_report(small_run(tmp_path / "two", time_row(repetition=0), time_row(repetition=1))).read_text()
+    assert "- Processes: 2, one after the other, timed rules and autodiff" in two
+    assert "- Processes" not in one
+
+
 def test_the_report_of_a_run(tmp_path):
     run = small_run(tmp_path)
     path = write_report(run)
