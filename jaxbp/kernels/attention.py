@@ -61,7 +61,9 @@ def _arranged(lengths: Lengths, of_queries: Blocks, of_keys: Blocks) -> tuple[Bl
 
 
 def _cleared(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    return jnp.where((jnp.arange(x.shape[-3]) < lengths[..., None])[..., None, None], x, 0)
+    ends = lengths_of_heads(lengths, x.shape[-3], 1).reshape(lengths.shape)
+    position = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 3)
+    return jnp.where(position < ends[..., None, None, None], x, 0)
 
 
 def _counts(q: jax.Array, k: jax.Array, lengths: Lengths) -> Blocks:
