@@ -120,8 +120,10 @@ def where(folder: Path) -> str:
     """Where the numbers of a run come from, in sentences."""
     machine = read_run(folder).machine
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
+    processes = machine.get("request", {}).get("processes", 1)
+    together = f" Rules and autodiff were timed in {processes} processes, one after the other." if processes > 1 else ""
     early = " It was stopped early, and has not all ops." if machine.get("unfinished") else ""
     return (
         f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, "
-        f"commit {machine['commit']}; {DTYPE}, each op at its largest case.{early}"
+        f"commit {machine['commit']}; {DTYPE}, each op at its largest case.{together}{early}"
     )

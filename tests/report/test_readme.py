@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from synthetic import small_run
 
 from jaxbp.errors import ResultsError
 from jaxbp.report import readme
-from jaxbp.report.readme import measured, newest_at_level, newest_of_case, newest_run, newest_with_accelerators
+from jaxbp.report.readme import measured, newest_at_level, newest_of_case, newest_run, newest_with_accelerators, where
+from jaxbp.report.run import write_machine
 
 
 def write(folder, **facts):
@@ -65,3 +67,10 @@ def test_a_family_has_its_own_part_of_the_newest_run():
     assert header.split() == measured(folder).splitlines()[0].split()
     assert [row.split()[1] for row in rows] == ["exp", "tanh"]
     assert measured(folder, ["no such op"]) == "The run has none of these ops."
+
+
+def test_where_the_numbers_are_from_says_how_many_processes_timed_them(tmp_path):
+    run = small_run(tmp_path)
+    assert "processes" not in where(run.folder)
+    write_machine(tmp_path, {**run.machine, "request": {"processes": 5}})
+    assert "Rules and autodiff were timed in 5 processes, one after the other." in where(run.folder)
