@@ -63,8 +63,8 @@ def total(x: jax.Array, y: jax.Array) -> jax.Array:
     fewer, more = sorted((x, y), key=jnp.size)
     if jnp.size(fewer) != 1 or jnp.size(more) == 1:
         return exact
-    # Beside such a number no subnormal term counts, and no sum but 0 is subnormal. Where it is one for many, the
-    # compiler makes a loop of its own of the plain sum.
+    # The last digit of such a number is worth eight least normal ones, so that no subnormal term beside it counts, and
+    # no sum but 0 is subnormal. Where it is one for many, the compiler makes a loop of its own of the plain sum.
     finfo = jnp.finfo(x.dtype)
     enough = jnp.asarray(2.0 ** (finfo.minexp + finfo.nmant + 3), x.dtype)
     return jnp.where(_magnitude(fewer) >= _bits(enough), x + y, exact)

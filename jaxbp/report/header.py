@@ -75,12 +75,11 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
 
 
 def _processes(summary: pd.DataFrame) -> dict[str, str]:
-    """How many processes timed the rules, where these were several."""
-    most = summary["processes"].max()
-    if not most > 1:
+    several = tables.processes(summary)
+    if not several:
         return {}
     return {
-        "Processes": f"{most:.0f}, one after the other, timed rules and autodiff: a ratio is the geometric mean of "
+        "Processes": f"{several}, one after the other, timed rules and autodiff: a ratio is the geometric mean of "
         "theirs, and its interval is Student's over them"
     }
 

@@ -11,6 +11,7 @@ from jaxbp.report import resources
 from jaxbp.report.census import comparison, read_records
 from jaxbp.report.markdown import standing, table
 from jaxbp.report.run import MACHINE, read_run
+from jaxbp.report.tables import processes
 
 DTYPE = "float32"
 
@@ -118,10 +119,10 @@ def memory(folder: Path, ops: Collection[str]) -> str:
 
 def where(folder: Path) -> str:
     """Where the numbers of a run come from, in sentences."""
-    machine = read_run(folder).machine
+    run = read_run(folder)
+    machine, several = run.machine, processes(run.summary)
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
-    processes = machine.get("request", {}).get("processes", 1)
-    together = f" Rules and autodiff were timed in {processes} processes, one after the other." if processes > 1 else ""
+    together = f" Rules and autodiff were timed in {several} processes, one after the other." if several else ""
     early = " It was stopped early, and has not all ops." if machine.get("unfinished") else ""
     return (
         f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, "

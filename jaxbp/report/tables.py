@@ -224,6 +224,20 @@ def failures(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[summary["status"] == "failed", ["op", "case", "dtype", "engine", "reason"]]
 
 
+def processes(summary: pd.DataFrame) -> str:
+    """How many processes timed the rules, as `5`, or `3 to 5` where a run was stopped; empty where it was one.
+
+    >>> processes(pd.DataFrame({"engine": ["rule:a", "rule:b", "numpy"], "processes": [3, 5, 1]}))
+    '3 to 5'
+    >>> processes(pd.DataFrame({"engine": ["rule:a", "numpy"], "processes": [float("nan"), 1]}))
+    ''
+    """
+    counts = summary.loc[summary["engine"].str.startswith("rule:"), "processes"].dropna()
+    if not counts.max() > 1:
+        return ""
+    return " to ".join(dict.fromkeys(f"{count:.0f}" for count in (counts.min(), counts.max())))
+
+
 def unique(values: Iterable[T]) -> list[T]:
     """The distinct values in order of appearance."""
     return list(dict.fromkeys(values))
