@@ -72,7 +72,7 @@ def time_changes(base: Run, run: Run, margin: float = MARGIN) -> pd.DataFrame:
     judged = _judge(found, margin)
     if same_machine(base, run) and not same_autodiff(base, run):
         judged["verdict"] = _attributed(judged)
-    return judged.drop(columns=["log", "variance", "freedom", "own", "called", "judged"])
+    return judged.drop(columns=["log", "variance", "common", "freedom", "own", "called", "judged"])
 
 
 def machine_speed(both: pd.DataFrame) -> tuple[float, int]:
@@ -93,23 +93,46 @@ def is_ours(frame: pd.DataFrame) -> pd.Series:
 
 
 def _changes(both: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The change of a column in logarithms, its variance by both intervals, and Welch's degrees of freedom of that."""
+    """The change of a column in logarithms, its variance by both sides, and Welch's degrees of freedom of that.
+
+    `common` is as much of the variance as all cells of a process share.
+    """
     found = pd.DataFrame({"before": both[column], "after": both[column + AFTER]})
     found["log"] = np.log(found["after"] / found["before"])
-    found["variance"] = 0.0
-    weight = pd.Series(0.0, both.index)
+    before, after = _sides(both, column)
+    variances = []
+    for side, other in ((before, after), (after, before)):
+        # One process knows nothing of how far another would be off; the processes of the other run do.
+        told = other["between"].where(side["processes"] == 1).fillna(0)
+        variance = side["variance"].clip(lower=told)
+        known = side["known"].mask(told >= variance, other["known"])
+        common = side["between"].fillna(0) / side["processes"] + told
+        variances.append(pd.DataFrame({"variance": variance, "common": common, "weight": variance**2 / known}))
+    total = variances[0] + variances[1]
+    # Of no variance, all is known.
+    freedom = (total["variance"] ** 2 / total["weight"].where(total["weight"] > 0)).mask(
+        total["weight"] == 0, MOST_FREEDOM
+    )
+    return found.assign(variance=total["variance"], common=total["common"], freedom=freedom)
+
+
+def _sides(both: pd.DataFrame, column: str) -> list[pd.DataFrame]:
+    """Of the run before and the one after, what each knows of itself.
+
+    The processes, the variance of the column's logarithm, the degrees of freedom of that, and the variance between one
+    process and the next; NaN where there is but one.
+    """
+    found = []
     for side in ("", AFTER):
-        width = np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"])
-        others = both[f"processes{side}"].fillna(1) - 1
+        processes = both[f"processes{side}"].fillna(1)
+        several = processes > 1
         # Of the processes, if several; else of the rounds, or the blocks of them, that a trimmed mean keeps.
         rounds = ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
-        known, scale = others.where(others > 0, rounds), others.where(others > 0, MOST_FREEDOM)
-        variance = (width / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, scale)) ** 2
-        found["variance"] += variance
-        weight += variance**2 / known
-    freedom = found["variance"] ** 2 / weight.where(weight > 0)
-    # Of no variance, all is known.
-    found["freedom"] = freedom.mask(weight == 0, MOST_FREEDOM)
+        scale = stats.t.ppf((1 + CONFIDENCE) / 2, (processes - 1).where(several, MOST_FREEDOM))
+        variance = (np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"]) / 2 / scale) ** 2
+        between = (processes * variance).where(several)
+        known = (processes - 1).where(several, rounds)
+        found.append(pd.DataFrame({"processes": processes, "variance": variance, "between": between, "known": known}))
     return found
 
 
@@ -158,6 +181,7 @@ def _of_several(found: pd.DataFrame) -> pd.DataFrame:
 def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     """The cells, and a row for each rule of several: the mean of their changes, weighted by how well they are known.
 
+    The mean of many cells is known no better by what all of them share, such as the luck of a process.
     `split` is left out, as the sum of two others. Where the cells of one rule disagree by more than their intervals
     allow, as they do when other programs run, the variance of all cells is larger by that much; and that of a rule
     by how much its own disagree, if that is more.
@@ -170,11 +194,13 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
     rules = cells[RULE].assign(
         log=cells["share"] * cells["log"],
         own=cells["share"] * cells["own"],
-        variance=cells["share"] ** 2 * cells["variance"],
+        variance=cells["share"] ** 2 * (cells["variance"] - cells["common"]),
+        common=cells["share"] * np.sqrt(cells["common"]),
         freedom=cells["freedom"],
         cells=1,
     )
     rules = rules.groupby(RULE, sort=False).sum(min_count=1)
+    rules["variance"] += rules["common"] ** 2
     mean = (cells["share"] * cells["log"]).groupby([cells[name] for name in RULE]).transform("sum")
     cells["apart"] = (cells["log"] - mean) / np.sqrt(cells["variance"])
     overall = max(1.0, _spread(cells["apart"] / np.sqrt(1 - cells["share"]))) if len(cells) >= LEAST_CELLS else 1.0

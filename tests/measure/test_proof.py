@@ -1,6 +1,7 @@
 """The measurements' proof: planted work reads as what it is, and every comparison is made and described once."""
 
 import collections
+import statistics
 
 import pytest
 
@@ -20,12 +21,13 @@ def test_there_are_as_many_comparisons_as_are_asked_for():
 
 @pytest.mark.parametrize(("planted", "least", "most"), [(SAME, 0.6, 1.6), ("twice", 1.5, 2.7)])
 def test_planted_work_shows(planted, least, most):
-    # Wide, for whatever else runs here; how near it comes is what the record says.
-    row = measure(Comparison(planted, "sigmoid", 10**4, 0), "standard")
-    assert list(row) == list(COMPARISON_COLUMNS)
-    assert least < row["ratio"] < most
-    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
-    assert 0 <= row["interrupted"] <= 1
+    # Wide, and the middle of three, for whatever else runs here; how near it comes is what the record says.
+    rows = [measure(Comparison(planted, "sigmoid", 10**4, run), "standard") for run in range(3)]
+    assert least < statistics.median(row["ratio"] for row in rows) < most
+    for row in rows:
+        assert list(row) == list(COMPARISON_COLUMNS)
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+        assert 0 <= row["interrupted"] <= 1
 
 
 def test_comparisons_are_measured_in_a_process_of_their_own():

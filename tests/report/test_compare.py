@@ -199,6 +199,26 @@ def test_of_several_processes_the_scatter_between_them_counts():
     assert math.log(change["change_high"] / 2) == pytest.approx(stats.t.ppf(0.975, CELL_FREEDOM) * error, rel=1e-3)
 
 
+def test_the_luck_of_a_single_process_is_no_change():
+    """Its cells agree with each other; only the processes of the other run tell how far a process may be off."""
+
+    def run_of(name, lucks, **slow):
+        rows = []
+        for i, luck in enumerate(lucks):
+            moods = {op: luck**sign * slow.get(op, 1.0) for op, sign in (("exp", 1), ("tanh", -1), ("cos", 1))}
+            some = noisy_rows(40 + i, ops=list(moods), slow=moods, noise=0.01, rounds=60)
+            rows += [{**row, "repetition": i} for row in some if i == 0 or row["kind"] == "time"]
+        return as_run(rows, name)
+
+    several = run_of("several", (0.9, 0.95, 1.0, 1.05, 1.1))
+    for lucky in (0.93, 1.07):
+        single = run_of("single", (lucky,))
+        for pair in ((several, single), (single, several)):
+            assert not time_changes(*pair)["verdict"].isin(("slower", "faster")).any()
+        assert time_changes(run_of("other", (1.0,)), single)["verdict"].isin(("slower", "faster")).any()
+    assert said(time_changes(several, run_of("single", (1.07,), cos=3.0)), "slower") == {"cos"}
+
+
 def test_a_margin_and_what_runs_differ_by_are_on_top_of_the_interval():
     quiet = {"ops": ["exp"], "noise": 0.0005, "modes": ["fwd_bwd"]}
     a = noisy_run("a", 1, **quiet)
