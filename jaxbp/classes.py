@@ -29,7 +29,9 @@ SPREAD = (
 
 
 def require_rows(scores: jax.Array, labels: jax.Array) -> None:
-    """Raise a `ValueError` where there is not one label for each row of scores."""
+    """Raise a `ValueError` where there is not one label for each row of scores, or they are booleans."""
+    if jnp.issubdtype(labels.dtype, jnp.bool_):
+        raise ValueError("labels must be of an integer dtype, got bool; convert them, as with labels.astype('int32').")
     if labels.shape != scores.shape[:-1] or not scores.ndim:
         raise ValueError(
             f"labels must have one entry for each row of scores, the shape {list(scores.shape[:-1])}, "

@@ -308,7 +308,7 @@ class Op:
         dtype = jnp.result_type(value)
         if name in self.integers and jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{self.name}: argument {name} must be of an integer or boolean dtype, got {dtype}; "
+                f"{self.name}: argument {name} must not be of a floating dtype, got {dtype}; "
                 f"convert it, as with {name}.astype('int32')."
             )
         if not (

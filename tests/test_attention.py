@@ -250,5 +250,5 @@ def test_what_does_not_fit_is_a_sentence():
         jaxbp.attention(q[:, :, :1], *(np.repeat(x, 2, axis=2) for x in (k, v)))
     with pytest.raises(ValueError, match=r"lengths must have the shape of the batch, \[2\], got \[2\] and \[\]"):
         jaxbp.padded_attention(q, k, v, np.ones(2, int), 1)
-    with pytest.raises(TypeError, match="query_seq_lengths must be of an integer or boolean dtype, got float32"):
+    with pytest.raises(TypeError, match="query_seq_lengths must not be of a floating dtype, got float32"):
         jaxbp.padded_attention(q, k, v, np.ones(2, np.float32), np.ones(2, int))

@@ -347,12 +347,14 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
     [
         (
             ["rules.py:f", "f32[3]", "--ops", "exp"],
-            "--peak-rss, --resume and --scheduler are for the ops, not for a function",
+            "are for the ops, and 'rules.py:f' would be a function. Lists take commas, as --ops sigmoid,tanh.",
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
             "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler are",
         ),
+        (["rules.py:f"], "rules.py:f has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5."),
+        (["tanh", "--ops", "sigmoid"], "Lists take commas, as --ops sigmoid,tanh."),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),
         (["--json"], "--stock, --domain, --seed and --json are for a function"),

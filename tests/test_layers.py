@@ -135,3 +135,20 @@ def test_narrow_convolutions_add_up_in_float32(dtype):
 def test_what_does_not_fit_is_a_sentence(shape, kernel):
     with pytest.raises(ValueError, match=r"conv2d cannot take x float32\[.*\], w float32\[.*\]: "):
         jaxbp.conv2d(jnp.ones(shape), jnp.ones((*kernel, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stride": 0}, "stride must be a positive whole number, or two, got 0"),
+        ({"stride": (1, -1)}, r"stride must be a positive whole number, or two, got \(1, -1\)"),
+        ({"stride": (1,)}, r"stride must be a positive whole number, or two, got \(1,\)"),
+        ({"padding": "FOO"}, "padding must be one of SAME, SAME_LOWER, VALID, or numbers before and after, got 'FOO'"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_a_sentence(options, sentence):
+    x, w = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))
+    for call in (jaxbp.conv2d, lambda *args, **how: jaxbp.conv2d.value_and_vjp(args, x, **how)):
+        with pytest.raises(ValueError, match=f"conv2d cannot take .*: {sentence}"):
+            call(x, w, **options)

@@ -21,6 +21,13 @@ def value_and_grad(f, scores, labels):
     return f(scores, labels), jax.grad(lambda x: f(x, labels).sum())(scores)
 
 
+def test_boolean_labels_are_told():
+    labels = jnp.array([True, False, True, True])
+    for op in (jaxbp.softmax_cross_entropy, jaxbp.multiclass_hinge):
+        with pytest.raises(ValueError, match=r"labels must be of an integer dtype, got bool; .*astype\('int32'\)"):
+            op(LOGITS, labels)
+
+
 @pytest.mark.parametrize(
     "labels", [[0, 2, 1, 2], [-1, -3, 0, 2], [0, 3, -4, 1]], ids=["inside", "negative", "some outside"]
 )

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.check.trials import within
+from jaxbp.check.trials import require_intervals, within
 from jaxbp.errors import UsageError, unknown_name
 
 DTYPES = {
@@ -29,7 +29,7 @@ DTYPES = {
     "bool": "bool",
 }
 #: `f32[64,128]`, and for whole numbers below a limit `i32[64]<10`.
-SPEC = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d, ]*)\](?:<(?P<limit>\d+))?")
+SPEC = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<shape>(?: *\d+ *,)* *(?:\d+ *)?)\](?:<(?P<limit>\d+))?")
 #: A number or a list of them, with its dtype before a colon.
 WRITTEN = re.compile(r"(?:(?P<dtype>[a-z]+\d*):)?(?P<value>\[.*\]|[-+.\d].*)", re.DOTALL)
 WORDS = {"true": True, "false": False, "none": None}
@@ -81,6 +81,7 @@ def wants_x64(specs: Sequence[str]) -> bool:
 
 def make_arguments(specs: Sequence[str], seed: int, domain: Mapping[str, tuple[float, float]]) -> list[Any]:
     """The arguments that specs say, drawn from a seed; `domain` has the limits of some, as those of `args[0]`."""
+    require_intervals(domain)
     rng = np.random.default_rng(seed)
     return [make_argument(spec, rng, domain.get(f"args[{i}]")) for i, spec in enumerate(specs)]
 
@@ -142,10 +143,15 @@ def make_argument(spec: str, rng: np.random.Generator, limits: tuple[float, floa
         raise unknown_name("dtype", match["dtype"], DTYPES)
     dtype = jnp.dtype(DTYPES[match["dtype"]])
     shape = tuple(int(n) for n in match["shape"].split(",") if n.strip())
-    if jnp.issubdtype(dtype, jnp.bool_):
-        return rng.random(shape) < 0.5
-    if jnp.issubdtype(dtype, jnp.integer):
-        return np.asarray(rng.integers(0, int(match["limit"] or 2), shape)).astype(dtype)
-    if match["limit"]:
+    if match["limit"] and not jnp.issubdtype(dtype, jnp.integer):
         raise UsageError(f"{spec!r} has a limit, which is for whole numbers; use --domain for floats.")
-    return within(np.asarray(rng.normal(size=shape)).astype(dtype), limits)
+    if match["limit"] and not int(match["limit"]):
+        raise UsageError(f"{spec!r} leaves no whole number to draw: they are from 0 on and below the limit.")
+    try:
+        if jnp.issubdtype(dtype, jnp.bool_):
+            return rng.random(shape) < 0.5
+        if jnp.issubdtype(dtype, jnp.integer):
+            return np.asarray(rng.integers(0, int(match["limit"] or 2), shape)).astype(dtype)
+        return within(np.asarray(rng.normal(size=shape)).astype(dtype), limits)
+    except (MemoryError, ValueError) as error:
+        raise UsageError(f"{spec!r} cannot be drawn here: {error}") from None

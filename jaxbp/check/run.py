@@ -18,7 +18,7 @@ from jaxbp.check.reference import Reference
 from jaxbp.check.shapes import other_shapes
 from jaxbp.check.subject import RuleRaisedError, Subject, make_subject, summary
 from jaxbp.check.transforms import Run, SecondOrder, transforms
-from jaxbp.check.trials import Trial, cotangents, trials
+from jaxbp.check.trials import Trial, cotangents, require_intervals, trials
 from jaxbp.check.witness import slopes
 from jaxbp.errors import UsageError, unknown_name
 
@@ -57,6 +57,7 @@ class Checker:
         for name in domain:
             if name not in self.subject.names:
                 raise unknown_name("argument", name, self.subject.names)
+        require_intervals(domain)
         self.domain, self.level, self.shapes = domain, level, shapes
         self.strict = frozenset(["kink"] * (kinks == "error") + ["precision"] * (precision == "error"))
         self.given = tuple(_given(self.subject, inputs))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from jaxbp.check.subject import Leaves, Subject
+from jaxbp.errors import UsageError
 from jaxbp.jaxprs import is_float
 
 #: Share of the entries that are 0, or masked, where some are.
@@ -110,6 +111,15 @@ def _masked(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if x.ndim > 1 and len(x) > 1:
         masked[-1] = -np.inf
     return masked
+
+
+def require_intervals(domain: Domain) -> None:
+    """Raise a `UsageError` where an interval of a domain holds no number."""
+    for name, (low, high) in domain.items():
+        if not low < high:
+            raise UsageError(
+                f"The domain of {name} is {low:g} to {high:g}, which holds no number; give a lower and a higher one."
+            )
 
 
 def within(x: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:

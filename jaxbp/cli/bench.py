@@ -62,7 +62,7 @@ def bench(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to be finished.")] = None,
     stock: Annotated[str, typer.Option(help="With a function: what autodiff differentiates, as FILE.py:NAME.")] = "",
     domain: Annotated[list[str] | None, typer.Option(help="With a function: as of jaxbp check.")] = None,
-    seed: Annotated[int, typer.Option(help="With a function: of its arguments and cotangents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="With a function: of its arguments and cotangents.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="With a function: print the frame as JSON records.")] = False,
     scheduler: Scheduler = "",
 ) -> None:
@@ -81,8 +81,10 @@ def bench(
         if of_ops or resume or scheduler or out_folder != Path("results"):
             raise UsageError(
                 "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler "
-                "are for the ops, not for a function."
+                f"are for the ops, and {target!r} would be a function. Lists take commas, as --ops sigmoid,tanh."
             )
+        if not specs:
+            raise UsageError(f"{target} has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5.")
         limits = dict(interval(text) for text in domain or [])
         level = "quick" if quick else "standard"
         _bench_function(FunctionTask(target, tuple(specs or ()), stock or None, limits, level, seed), as_json=as_json)

@@ -38,7 +38,7 @@ def check(
     kinks: Annotated[str, typer.Option(help="report, or error to insist on JAX's convention.")] = "report",
     precision: Annotated[str, typer.Option(help="report lost digits, or take them for an error.")] = "report",
     shapes: Annotated[str, typer.Option(help="vary them, where the function admits it, or keep them.")] = "vary",
-    seed: Annotated[int, typer.Option(help="Of the arguments and cotangents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the arguments and cotangents.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""

@@ -25,7 +25,7 @@ def circuit(
     html: Annotated[Path | None, typer.Option(help="Write a page, whose gates open, to this file.")] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Print staged backpropagation as Python.")] = False,
     unfolded: Annotated[bool, typer.Option("--open", help="Show what is inside of gates.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the arguments that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the arguments that are drawn.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Draw a function as a circuit: values, gradients, and how many digits of both are right.

@@ -80,12 +80,25 @@ embedding = Op(
 )
 
 
+#: By these names XLA knows margins of zeros.
+PADDINGS = "SAME", "SAME_LOWER", "VALID"
+
+
 def _pair(stride):
-    return (stride, stride) if isinstance(stride, int) else tuple(stride)
+    pair = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f"stride must be a positive whole number, or two, got {stride}.")
+    return pair
+
+
+def _require_padding(padding):
+    if isinstance(padding, str) and padding.upper() not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, or numbers before and after, got {padding!r}.")
 
 
 def _paddings(x, w, stride, padding):
     """Zeros before and after each axis of the image, as numbers."""
+    _require_padding(padding)
     if isinstance(padding, str):
         return tuple(jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], _pair(stride), padding))
     return tuple(map(tuple, padding))
@@ -149,6 +162,7 @@ def _pulled_back_product(x, w, ct, stride):
 
 
 def conv2d_stock(x, w, *, stride=1, padding="SAME"):
+    _require_padding(padding)
     return jax.lax.conv_general_dilated(x, w, _pair(stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 

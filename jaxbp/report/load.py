@@ -15,6 +15,8 @@ from jaxbp.report.options import options_frame
 from jaxbp.report.pytest_json import read_pytest_json
 from jaxbp.report.run import ACCURACY, MACHINE, SUMMARY, Run, as_text, read_machine, read_table
 
+#: The files by any of which a run is found: one that has lost some is to be told, and not passed over.
+FILES = MACHINE, SUMMARY, ACCURACY
 #: The ends of the intervals of the numbers that have one.
 INTERVALS = {name: (f"{name}_low", f"{name}_high") for name in ("time_us", "ratio")}
 _ENDS = {end for ends in INTERVALS.values() for end in ends}
@@ -103,9 +105,9 @@ def find_runs(path: Path) -> list[Path]:
         raise ResultsError(f"{path} does not exist; give the folder of a run, a folder of runs, or a JSON.")
     if path.is_file() or (path / MACHINE).exists() or is_run(path):
         return [path]
-    found = sorted(file.parent for file in path.rglob(MACHINE) if is_run(file.parent))
+    found = sorted({file.parent for name in FILES for file in path.rglob(name) if is_run(file.parent)})
     if not found:
-        raise ResultsError(f"{path} holds no run: a run is a folder with {MACHINE}, {SUMMARY} and {ACCURACY}.")
+        raise ResultsError(f"{path} holds no run: a run is a folder with {', '.join(FILES[:-1])} and {FILES[-1]}.")
     return found
 
 

@@ -81,11 +81,32 @@ def test_arguments_are_made_as_their_specs_say():
         ("f31[3]", "no dtype called 'f31'"),
         ("f32[3]<4", "use --domain"),
         ("x", "is no argument"),
+        ("f32[64 128]", "is no argument"),
+        ("f32[64,,128]", "is no argument"),
+        ("i32[64]<0", "leaves no whole number"),
+        ("i32[64]<99999999999999999999", "cannot be drawn here"),
+        ("bool[64]<2", "for whole numbers"),
+        ("f32[9999999,9999999]", "cannot be drawn here"),
     ],
 )
 def test_specs_that_make_no_sense_are_told(spec, sentence):
     with pytest.raises(UsageError, match=sentence):
         make_argument(spec, RNG)
+
+
+@pytest.mark.parametrize("domain", ["0=5:1", "0=1:1", "0=nan:2"])
+def test_a_domain_without_numbers_is_told(domain, run, rules):
+    for command in ("check", "bench"):
+        result = run(command, f"{rules}:right", "f32[4,3]", "--domain", domain)
+        assert result.code == 2
+        assert "holds no number" in result.err
+
+
+def test_a_seed_below_0_is_told(run, rules):
+    for command in ("check", "bench", "circuit"):
+        result = run(command, f"{rules}:right", "f32[4,3]", "--seed", -1)
+        assert result.code == 2
+        assert "--seed" in result.err
 
 
 def test_the_command_says_right_wrong_or_cannot(run, rules):

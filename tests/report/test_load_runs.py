@@ -99,6 +99,14 @@ def test_what_cannot_be_read_is_a_warning_and_the_rest_is_loaded(folder):
     assert "max_ulp" not in set(frame["metric"])
 
 
+@pytest.mark.parametrize("name", ["machine.json", "summary.csv", "accuracy.csv"])
+def test_a_run_that_has_lost_a_file_is_told(name, folder):
+    lost = folder / "machine" / "first" / name
+    lost.unlink()
+    with pytest.warns(UserWarning, match=f"{lost} cannot be read"):
+        jaxbp.load_runs(folder)
+
+
 def test_where_nothing_can_be_read_it_is_an_error(tmp_path):
     with pytest.raises(ResultsError, match="none does not exist"):
         jaxbp.load_runs(tmp_path / "none")
