@@ -42,12 +42,24 @@ def require_rows(scores: jax.Array, labels: jax.Array) -> None:
 def of_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """The scores of the labels, [..., 1]; NaN for a label that is none."""
     require_rows(scores, labels)
-    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
+    return jnp.take_along_axis(scores, places(labels, scores.shape[-1])[..., None], axis=-1)
+
+
+def places(labels: jax.Array, classes: int) -> jax.Array:
+    """The labels in int32, the negative ones counted from the start as well; `classes` for a label that is none.
+
+    A wider label that is none would be one in int32, as which JAX takes indices.
+
+    >>> places(jnp.array([2, -1, 3, -4]), 3).tolist()
+    [2, 2, 3, 3]
+    """
+    labels = _counted_from_the_start(labels, classes)
+    return jnp.where((labels >= 0) & (labels < classes), labels, classes).astype(jnp.int32)
 
 
 def is_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Which of the scores are those of the labels."""
-    labels = _from_the_start(scores, labels)
+    labels = places(labels, scores.shape[-1])
     return jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
 
 
@@ -122,7 +134,7 @@ def hinge_slopes(mask: jax.Array, labels: jax.Array, ct: jax.Array) -> jax.Array
     # devices that have their own rows need none of the others'.
     for _ in labels.shape:
         put = jax.vmap(put)
-    return put(slopes, _from_the_start(slopes, labels), -jnp.sum(slopes, axis=-1))
+    return put(slopes, places(labels, slopes.shape[-1]), -jnp.sum(slopes, axis=-1))
 
 
 def numpy_of_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -222,11 +234,6 @@ def linear_cross_entropy_cases() -> tuple[Case, ...]:
         Case(name, ((n, d), (d, classes), (n,)), (Normal(), Normal(2 / math.sqrt(d)), Labels(classes)))
         for name, (n, d, classes) in sizes.items()
     )
-
-
-def _from_the_start(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """The labels, the negative ones counted from the start as well."""
-    return _counted_from_the_start(labels, scores.shape[-1])
 
 
 def _counted_from_the_start(labels: jax.Array, classes: int) -> jax.Array:

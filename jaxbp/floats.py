@@ -281,6 +281,7 @@ def scale_exponent(m: jax.Array, e: jax.Array) -> jax.Array:
     return m * a * b
 
 
+@jax.custom_jvp
 def product_over_square(a: jax.Array, b: jax.Array, y: jax.Array) -> jax.Array:
     """a b / y^2, b and y of any size: neither a b nor y^2 overflows or vanishes where the result does not.
 
@@ -304,6 +305,14 @@ def product_over_square(a: jax.Array, b: jax.Array, y: jax.Array) -> jax.Array:
     # 0 times infinity: beside 0 or an infinite number a scale can but do harm.
     scaled = jnp.where(jnp.isnan(scaled), a * z, scaled)
     return jnp.where(jnp.isnan(y), y, scaled) * inverse / (m * m) * inverse
+
+
+@product_over_square.defjvp
+def _product_over_square_jvp(primals, tangents):
+    # By the formula: the powers of 2 above are steps, beside which that of a product of 0 is far from 1.
+    (a, b, y), (t_a, t_b, t_y) = primals, tangents
+    by_a, by_b = b / y / y, a / y / y
+    return product_over_square(a, b, y), t_a * by_a + t_b * by_b - t_y * (2 * (a * by_a) / y)
 
 
 @jax.custom_jvp

@@ -81,6 +81,28 @@ def test_labels_are_those_of_softmax_cross_entropy(dtype):
             np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_wide_labels_that_are_none_do_not_become_some_in_int32(chunk):
+    labels = np.array([2**32 - 1, 2, 4, 0], np.uint32)
+    assert np.isnan(OP(X, W, labels, chunk=chunk)).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (2, 2, 2), (5, 3, 3)], ids=str)
+def test_a_single_block_under_vmap(sizes):
+    """XLA cannot lower a product behind a barrier and then transposed, where vmap gives it a further axis."""
+    n, d, classes = sizes
+    rng = np.random.default_rng(5)
+    x, w = rng.normal(size=(2, n, d)).astype(np.float32), rng.normal(size=(d, classes)).astype(np.float32)
+    labels = np.arange(n) % classes
+
+    def grads(f):
+        return jax.vmap(jax.grad(lambda x, w: f(x, w, labels).sum(), (0, 1)), (0, None))(x, w)
+
+    ours = grads(lambda *args: OP(*args, chunk=classes))
+    for actual, expected in zip(ours, grads(OP.stock), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_digits_where_the_label_is_all_but_certain():
     x, w, labels = 8 * X[3:], 2 * W, np.array([2], np.int32)
     ct = np.ones(1, np.float32)

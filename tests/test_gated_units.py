@@ -61,6 +61,20 @@ def test_a_large_cotangent_makes_a_subnormal_input_count(unit):
 
 
 @EACH
+def test_a_large_cotangent_makes_a_small_slope_of_a_small_input_count(unit):
+    op, options = UNITS[unit]
+    gates = {"swiglu": (-78.5, -80.0, -100.0), "tanh": (-7.0, -9.5, -9.7), "erf": (-3.0, -4.5, -9.0)}[unit]
+    x, gate = (a.ravel() for a in np.meshgrid(np.array([2e-38, -1.5e-40], np.float32), np.array(gates, np.float32)))
+    ct = np.full_like(x, 1e37)
+    _, (_, ct_gate) = op.value_and_vjp((x, gate), ct, **options)
+    _, (_, exact) = exact_vjp(functools.partial(op.exact, **options), (x, gate), ct)
+    normal = np.abs(exact) > np.finfo(np.float32).tiny
+    assert normal.any()
+    error = ulp_error(np.asarray(ct_gate), exact)[normal]
+    assert error.max() <= op.default_rule.rule.accuracy.bound("float32", "ct_gate") + 1
+
+
+@EACH
 def test_infinities_are_as_in_stock(unit):
     op, options = UNITS[unit]
     inf = np.float32(np.inf)

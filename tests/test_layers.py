@@ -20,6 +20,14 @@ def test_rows_that_repeat_add_up():
     assert ct[:, 0].tolist() == [1, 0, 3, 0]
 
 
+def test_wide_ids_that_are_outside_do_not_become_rows_in_int32():
+    with jax.enable_x64(True):
+        for ids in (np.array([2**32 - 1, 1], np.uint32), jnp.array([2**32, 1]), jnp.array([-(2**63), 1])):
+            y, (ct, _) = jaxbp.embedding.value_and_vjp((TABLE, ids), np.ones((2, 3), np.float32))
+            assert np.isnan(y[0]).all()
+            assert ct[:, 0].tolist() == [0, 1, 0, 0]
+
+
 def test_a_frequent_token_loses_nothing_in_bfloat16():
     ids, ct = jnp.zeros(1000, jnp.int32), jnp.ones((1000, 1), jnp.bfloat16)
     table = jnp.zeros((2, 1), jnp.bfloat16)

@@ -21,9 +21,24 @@ def value_and_grad(f, scores, labels):
     return f(scores, labels), jax.grad(lambda x: f(x, labels).sum())(scores)
 
 
+LOSSES_OF_SCORES = [jaxbp.softmax_cross_entropy, jaxbp.multiclass_hinge]
+
+
+@pytest.mark.parametrize("op", LOSSES_OF_SCORES, ids=repr)
+def test_wide_labels_that_are_none_do_not_become_some_in_int32(op):
+    outside = [np.array([2**32 - 1, 2], np.uint32)]
+    with jax.enable_x64(True):
+        outside += [jnp.array([label, 2]) for label in (2**32, -(2**32), 2**32 + 1, 2**63 - 1, -(2**63))]
+        for labels in outside:
+            y, (ct, _) = op.value_and_vjp((LOGITS[:2], labels), jnp.array([0.0, 1.0], LOGITS.dtype))
+            assert np.isnan(y).tolist() == [True, False]
+            expected = op.value_and_vjp((LOGITS[1:2], np.array([2])), jnp.ones(1, LOGITS.dtype))[1][0]
+            np.testing.assert_array_equal(ct[1:], expected)
+
+
 def test_boolean_labels_are_told():
     labels = jnp.array([True, False, True, True])
-    for op in (jaxbp.softmax_cross_entropy, jaxbp.multiclass_hinge):
+    for op in LOSSES_OF_SCORES:
         with pytest.raises(ValueError, match=r"labels must be of an integer dtype, got bool; .*astype\('int32'\)"):
             op(LOGITS, labels)
 

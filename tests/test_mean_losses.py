@@ -1,5 +1,7 @@
 """mean_linear_cross_entropy: blocks of every size, no logits kept, one pass over them, labels of every kind."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +110,16 @@ def test_small_gradients_of_many_tokens_outlast_float16():
         np.testing.assert_allclose(np.asarray(actual, np.float64), truth, rtol=1e-3, atol=1e-3 * typical)
     # As they are, without the scale, most would be rounded to a few digits or to 0.
     assert np.median(np.abs(exact[0])) / 2.0**14 < np.finfo(np.float16).tiny
+
+
+@pytest.mark.parametrize("block", [None, 1])
+@pytest.mark.parametrize("shape", [(0, 3), (0, 0), (2, 0)], ids=str)
+def test_no_tokens_and_no_features(shape, block):
+    x, w, labels = jnp.zeros(shape), jnp.ones((shape[1], 2)), jnp.zeros(shape[0], int)
+    for f in (functools.partial(OP, block=block), OP.stock):
+        ct_x, ct_w = jax.grad(f, (0, 1))(x, w, labels)
+        np.testing.assert_array_equal(ct_x, np.zeros(shape))
+        np.testing.assert_array_equal(ct_w, np.zeros((shape[1], 2)))
 
 
 def test_a_label_that_is_none_is_not_a_number():

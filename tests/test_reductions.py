@@ -61,6 +61,14 @@ def test_rows_without_a_finite_score():
         assert np.isnan(op(x)).tolist() == np.isnan(op.stock(x)).tolist() == [[True, True], [False, False]]
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((0, 3), 0), ((3, 0), -1), ((2, 0, 3), (0, 1))], ids=str)
+@pytest.mark.parametrize("op", [jaxbp.softmax, jaxbp.log_softmax], ids=repr)
+def test_rows_without_scores(op, shape, axis):
+    for rule in op.rules:
+        y, (ct_x,) = op.value_and_vjp((jnp.zeros(shape),), jnp.zeros(shape), engine=f"rule:{rule}", axis=axis)
+        assert y.shape == ct_x.shape == shape
+
+
 def test_an_infinite_score():
     x = jnp.array([jnp.inf, 0.0])
     assert jaxbp.logsumexp(x) == jax.nn.logsumexp(x) == jnp.inf

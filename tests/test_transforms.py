@@ -1,6 +1,7 @@
 """Ops under JAX's transformations: jit, vmap, scan, remat, shard_map, grad of grad, strict promotion."""
 
 import functools
+import itertools
 import subprocess
 import sys
 
@@ -113,6 +114,40 @@ def test_mixed_second_derivatives_agree_with_those_of_stock(op):
     for rule in op.rules.values():
         for ours, stock in zip(hessian(rule), hessian(op.stock), strict=True):
             np.testing.assert_allclose(ours, stock, rtol=2e-4, atol=1e-6)
+
+
+#: Where a rule selects a constant for a function that is one in one argument alone, or takes a power of 2 out.
+SPECIAL = {
+    "divide": [(0, 2), (3, 2), (0, -3), (1e-30, 2), (1e30, 3), (-2, 0.5)],
+    "power": [(1, 3), (1, 0.5), (0, 2), (0, 3), (0, 2.5), (2, 0), (1, 0), (1, 1), (2, 1), (0.3, 4), (-2, 2), (-2, 3)],
+}
+
+
+@pytest.mark.parametrize("op", [jaxbp.divide, jaxbp.power], ids=repr)
+def test_second_derivatives_at_special_points_are_those_of_stock_in_float64(op):
+    def second(f, i, j, dtype):
+        points = np.array(SPECIAL[op.name], dtype)
+        return jax.jit(jax.vmap(jax.grad(jax.grad(f, i), j)))(*points.T)
+
+    def of_a_cotangent(f):
+        """What is linear in a cotangent that is 0, by that cotangent: a derivative forward, by two in reverse."""
+        backward = jax.vjp(lambda ct: jax.vjp(f, 3.0, 2.0)[1](ct), 0.0)[1]
+        return backward((1.0, 1.0))[0]
+
+    for i, j in itertools.product((0, 1), (0, 1)):
+        ours = second(op, i, j, np.float32)
+        with jax.enable_x64(True):
+            np.testing.assert_allclose(ours, second(op.stock, i, j, np.float64), rtol=2e-5)
+            np.testing.assert_allclose(second(op, i, j, np.float64), second(op.stock, i, j, np.float64), rtol=1e-9)
+    np.testing.assert_allclose(of_a_cotangent(op), of_a_cotangent(op.stock), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 3), (1, 3), (2, 2.5), (1, 0.5)])
+def test_third_derivatives_of_power(x, y):
+    def third(f):
+        return jax.grad(jax.grad(jax.grad(lambda x: f(x, float(y)))))(float(x))
+
+    np.testing.assert_allclose(third(jaxbp.power), third(jnp.power), rtol=1e-5)
 
 
 def test_forward_mode_is_refused_by_jax_and_not_wrong():

@@ -37,14 +37,6 @@ def _tokens(x):
     return widened(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def _places(labels, classes):
-    """One row of labels, the negative ones counted from the start as well; -1 for a label that is none."""
-    if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
-        labels = labels.astype(jnp.int32)
-    labels = jnp.where(labels < 0, labels + classes, labels).reshape(-1)
-    return jnp.where((labels >= 0) & (labels < classes), labels, -1).astype(jnp.int32)
-
-
 def _are_kept(w, labels, chunk):
     """Whether all logits are so few that they are kept, and nobody asked for blocks."""
     return chunk is None and w.shape[1] * labels.size <= KEPT
@@ -97,7 +89,7 @@ def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None, axis_n
     # Classes by tokens: of the four products of both passes each then reads its matrices as they lie in memory. The
     # transposed tokens are computed outside of the loop, or XLA would transpose each block of logits instead. Behind a
     # barrier, since it does so as well where there is no loop.
-    columns, places = jax.lax.optimization_barrier(_tokens(x).T), _places(here, w.shape[1])
+    columns, places = jax.lax.optimization_barrier(_tokens(x).T), rows_of_classes.places(here, w.shape[1]).reshape(-1)
 
     def step(state, first, size):
         top, others, own = state
@@ -136,7 +128,7 @@ def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None, axis_name=N
         return _kept_bwd(x, w, slopes, ct, precision)
     shift, others, total = kept
     here = rows_of_classes.labels_here(labels, w.shape[1], axis_name)
-    tokens, places = _tokens(x), _places(here, w.shape[1])
+    tokens, places = _tokens(x), rows_of_classes.places(here, w.shape[1]).reshape(-1)
     columns = tokens.T
     scale = widened(ct).reshape(-1) / total
 
@@ -148,11 +140,14 @@ def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None, axis_name=N
         # What is computed again may be rounded otherwise: huge logits by more than 1, and no exponential is above 1.
         logits = jnp.where(logits > shift[None], shift[None], logits)
         slopes = jnp.where(is_label, -others[None], _other_exponentials(logits, is_label, shift)) * scale[None]
-        # Behind a barrier: a product that is written transposed takes twice as long on a CPU.
-        ct_block = jax.lax.optimization_barrier(jnp.matmul(slopes, tokens, precision=precision)).T
+        ct_block = jnp.matmul(slopes, tokens, precision=precision)
+        if size < w.shape[1]:
+            # Behind a barrier: a product that is written transposed takes twice as long on a CPU. Not of one block
+            # alone, around which is no loop: XLA cannot lower that product under vmap.
+            ct_block = jax.lax.optimization_barrier(ct_block)
         return (
             ct_columns + jnp.matmul(block, slopes, precision=precision),
-            jax.lax.dynamic_update_slice_in_dim(ct_w, ct_block.astype(w.dtype), first, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(ct_w, ct_block.T.astype(w.dtype), first, axis=1),
         )
 
     state = jnp.zeros_like(columns), jnp.zeros_like(w)

@@ -34,7 +34,7 @@ def _times(factor, gate, activation):
 
 
 def _cotangents(ct, x, gate, activation, slope):
-    small = times_small(x, ct * (slope.z * slope.factors[0]))
+    small = times_small(x, slope.times(ct))
     ct_gate = jnp.where(is_small(x), small, ct * slope.times(x))
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
 
@@ -99,7 +99,7 @@ swiglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=5,
+    version=6,
 )
 
 
@@ -171,5 +171,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=5,
+    version=6,
 )

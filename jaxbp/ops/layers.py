@@ -8,24 +8,21 @@ import numpy as np
 
 from jaxbp.broadcasting import shape_of
 from jaxbp.cases import Case, Labels, Normal
+from jaxbp.classes import places
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.devices import on_gpu
 from jaxbp.op import Op
 from jaxbp.promotion import NARROW, widened
 
 
-def _indices(ids):
-    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids  # Too narrow for the number of rows, perhaps.
-
-
 def embedding_fwd(table, ids):
-    return jnp.take(table, _indices(ids), axis=0), (shape_of(table), ids)
+    return jnp.take(table, places(ids, table.shape[0]), axis=0), (shape_of(table), ids)
 
 
 def embedding_bwd(res, ct):
     table, ids = res
     # Rows that occur twice add up; indices outside the table are dropped.
-    ct_table = jnp.zeros(table.shape, widened(ct).dtype).at[_indices(ids)].add(widened(ct), mode="drop")
+    ct_table = jnp.zeros(table.shape, widened(ct).dtype).at[places(ids, table.shape[0])].add(widened(ct), mode="drop")
     return ct_table.astype(ct.dtype), None
 
 

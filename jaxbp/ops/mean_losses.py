@@ -71,8 +71,8 @@ def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
     zero, _ = vary_alike((jnp.zeros((), weights.dtype), weights))
     start = zero, jnp.zeros_like(tokens), jnp.zeros_like(weights)
     total, ct_x, ct_w = rows_of_classes.over_blocks(step, start, n, _block_of_tokens(n, w, block))
-    # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not.
-    return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / n)
+    # Kept wide: an nth of a gradient may vanish in float16 where ct times it does not. Of no tokens it is 0.
+    return (total / n).astype(x.dtype), ((ct_x / n).reshape(x.shape), ct_w / max(n, 1))
 
 
 def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
@@ -83,7 +83,7 @@ def mean_linear_cross_entropy_bwd(res, ct, *, block=None, precision=None):
     (slopes,) = slopes
     scaled = slopes * (widened(ct) / slopes.shape[0])
     ct_x = rows_by_rows(scaled, widened(w), precision)
-    ct_w = columns_by_columns(widened(x).reshape(-1, w.shape[0]), scaled, precision)
+    ct_w = columns_by_columns(widened(x).reshape(slopes.shape[0], w.shape[0]), scaled, precision)
     return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -329,6 +330,19 @@ def _power_slope_x(x, y, g, n, m, k, edge):
     return jnp.where(mantissa_y == 0, 0, jnp.where(edge, at_edge, slope))
 
 
+def _unless_at_0(x, vanishing, slope):
+    """The slope, but 0 at x = 0 where the other factor vanishes: beside it the slope, infinite there, is nothing."""
+    return jnp.where((x == 0) & (vanishing == 0), 0, vanishing * slope)
+
+
+def _mixed_slope(x, y):
+    """The derivative x^(y-1) (1 + y log(x)) of y x^(y-1) by y, and of x^y log(x) by x."""
+    slope = _unless_at_0(x, y, _power_ct_y(x, y - 1, jnp.ones_like(y)))
+    return jnp.where(is_positive(-x), jnp.nan, power_fwd(x, y - 1)[0] + slope)
+
+
+# Their own derivatives by the formulas: where x^y is constant in x or in y, what is computed is so in both.
+@jax.custom_jvp
 def _power_ct_x(x, y, ct):
     seen = _seen(y)
     g, n, _, m, k, edge = _power_in_parts(x, seen)
@@ -338,11 +352,28 @@ def _power_ct_x(x, y, ct):
     return ct * jnp.where(undefined, jnp.nan, jnp.where(sign_bit(x) & even, -slope, slope))
 
 
+@_power_ct_x.defjvp
+def _power_ct_x_jvp(primals, tangents):
+    (x, y, ct), (t_x, t_y, t_ct) = primals, tangents
+    one = jnp.ones_like(ct)
+    by_x = _unless_at_0(x, y, _power_ct_x(x, y - 1, one))
+    return _power_ct_x(x, y, ct), (t_ct * _power_ct_x(x, y, one) + t_x * (ct * by_x) + t_y * (ct * _mixed_slope(x, y)))
+
+
+@jax.custom_jvp
 def _power_ct_y(x, y, ct):
     seen = _seen(y)
     g, n, log, *_ = _power_in_parts(x, seen)
     slope = jnp.where(g == 0, 0, scale_exponent(g * log, n))
     return ct * jnp.where((log == 0) & (g == jnp.inf), -jnp.inf, jnp.where(is_positive(-x), jnp.nan, slope))
+
+
+@_power_ct_y.defjvp
+def _power_ct_y_jvp(primals, tangents):
+    (x, y, ct), (t_x, t_y, t_ct) = primals, tangents
+    slope = _power_ct_y(x, y, jnp.ones_like(ct))
+    by_y = _unless_at_0(x, slope, jnp.log(x))
+    return _power_ct_y(x, y, ct), (t_ct * slope + t_x * (ct * _mixed_slope(x, y)) + t_y * (ct * by_y))
 
 
 def power_bwd(res, ct):

@@ -84,7 +84,8 @@ logsumexp = Op(
 
 def _largest(x, axis):
     """The largest entry, which counts as a constant; NaN follows where it is infinite, as in stock JAX."""
-    return widened(jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True)))
+    # With a number to begin with there may be no entries.
+    return widened(jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf)))
 
 
 def _softmax_pullback(y, ct, axis):
