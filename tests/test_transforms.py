@@ -142,7 +142,7 @@ def test_second_derivatives_at_special_points_are_those_of_stock_in_float64(op):
     np.testing.assert_allclose(of_a_cotangent(op), of_a_cotangent(op.stock), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("x", "y"), [(0, 3), (1, 3), (2, 2.5), (1, 0.5)])
+@pytest.mark.parametrize(("x", "y"), [(0, 3), (1, 3), (2, 2.5), (1, 0.5), (0, 4)])
 def test_third_derivatives_of_power(x, y):
     def third(f):
         return jax.grad(jax.grad(jax.grad(lambda x: f(x, float(y)))))(float(x))
