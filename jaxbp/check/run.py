@@ -323,14 +323,16 @@ def _given_cotangents(subject: Subject, given: Any) -> list[tuple[str, list[np.n
 def _most_telling(findings: list[Finding]) -> Iterator[Finding]:
     """Faults first; of a kind and an argument the one that says most, and how many others there were.
 
-    A gradient that is wrong makes the second derivative wrong, too: that is told only where it is all there is.
+    A gradient that is wrong makes the second derivative wrong, too, and has no digits to lose: that is told only where
+    it is all there is.
     """
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda finding: not finding.fault):
         groups.setdefault((finding.kind, finding.argument), []).append(finding)
     first_order = any(f.fault and f.kind in ("gradient", "value", "contract") for f in findings)
-    for (kind, _), group in groups.items():
-        if kind == "second order" and first_order:
+    wrong = {f.argument for f in findings if f.fault and f.kind == "gradient"}
+    for (kind, argument), group in groups.items():
+        if (kind == "second order" and first_order) or (kind == "precision" and argument in wrong):
             continue
         best = max(
             group, key=lambda f: (f.fault, bool(f.looks_like) and not f.looks_like.startswith("in "), -group.index(f))

@@ -48,7 +48,7 @@ def bench(
     ] = False,
     ops: Annotated[str, typer.Option(help="Ops, separated by commas; all by default.")] = "",
     dtypes: Annotated[str, typer.Option(help="f32, f64, bf16, f16, separated by commas.")] = "f32",
-    cases: Annotated[str, typer.Option(help="Cases, separated by commas; all by default.")] = "",
+    cases: Annotated[str, typer.Option(help="Cases, separated by commas; those of the level by default.")] = "",
     processes: Annotated[
         int,
         typer.Option(

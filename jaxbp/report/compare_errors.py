@@ -16,7 +16,9 @@ MORE, MORE_ULP = 1.25, 0.5
 def error_changes(base: Run, run: Run) -> pd.DataFrame:
     """Rows for each error that both runs know of the same code: largest, 99th percentile, and entries plainly wrong."""
     both = pair(_measured(base.accuracy), _measured(run.accuracy), ERROR)
-    both = both[same_code(both)].reset_index()
+    # Of a numerical gradient as many entries are sampled as there is time for: others have other errors.
+    alike = ~both["count"].ne(both["count" + AFTER]) | both[["count", "count" + AFTER]].isna().any(axis=1)
+    both = both[same_code(both) & alike].reset_index()
     found = pd.concat(
         [
             both[ERROR].assign(measure=name, before=both[name].astype(float), after=both[name + AFTER].astype(float))
@@ -70,11 +72,6 @@ def status_changes(base: Run, run: Run) -> pd.DataFrame:
     return pd.concat([part for part in told if len(part)] or told[:1], ignore_index=True).drop(
         columns="side", errors="ignore"
     )
-
-
-def _difference(row: pd.Series) -> str:
-    name = "shapes" if row["op_version"] == row["op_version" + AFTER] else "op_version"
-    return f"{name} {row[name]}, then {row[name + AFTER]}"
 
 
 def _without(cells: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> pd.DataFrame:

@@ -166,3 +166,14 @@ def test_residuals_are_listed_with_their_bytes():
 def test_what_cannot_be_checked_is_a_sentence(f, args, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         jaxbp.check_vjp(f, *args, **options)
+
+
+def test_a_wrong_gradient_is_not_told_to_have_lost_digits_as_well():
+    @jax.custom_vjp
+    def mean_square(x):
+        return jnp.mean(x * x)
+
+    mean_square.defvjp(lambda x: (mean_square(x), x), lambda x, ct: (2 * ct * x,))
+    report = jaxbp.check_vjp(mean_square, X)
+    assert not report.passed
+    assert not any(finding.kind == "precision" for finding in report.findings)

@@ -307,6 +307,19 @@ def test_newly_wrong_entries_are_a_loss(name):
     assert not compare_runs(*sides[::-1])["regression"].any()
 
 
+def test_a_numerical_gradient_at_other_entries_is_not_compared():
+    """As many are sampled as there is time for: the errors of other entries are others, and nothing has changed."""
+
+    def run_of(name, count, error):
+        rows = [accuracy_row(max_ulp=error, count=count, engine=e) for e in ("rule:a", "central_difference")]
+        return as_run(rows, name)
+
+    first = run_of("a", 132, 10.0)
+    assert said(compare_runs(first, run_of("b", 132, 1e4)), "less accurate") == {"multiply"}
+    changes = compare_runs(first, run_of("b", 188, 1e4))
+    assert not changes["verdict"].isin(["less accurate", "more accurate"]).any()
+
+
 def test_other_engines_are_told_and_do_not_count(base):
     changes = compare_runs(base, as_run([accuracy_row(max_ulp=99, op="exp"), accuracy_row("value", 99, op="exp")], "b"))
     assert said(changes, "less accurate") == {"exp"}

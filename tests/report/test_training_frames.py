@@ -198,3 +198,14 @@ def test_the_report_has_every_part_and_picture(frames, tmp_path, monkeypatch):
     recorded = recorded_training(tmp_path, "..")
     assert "the machine was quiet, load 0.1 per core" in recorded
     assert "(../training/test-2-core/run/growth.png)" in recorded
+
+
+def test_the_axis_of_times_has_numbers_where_they_span_less_than_a_decade(tmp_path):
+    frame = pd.DataFrame({"engine": ["autodiff"] * 2, "weights": [300, 3000], "time_us": [43.0, 62.0]})
+    figure = training_plots.growth(frame)
+    figure.savefig(tmp_path / "growth.png")
+    (axis,) = figure.axes
+    ticks = [*axis.yaxis.get_majorticklabels(), *axis.yaxis.get_minorticklabels()]
+    low, high = axis.get_ylim()
+    assert any(tick.get_text() and low <= tick.get_position()[1] <= high for tick in ticks)
+    assert "numerical" not in axis.get_title()
