@@ -114,6 +114,15 @@ def test_norms_whose_squares_overflow_or_vanish(size):
     assert not np.allclose(jaxbp.norm.stock(x, axis=1), exact_y, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("size", [3e30, 3e20, 1, 3e-20, 3e-30])
+def test_second_derivatives_of_norms_whose_squares_overflow_or_vanish(size):
+    x = size * np.array([1, 4 / 3])
+    radius = np.linalg.norm(x)
+    exact = np.eye(2) / radius - np.outer(x, x) / radius**3
+    second = jax.jacrev(jax.grad(jaxbp.norm))(jnp.array(x, jnp.float32))
+    np.testing.assert_allclose(second, exact, rtol=1e-6)
+
+
 def test_the_norm_of_infinite_entries():
     assert jaxbp.norm(jnp.array([1.0, -jnp.inf])) == np.inf
     assert np.isnan(jaxbp.norm(jnp.array([1.0, jnp.nan])))

@@ -222,11 +222,24 @@ def norm_fwd(x, *, axis=None, keepdims=False):
     return (y if keepdims else jnp.squeeze(y, axis)).astype(x.dtype), (x, y)
 
 
+@jax.custom_jvp
+def _directions(x, y):
+    return x * (1 / y)
+
+
+@_directions.defjvp
+def _directions_jvp(primals, tangents):
+    # The square of y, by which autodiff would divide, leaves the range where y is far within.
+    (x, y), (t_x, t_y) = primals, tangents
+    inverse = 1 / y
+    return x * inverse, t_x * inverse - (x * inverse) * (t_y * inverse)
+
+
 def norm_bwd(res, ct, *, axis=None, keepdims=False):
     x, y = res
     # The direction first: ct / y may overflow. It is taken four times for a large y, whose inverse may be subnormal.
     shrink = jnp.where(y > 1, 0.25, 1).astype(y.dtype)
-    directions = widened(x) * (1 / jnp.where(y == 0, 1, y * shrink))
+    directions = _directions(widened(x), jnp.where(y == 0, 1, y * shrink))
     return ((directions * (widened(ct).reshape(y.shape) * shrink)).astype(x.dtype),)
 
 
