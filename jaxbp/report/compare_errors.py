@@ -17,7 +17,7 @@ def error_changes(base: Run, run: Run) -> pd.DataFrame:
     """Rows for each error that both runs know of the same code: largest, 99th percentile, and entries plainly wrong."""
     both = pair(_measured(base.accuracy), _measured(run.accuracy), ERROR)
     # Of a numerical gradient as many entries are sampled as there is time for: others have other errors.
-    alike = ~both["count"].ne(both["count" + AFTER]) | both[["count", "count" + AFTER]].isna().any(axis=1)
+    alike = both["count"].eq(both["count" + AFTER]) | both[["count", "count" + AFTER]].isna().any(axis=1)
     both = both[same_code(both) & alike].reset_index()
     found = pd.concat(
         [

@@ -200,7 +200,11 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
         cells=1,
     )
     rules = rules.groupby(RULE, sort=False).sum(min_count=1)
-    rules["variance"] += rules["common"] ** 2
+    # Nor are there more degrees of freedom of that.
+    apart, common = rules["variance"], rules["common"] ** 2
+    weight = apart**2 / rules["freedom"] + common**2 / (rules["freedom"] / rules["cells"])
+    rules["freedom"] = rules["freedom"].where(common == 0, (apart + common) ** 2 / weight.where(weight > 0))
+    rules["variance"] = apart + common
     mean = (cells["share"] * cells["log"]).groupby([cells[name] for name in RULE]).transform("sum")
     cells["apart"] = (cells["log"] - mean) / np.sqrt(cells["variance"])
     overall = max(1.0, _spread(cells["apart"] / np.sqrt(1 - cells["share"]))) if len(cells) >= LEAST_CELLS else 1.0

@@ -199,6 +199,35 @@ def test_of_several_processes_the_scatter_between_them_counts():
     assert math.log(change["change_high"] / 2) == pytest.approx(stats.t.ppf(0.975, CELL_FREEDOM) * error, rel=1e-3)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_processes_tell_of_a_single_one_and_all_cells_of_a_rule_share_it(swapped):
+    def run_of(name, *ratios):
+        rows = []
+        for i, ratio in enumerate(ratios):
+            for engine, time in {"autodiff": 100.0, "rule:a": 100.0 * ratio}.items():
+                rows += [time_row(mode, [time] * 50, engine=engine, repetition=i) for mode in ("fwd", "fwd_bwd")]
+        return as_run(rows, name)
+
+    ratios = (1.0, 1.2)
+    several, single = run_of("several", *ratios), run_of("single", 2.0)
+    changes = time_changes(single, several) if swapped else time_changes(several, single)
+    cells = changes[(changes["engine"] == "rule:a") & (changes["mode"] != "")]
+    (rule,) = changes[(changes["engine"] == "rule:a") & (changes["mode"] == "")].to_dict("records")
+
+    def half(variance, freedom):
+        return stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+
+    # That of the mean of two, and that of the one, each of one degree of freedom.
+    between = np.var(np.log(ratios), ddof=1)
+    common, freedom, own = between / 2 + between, (1 / 2 + 1) ** 2 / (1 / 4 + 1), BETWEEN_RUNS**2
+    for low, high in zip(cells["change_low"], cells["change_high"], strict=True):
+        assert math.log(high / low) / 2 == pytest.approx(half(common + own, freedom), rel=1e-6)
+    # Of two cells the rule knows no more of what they share, and half as much variance of the rest.
+    of_rule = (own / 2 + common) ** 2 / ((own / 2) ** 2 / (2 * freedom) + common**2 / freedom)
+    spread = math.log(rule["change_high"] / rule["change_low"]) / 2
+    assert spread == pytest.approx(half(own / 2 + common + own, of_rule), rel=1e-6)
+
+
 def test_the_luck_of_a_single_process_is_no_change():
     """Its cells agree with each other; only the processes of the other run tell how far a process may be off."""
 
