@@ -108,6 +108,13 @@ def test_import_jaxbp_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_process_that_measures_starts_without_statistics():
+    """A run starts several of them; scipy.stats takes as long to load as JAX."""
+    program = "import jaxbp.measure.worker, jaxbp.measure.resident, sys; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_modules_stay_small():
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for _, path in modules()}
     assert {name: lines for name, lines in lengths.items() if lines > 420} == {}

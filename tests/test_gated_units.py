@@ -10,6 +10,7 @@ import pytest
 import jaxbp
 from jaxbp.accuracy.exact import exact_vjp
 from jaxbp.accuracy.ulp import ulp_error
+from jaxbp.engines import reference
 
 UNITS = {
     "swiglu": (jaxbp.swiglu, {}),
@@ -83,6 +84,22 @@ def test_infinities_are_as_in_stock(unit):
     np.testing.assert_array_equal(y, [inf, 0, inf, -inf, np.nan])
     np.testing.assert_array_equal(ct_x[:2], [inf, 0])
     np.testing.assert_array_equal(ct_gate, [2, 0, inf, -inf, np.nan])
+
+
+@EACH
+@pytest.mark.parametrize("cotangent", [1, np.inf])
+def test_beside_an_infinity_an_activation_that_vanishes_is_below_0_still(unit, cotangent):
+    """In float64, too, where the reference is computed."""
+    op, options = UNITS[unit]
+    gate = np.array([-100, -800, -1e5, -1e38], np.float32)
+    x, ct = np.full_like(gate, np.inf), np.full_like(gate, cotangent)
+    y, cts = op.value_and_vjp((x, gate), ct, **options)
+    below = np.full(4, -np.inf)
+    np.testing.assert_array_equal(y, below)
+    np.testing.assert_array_equal(cts, [np.where(np.isinf(ct), below, 0), below])
+    truth, exact = reference(op, (x, gate), ct, **options)
+    np.testing.assert_array_equal(truth, y)
+    np.testing.assert_allclose(exact, cts, atol=1e-37)
 
 
 def test_the_gate_comes_second_and_has_a_name():

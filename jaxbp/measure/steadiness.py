@@ -1,8 +1,8 @@
 """How steady a cell's samples were: drift from the first round to the last, and samples far from the others."""
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from jaxbp.measure.verdict import CONFIDENCE
 
@@ -30,7 +30,7 @@ def drift(samples: ArrayLike) -> float:
         return float("nan")
     blocks = np.array_split(np.arange(x.size), min(BLOCKS, x.size))
     medians, centres = [np.median(x[block]) for block in blocks], [block.mean() for block in blocks]
-    slope, _, low, high = map(float, stats.theilslopes(medians, centres, alpha=CONFIDENCE))
+    slope, _, low, high = map(float, scipy.stats.theilslopes(medians, centres, alpha=CONFIDENCE))
     return 0.0 if low <= 0 <= high else float(slope * (x.size - 1) / np.median(x))
 
 

@@ -1,6 +1,7 @@
 """Time functions against each other: calibrated samples in interleaved rounds of random order."""
 
 import dataclasses
+import importlib
 import time
 from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
@@ -137,6 +138,10 @@ def interleave(
         inner |= dict.fromkeys(alike, max(inner[name] for name in alike))
     taken = {name: Samples([], [], inner[name]) for name in thunks}
     names = list(thunks)
+    if (
+        baselines
+    ):  # What tells how well a ratio is known takes half a second to load, which is not to lie between rounds.
+        importlib.import_module("scipy.stats")
     start = time.perf_counter()
     look = max(FIRST_LOOK, budget.min_rounds)
     for done in range(budget.max_rounds):

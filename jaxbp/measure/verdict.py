@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 #: Ratios within this of 1 count as the same speed.
 MARGIN = 0.02
@@ -49,7 +49,7 @@ def median_interval(samples: ArrayLike) -> Interval:
     if x.size < 2:
         return Interval(value, np.nan, np.nan)
     # So many samples lie below the median, or more, in 97.5 % of all cases.
-    below = max(0, int(stats.binom.ppf((1 - CONFIDENCE) / 2, x.size, 0.5)) - 1)
+    below = max(0, int(scipy.stats.binom.ppf((1 - CONFIDENCE) / 2, x.size, 0.5)) - 1)
     return Interval(value, float(x[below]), float(x[-1 - below]))
 
 
@@ -67,7 +67,7 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
     a, b = np.asarray(samples, np.float64), np.asarray(baseline, np.float64)
     if paired:
         logs = _in_blocks(np.log2(a / b))
-        data, statistic = (logs,), lambda x, axis: np.exp2(stats.trim_mean(x, TRIMMED, axis=axis))
+        data, statistic = (logs,), lambda x, axis: np.exp2(scipy.stats.trim_mean(x, TRIMMED, axis=axis))
     else:
         data, statistic = (a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis)
     value = float(statistic(*data, axis=-1))
@@ -79,7 +79,7 @@ def ratio_interval(samples: ArrayLike, baseline: ArrayLike, *, paired: bool) -> 
 def _in_blocks(series: np.ndarray) -> np.ndarray:
     """Trimmed means of at most `BLOCKS` blocks of equally many consecutive entries; what is left over goes."""
     size = -(-series.size // BLOCKS)
-    return stats.trim_mean(series[: series.size // size * size].reshape(-1, size), TRIMMED, axis=1)
+    return scipy.stats.trim_mean(series[: series.size // size * size].reshape(-1, size), TRIMMED, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def over_processes(found: Sequence[Interval]) -> Interval:
     if len(found) == 1:
         return found[0]
     logs = np.log2([interval.value for interval in found])
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, logs.size - 1) * np.std(logs, ddof=1) / np.sqrt(logs.size)
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, logs.size - 1) * np.std(logs, ddof=1) / np.sqrt(logs.size)
     low, value, high = np.exp2(np.mean(logs) + half * np.array([-1, 0, 1]))
     return Interval(float(value), float(low), float(high))
 
@@ -159,7 +159,7 @@ def approximate_width(samples: ArrayLike, baseline: ArrayLike) -> float:
     cut = int(TRIMMED * logs.size)
     winsorized = np.clip(logs, logs[cut], logs[-1 - cut])
     error = np.std(winsorized, ddof=1) / ((1 - 2 * TRIMMED) * np.sqrt(logs.size))
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, logs.size - 2 * cut - 1) * error)
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, logs.size - 2 * cut - 1) * error)
 
 
 def verdict(ratio: Interval, *, margin: float = MARGIN) -> Verdict:
@@ -178,7 +178,7 @@ def verdict(ratio: Interval, *, margin: float = MARGIN) -> Verdict:
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         data,
         statistic,
         n_resamples=RESAMPLES,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbp import gating, gating_references
 from jaxbp.broadcasting import sum_to
@@ -37,6 +38,19 @@ def _cotangents(ct, x, gate, activation, slope):
     small = times_small(x, slope.times(ct))
     ct_gate = jnp.where(is_small(x), small, ct * slope.times(x))
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
+
+
+def _numpy_times(factor, gate, activation):
+    """A product for references: beside an infinity, an activation that vanishes, or its slope, is below 0 still."""
+    vanished = np.isinf(factor) & np.isfinite(gate) & (gate < 0) & (activation == 0)
+    return factor * np.where(vanished, -1, activation)
+
+
+def _numpy_vjp(ct, x, gate, activation, slope):
+    return (
+        numpy_sum_to(_numpy_times(ct, gate, activation), x),
+        numpy_sum_to(_numpy_times(ct * x, gate, slope), gate),
+    )
 
 
 def swiglu_fwd(x, gate):
@@ -82,10 +96,9 @@ swiglu = Op(
         ),
     ),
     stock=lambda x, gate: x * jax.nn.silu(gate),
-    reference=lambda x, gate: x * gating_references.numpy_silu(gate),
-    reference_vjp=lambda ct, x, gate: (
-        numpy_sum_to(ct * gating_references.numpy_silu(gate), x),
-        numpy_sum_to(ct * x * gating_references.numpy_silu_slope(gate), gate),
+    reference=lambda x, gate: _numpy_times(x, gate, gating_references.numpy_silu(gate)),
+    reference_vjp=lambda ct, x, gate: _numpy_vjp(
+        ct, x, gate, gating_references.numpy_silu(gate), gating_references.numpy_silu_slope(gate)
     ),
     elementwise=True,
     hard=(
@@ -99,7 +112,7 @@ swiglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=6,
+    version=7,
 )
 
 
@@ -148,10 +161,15 @@ geglu = Op(
         ),
     ),
     stock=lambda x, gate, *, approximate=True: x * jax.nn.gelu(gate, approximate=approximate),
-    reference=lambda x, gate, *, approximate=True: x * gating_references.numpy_gelu(gate, approximate),
-    reference_vjp=lambda ct, x, gate, *, approximate=True: (
-        numpy_sum_to(ct * gating_references.numpy_gelu(gate, approximate), x),
-        numpy_sum_to(ct * x * gating_references.numpy_gelu_slope(gate, approximate), gate),
+    reference=lambda x, gate, *, approximate=True: _numpy_times(
+        x, gate, gating_references.numpy_gelu(gate, approximate)
+    ),
+    reference_vjp=lambda ct, x, gate, *, approximate=True: _numpy_vjp(
+        ct,
+        x,
+        gate,
+        gating_references.numpy_gelu(gate, approximate),
+        gating_references.numpy_gelu_slope(gate, approximate),
     ),
     exact=lambda x, gate, *, approximate=True: x * gating_references.meant_gelu(gate, approximate),
     variants=({}, {"approximate": False}),
@@ -171,5 +189,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=6,
+    version=7,
 )

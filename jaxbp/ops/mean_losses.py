@@ -14,8 +14,8 @@ from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import vary_alike, widened
 
-#: So many logits are alive at a time at least, on a processor and on a GPU, which fewer would not keep busy.
-BLOCK = 2**22, 2**23
+#: So many logits are alive at a time at least, on a processor and on a GPU, where fewer take longer.
+BLOCK = 2**22, 2**25
 #: Products of matrices with fewer rows are slow, and those with more no faster.
 TOKENS = 256, 1024
 

@@ -6,7 +6,7 @@ day. Other times are compared on one machine only, corrected for how fast that m
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from jaxbp.measure.verdict import BLOCKS, CONFIDENCE, FLOOR_FACTOR, LEAST_ROUNDS, MARGIN, TRIMMED, Interval, verdict
 from jaxbp.report.pairs import AFTER, CELL, pair, same_autodiff, same_code, same_machine, timed
@@ -128,7 +128,7 @@ def _sides(both: pd.DataFrame, column: str) -> list[pd.DataFrame]:
         several = processes > 1
         # Of the processes, if several; else of the rounds, or the blocks of them, that a trimmed mean keeps.
         rounds = ((1 - 2 * TRIMMED) * _quiet(both, side).clip(upper=BLOCKS) - 1).clip(lower=1)
-        scale = stats.t.ppf((1 + CONFIDENCE) / 2, (processes - 1).where(several, MOST_FREEDOM))
+        scale = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, (processes - 1).where(several, MOST_FREEDOM))
         variance = (np.log(both[f"{column}_high{side}"] / both[f"{column}_low{side}"]) / 2 / scale) ** 2
         between = (processes * variance).where(several)
         known = (processes - 1).where(several, rounds)
@@ -169,7 +169,7 @@ def _scatter(found: pd.DataFrame) -> float:
 
 def _spread(deviations: pd.Series) -> float:
     """The variance of a normal distribution whose deviations have this median."""
-    return float(deviations.abs().median() / stats.norm.ppf(0.75)) ** 2
+    return float(deviations.abs().median() / scipy.stats.norm.ppf(0.75)) ** 2
 
 
 def _of_several(found: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def _with_rules(found: pd.DataFrame, most_freedom: float) -> pd.DataFrame:
 def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
     """The rows with interval, p and verdict; rules, their cells, and what is no regression are families of tests."""
     within, error = np.log1p(margin), np.sqrt(found["variance"])
-    student = stats.t(found["freedom"])
+    student = scipy.stats.t(found["freedom"])
     half = student.ppf((1 + CONFIDENCE) / 2) * error
     # Of the hypotheses that the true change is within the margin, the nearest: one at the margin itself.
     p = student.sf((found["log"].abs() - within) / error) + student.sf((found["log"].abs() + within) / error)
@@ -238,7 +238,7 @@ def _judge(found: pd.DataFrame, margin: float) -> pd.DataFrame:
         p=np.where(found["judged"], p, np.nan),
     )
     for _, family in judged[judged["judged"]].groupby([is_ours(judged), judged["mode"] + judged["case"] == ""]):
-        judged.loc[family.index, "p"] = stats.false_discovery_control(np.minimum(family["p"], 1), method="bh")
+        judged.loc[family.index, "p"] = scipy.stats.false_discovery_control(np.minimum(family["p"], 1), method="bh")
     judged["verdict"] = [_verdict(row, margin) for _, row in judged.iterrows()]
     return judged
 

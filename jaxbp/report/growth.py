@@ -5,8 +5,8 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.figure import Figure
-from scipy import stats
 
 from jaxbp.cases import ELEMENTWISE_SIZES, GROWTH
 from jaxbp.measure.verdict import CONFIDENCE, FLOOR_FACTOR
@@ -98,5 +98,5 @@ def _slope(n: pd.Series, cost: pd.Series) -> tuple[float, float, float]:
     """The slope of the logarithms, the half width of its interval, and the cost at 1."""
     if len(n) < LEAST_FITTED:
         return math.nan, math.nan, math.nan
-    slope, intercept, _, _, error = map(float, stats.linregress(np.log(n), np.log(cost)))
-    return slope, float(stats.t.ppf((1 + CONFIDENCE) / 2, len(n) - 2) * error), math.exp(intercept)
+    slope, intercept, _, _, error = map(float, scipy.stats.linregress(np.log(n), np.log(cost)))
+    return slope, float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(n) - 2) * error), math.exp(intercept)
