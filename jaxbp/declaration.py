@@ -69,7 +69,7 @@ class Rule:
         accuracy: its stated accuracy; None where no bound in ULP holds for all arguments.
         faults: what is known to be wrong with it.
         kernel: whether it is a kernel, compiled for GPUs and TPUs. On a processor it is interpreted: it is right there,
-            and nobody would want to wait for it, so that it is not timed. It has no second derivatives.
+            and nobody would want to wait for it, so that it is not timed.
     """
 
     name: str

@@ -1,5 +1,7 @@
 """Kernels: right where they are interpreted, in the form of a GPU and in that of a TPU, and lean by their program."""
 
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -19,6 +21,13 @@ ATTENTION, PADDED, RMS_NORM = (op.rules["kernel"] for op in OPS)
 SIZES = [(1, 130, 150, 1, 1, 16, False), (2, 70, 3, 4, 2, 5, True), (1, 130, 200, 2, 2, 33, True)]
 ALL = pytest.mark.parametrize("rule", [ATTENTION, PADDED, RMS_NORM], ids=repr)
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+
+
+@pytest.fixture(autouse=True)
+def all_digits():
+    """On a GPU products of float32 would have 11 of 24 digits."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 @pytest.fixture(params=["gpu", "tpu"])
@@ -137,11 +146,44 @@ def test_a_scale_of_numpy_makes_nothing_wider():
     assert {x.dtype for x in (y, *cts)} == {np.dtype("float32")}
 
 
-@ALL
-def test_second_derivatives_are_refused_in_a_sentence(rule):
-    x, *others = rule.op.case("small").arguments(np.dtype("float32"))
-    with pytest.raises(NotImplementedError, match="no second derivatives; take the op's default rule"):
-        jax.grad(lambda x: jnp.sum(jax.grad(lambda x: jnp.sum(rule(x, *others)))(x)))(x)
+#: With queries that see no key, keys that no query sees, and heads that share keys.
+SECOND = {
+    "attention": (ATTENTION, [(2, 5, 4, 4), (2, 7, 2, 4), (2, 7, 2, 4)], (), "float32", {"scale": 0.7}),
+    "causal": (ATTENTION, [(5, 2, 4), (3, 2, 4), (3, 2, 4)], (), "float32", {"causal": True}),
+    "padded": (PADDED, [(2, 5, 2, 4), *[(2, 7, 2, 4)] * 2], (np.array([5, 2]), np.array([0, 4])), "bfloat16", {}),
+    "rms_norm": (RMS_NORM, [(3, 8), (8,)], (), "float32", {"epsilon": 1e-3}),
+}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_second_derivatives_are_those_of_the_default_rule(case):
+    rule, shapes, lengths, dtype, options = SECOND[case]
+    rng = np.random.default_rng(4)
+    args = [jnp.asarray(rng.normal(size=s), dtype) for s in shapes]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def second(f, args):
+        def of_gradient(args):
+            gradient = jax.grad(lambda args: jnp.sum(jnp.sin(f(*args, *lengths, **options))))(args)
+            return sum(jnp.sum(jnp.cos(x)) for x in gradient)
+
+        return jax.grad(of_gradient)(args)
+
+    for actual, expected in zip(second(rule, args), second(rule.op, args), strict=True):
+        largest = float(jnp.max(jnp.abs(expected)))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=20 * float(jnp.finfo(dtype).eps) * largest)
+
+
+def test_third_derivatives_forward_are_those_of_the_default_rule():
+    x, scale = RMS_NORM.op.case("small").arguments(np.dtype("float32"))
+
+    def third(f):
+        def derivative(g):
+            return lambda t: jax.jvp(g, (t,), (jnp.ones_like(t),))[1]
+
+        return derivative(derivative(jax.grad(lambda t: jnp.sum(jnp.sin(f(t * x, scale))))))(jnp.float32(1))
+
+    assert third(RMS_NORM) == pytest.approx(float(third(RMS_NORM.op)), rel=1e-4)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-46])

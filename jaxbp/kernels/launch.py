@@ -25,20 +25,21 @@ class Work:
 def on_each_platform(start: Callable[..., Any], *args: jax.Array) -> Any:
     """`start(platform, *args)` for the platform that the program is compiled for: cpu, gpu or tpu."""
     cpu, gpu, tpu = (functools.partial(start, platform) for platform in ("cpu", "gpu", "tpu"))
+    return jax.lax.platform_dependent(*args, cpu=cpu, cuda=gpu, rocm=gpu, tpu=tpu)
 
-    @jax.custom_jvp
-    def run(*args: jax.Array) -> Any:
-        return jax.lax.platform_dependent(*args, cpu=cpu, cuda=gpu, rocm=gpu, tpu=tpu)
 
-    @run.defjvp
-    def refuse(primals: Any, tangents: Any) -> Any:
-        # JAX would find out in the midst of its own transposition, and say so in its own words.
-        raise NotImplementedError(
-            "A kernel has no derivative of its own, so that the rules `kernel` have no second derivatives; take the "
-            "op's default rule for these."
-        )
+def differentiated_as(plain: Callable[..., Any], run: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    """`run`, which starts kernels, with the derivatives of `plain`, the same function for XLA; both with the settings.
 
-    return run(*args)
+    A kernel has none of its own. So the gradient that kernels compute can be differentiated, as often as `plain` can.
+    """
+    function = jax.custom_jvp(functools.partial(run, **settings))
+
+    @function.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        return function(*primals), jax.jvp(functools.partial(plain, **settings), primals, tangents)[1]
+
+    return function
 
 
 def launch(

@@ -10,8 +10,10 @@ from jaxbp import blocks
 from jaxbp.cases import Case, Lengths, Normal
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.kernels import attention as kernels
+from jaxbp.kernels.launch import differentiated_as
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
+from jaxbp.promotion import widened
 
 
 def _require_fit(q, k, v, *lengths):
@@ -56,10 +58,25 @@ def padded_attention_bwd(res, ct, *, causal=False, scale=None):
     return (*cts, None, None)
 
 
+def _plain_forward(q, k, v, lengths, **settings):
+    """What the kernels return, for its derivatives."""
+    y, softmax = blocks.forward(widened(q), widened(k), widened(v), lengths, **settings)
+    return y, tuple(x.reshape(-1, 1, q.shape[-3]) for x in softmax)
+
+
+def _plain_backward(q, k, v, lengths, y, sums, ct, **settings):
+    key_heads = k.shape[-2]
+    top, inverse = (x.reshape(-1, q.shape[-2] // key_heads, q.shape[-3]) for x in sums)
+    # Of a query that sees no key.
+    top = jnp.where(top == -jnp.inf, jnp.inf, top)
+    return blocks.backward(q, k, v, lengths, (top, inverse), ct, **settings)
+
+
 def _kernel_fwd(q, k, v, lengths, causal, scale):
     if not q.size or not k.size:
         return jnp.zeros_like(q), (q, k, v, lengths, None)
-    y, sums = kernels.forward(q, k, v, lengths, causal=causal, scale=_scale_of(q, scale))
+    forward = differentiated_as(_plain_forward, kernels.forward, causal=causal, scale=_scale_of(q, scale))
+    y, sums = forward(q, k, v, lengths)
     # The value is kept as wide as it was computed: what the backward pass takes from it is a difference.
     return y.astype(q.dtype), (q, k, v, lengths, (y, sums))
 
@@ -68,8 +85,8 @@ def _kernel_bwd(res, ct, causal, scale):
     q, k, v, lengths, kept = res
     if kept is None:
         return tuple(jnp.zeros_like(x) for x in (q, k, v))
-    y, sums = kept
-    return kernels.backward(q, k, v, lengths, y, sums, ct, causal=causal, scale=_scale_of(q, scale))
+    backward = differentiated_as(_plain_backward, kernels.backward, causal=causal, scale=_scale_of(q, scale))
+    return backward(q, k, v, lengths, *kept, ct)
 
 
 def attention_kernel_fwd(q, k, v, *, causal=False, scale=None):

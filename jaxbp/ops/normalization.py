@@ -10,6 +10,7 @@ from jaxbp.cases import Case, Normal, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes, flops_per_entry
 from jaxbp.devices import on_gpu
 from jaxbp.kernels import rms_norm as kernels
+from jaxbp.kernels.launch import differentiated_as
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
@@ -173,15 +174,26 @@ def rms_norm_bwd(res, ct, *, epsilon=1e-6):
     return ct_x.astype(x.dtype), _weighted_sum_of_rows(products, inverse, scale)
 
 
+def _plain_forward(x, scale, *, epsilon):
+    """What the kernel returns, for its derivatives."""
+    return rms_norm_fwd(x, scale, epsilon=epsilon)[0]
+
+
+def _plain_backward(x, scale, ct, *, epsilon):
+    return rms_norm_bwd(rms_norm_fwd(x, scale, epsilon=epsilon)[1], ct)
+
+
 def rms_norm_kernel_fwd(x, scale, *, epsilon=1e-6):
     if scale.shape != x.shape[-1:]:
         raise ValueError(f"scale must have the shape {list(x.shape[-1:])} of a row of x, got {list(scale.shape)}.")
-    return (kernels.forward(x, scale, epsilon=epsilon) if x.size else x), (x, scale)
+    forward = differentiated_as(_plain_forward, kernels.forward, epsilon=epsilon)
+    return (forward(x, scale) if x.size else x), (x, scale)
 
 
 def rms_norm_kernel_bwd(res, ct, *, epsilon=1e-6):
     x, scale = res
-    return kernels.backward(x, scale, ct, epsilon=epsilon) if x.size else (ct, jnp.zeros_like(scale))
+    backward = differentiated_as(_plain_backward, kernels.backward, epsilon=epsilon)
+    return backward(x, scale, ct) if x.size else (ct, jnp.zeros_like(scale))
 
 
 def rms_norm_stock(x, scale, *, epsilon=1e-6):
