@@ -108,7 +108,7 @@ def test_blocks_beyond_the_lengths_are_left_out(form, causal):
     def visits(held, streamed, counts):
         visit = fold.Fold(
             "visits",
-            lambda size: (jnp.zeros((1, size)),),
+            lambda held: (jnp.zeros((1, held[0].shape[1])),),
             lambda state, *_: (state[0] + 1,),
             lambda state, _: state,
             ((1, jnp.float32),),
@@ -136,6 +136,24 @@ def test_values_that_have_much_in_common_cost_a_narrow_dtype_no_digits():
     """What is kept of the value must not be rounded: of ct_p - sum(p ct_p) little is left."""
     (q, k, v), ct = attention_arguments(1, 70, 70, 1, 1, 16, "bfloat16")
     assert_right(ATTENTION, (q, k, (v + 10).astype(v.dtype)), ct, units=0.6)
+
+
+@CAUSAL
+def test_where_one_key_has_all_the_weight_the_scores_have_no_cotangent(form, causal):
+    """Not the rounding of ct_p less sum(p ct_p) either, which the checker takes for a fault."""
+    (q, k, v), ct = attention_arguments(2, 70, 90, 2, 1, 33)
+    q = (1e4 * q).astype("f")
+    _, res = jaxbp.attention.default_rule.fwd(q, k, v, causal=causal)
+    ct_q, *_ = jaxbp.attention.default_rule.bwd(res, jnp.asarray(ct), causal=causal)
+    alone = np.all(np.asarray(ct_q) == 0, axis=-1, keepdims=True)
+    assert alone.mean() > 0.9
+    ct = jnp.where(alone, ct, 0)
+    of_q, of_k, of_v = jax.jit(lambda *args: ATTENTION.bwd(ATTENTION.fwd(*args, causal=causal)[1], ct, causal=causal))(
+        q, k, v
+    )
+    assert of_v.any()
+    assert not of_q.any()
+    assert not of_k.any()
 
 
 def test_a_scale_of_numpy_makes_nothing_wider():

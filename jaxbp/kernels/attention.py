@@ -43,10 +43,9 @@ def backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The cotangents of q, k and v, given what `forward` took and returned."""
     (of_q, of_ct, of_y), (of_k, of_v) = _arranged(lengths, (q, ct, y), (k, v))
-    mean = jnp.sum(widened(of_ct) * of_y, axis=1, keepdims=True)
-    by_query, by_key, counts = (of_q, *sums, mean, of_ct), (of_k, of_v), _counts(q, k, lengths)
-    (ct_q,) = _of_queries(of_q, causal, scale)(by_query, by_key, counts)
-    of_keys = _of_keys(of_q, causal, scale)(by_key, by_query, counts[::-1])
+    by_key, counts = (of_k, of_v), _counts(q, k, lengths)
+    ct_q, mean = _of_queries(of_q, causal, scale)((of_q, *sums, of_y, of_ct), by_key, counts)
+    of_keys = _of_keys(of_q, causal, scale)(by_key, (of_q, *sums, mean, of_ct), counts[::-1])
     ct_k, ct_v = (_shared(x, of_k) for x in of_keys)
     return _like(ct_q, q).astype(q.dtype), _like(ct_k, k).astype(k.dtype), _like(ct_v, v).astype(v.dtype)
 
@@ -103,7 +102,8 @@ def _seen(causal: bool) -> Any:
 def _forward(q: jax.Array, causal: bool, scale: float) -> Fold:
     d, dtype = q.shape[1], widened(q).dtype
 
-    def start(size: int) -> State:
+    def start(held: Blocks) -> State:
+        size = held[0].shape[1]
         return jnp.full((1, size), -jnp.inf, dtype), jnp.zeros((1, size), dtype), jnp.zeros((d, size), dtype)
 
     def step(state: State, held: Blocks, streamed: Blocks, first_query: Any, first_key: Any, counts: Counts) -> State:
@@ -141,18 +141,31 @@ def _slopes(
 
 
 def _of_queries(q: jax.Array, causal: bool, scale: float) -> Fold:
+    """The cotangents of the queries, and the mean of the keys' ct^T v by their weights, which is ct^T y."""
     d, dtype = q.shape[1], widened(q).dtype
 
+    def start(held: Blocks) -> State:
+        *_, y, ct = held
+        # The diagonal of a product like those with v, and so rounded like them: where one key has all the weight, it is
+        # that key's to the last bit, and nothing is left of their difference.
+        products = _product(widened(y), widened(ct), (0, 0))
+        query, other = (jax.lax.broadcasted_iota(jnp.int32, products.shape, axis) for axis in (0, 1))
+        mean = jnp.sum(jnp.where(query == other, products, 0), axis=0, keepdims=True)
+        return jnp.zeros((d, y.shape[1]), dtype), mean
+
     def step(state: State, held: Blocks, streamed: Blocks, first_query: Any, first_key: Any, counts: Counts) -> State:
-        _, slopes = _slopes((*held, *streamed), scale, (first_query, first_key), counts, causal=causal)
-        return (state[0] + _product(widened(streamed[0]), slopes, (1, 0)),)
+        total, mean = state
+        q, top, inverse, _, ct = held
+        of_pairs = (q, top, inverse, mean, ct, *streamed)
+        _, slopes = _slopes(of_pairs, scale, (first_query, first_key), counts, causal=causal)
+        return total + _product(widened(streamed[0]), slopes, (1, 0)), mean
 
     return Fold(
         "attention_of_queries",
-        lambda size: (jnp.zeros((d, size), dtype),),
+        start,
         step,
-        lambda state, held: (scale * state[0],),
-        ((d, q.dtype),),
+        lambda state, held: (scale * state[0], state[1]),
+        ((d, q.dtype), (1, dtype)),
         6 * d + 5,
         _seen(causal),
     )
@@ -169,7 +182,7 @@ def _of_keys(q: jax.Array, causal: bool, scale: float) -> Fold:
 
     return Fold(
         "attention_of_keys",
-        lambda size: (jnp.zeros((d, size), dtype),) * 2,
+        lambda held: (jnp.zeros((d, held[0].shape[1]), dtype),) * 2,
         step,
         lambda state, held: (scale * state[0], state[1]),
         ((d, dtype),) * 2,

@@ -32,7 +32,7 @@ class Fold:
 
     Attributes:
         name: what profilers call it.
-        start: `start(size) -> state`, for a held block of that size; a tuple of matrices [rows, size].
+        start: `start(held) -> state`, given the held blocks, [rows, size]; a tuple of matrices [rows, size].
         step: `step(state, held, streamed, first_held, first_streamed, counts) -> state`: with the blocks of all arrays,
             where along the lengths they begin, and how many entries count.
         finish: `finish(state, held) -> results`, blocks of the arrays that come out.
@@ -43,7 +43,7 @@ class Fold:
     """
 
     name: str
-    start: Callable[[int], State]
+    start: Callable[[Blocks], State]
     step: Callable[[State, Blocks, Blocks, Any, Any, Counts], State]
     finish: Callable[[State, Blocks], Blocks]
     out: tuple[tuple[int, Any], ...]
@@ -86,11 +86,16 @@ class Fold:
             ],
             out_specs=[_held_block(shape, sizes[0], n) for shape, _ in out],
             work=self._work(n, lengths, held, streamed, cuts[0]),
-            scratch=[(x.shape, x.dtype) for x in jax.eval_shape(lambda: self.start(sizes[0]))] if in_order else (),
+            scratch=self._state(held, sizes[0]) if in_order else (),
             in_turn=1,
             gpu={"num_stages": 1},  # What is loaded ahead takes the registers and shared memory of other blocks.
         )
         return [x[..., : lengths[0]] for x in results]
+
+    def _state(self, held: Blocks, size: int) -> list[tuple[tuple[int, ...], Any]]:
+        """Shapes and dtypes of the state."""
+        blocks = [jax.ShapeDtypeStruct((x.shape[1], size), x.dtype) for x in held]
+        return [(x.shape, x.dtype) for x in jax.eval_shape(self.start, blocks)]
 
     def _kernel(
         self, held: int, streamed: int, counted: int, sizes: Sequence[int], lengths: Sequence[int], *, in_order: bool
@@ -131,7 +136,7 @@ class Fold:
                 passing = [ref[:, pl.ds(first, sizes[1])] for ref in streamed_refs]
                 return self.step(state, blocks, passing, i * sizes[0], first, ends)
 
-            state = jax.lax.fori_loop(*bounds(i, ends), step, self.start(sizes[0]))
+            state = jax.lax.fori_loop(*bounds(i, ends), step, self.start(blocks))
             _write(out_refs, self.finish(state, blocks))
 
         def in_steps(*refs: Any) -> None:
@@ -144,7 +149,7 @@ class Fold:
 
             @pl.when(j == 0)
             def _() -> None:
-                _write(state_refs, self.start(sizes[0]))
+                _write(state_refs, self.start(read(held_refs)))
 
             @pl.when((first <= j) & (j < last))
             def _() -> None:

@@ -293,7 +293,7 @@ attention = Op(
         lambda q, k, v, *, causal=False, scale=None: _torch_attention(torch)(q, k, v, causal=causal, scale=scale)
     ),
     source=_SOURCE,
-    version=2,
+    version=3,
     example=""">>> q, k, v = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[3.0]]])
 >>> jaxbp.attention(q, k, v).ravel().tolist(), jaxbp.attention(q, k, v, causal=True).ravel().tolist()
 ([2.0, 2.0], [1.0, 2.0])""",
@@ -331,7 +331,7 @@ padded_attention = Op(
     variants=({}, {"causal": True}),
     torch=_torch_padded,
     source=_SOURCE,
-    version=2,
+    version=3,
     example=""">>> q, k, v = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[3.0]]])
 >>> jaxbp.padded_attention(q, k, v, jnp.array(2), jnp.array(1)).ravel().tolist()
 [1.0, 1.0]
