@@ -256,11 +256,13 @@ def measured_family(family: ModuleType) -> str:
     folder, ops = newest_run(RESULTS), [op.name for op in members(family)]
     parts = [where(folder), measured(folder, ops)]
     if slow := [op.name for op in members(family) if VOCABULARY in {case.name for case in op.cases}]:
-        folder = newest_of_case(RESULTS, VOCABULARY)
+        kept, system = (newest_of_case(RESULTS, VOCABULARY, allocator) for allocator in ("kept", "system"))
         parts += [
-            f"Case {code(VOCABULARY)}, which takes minutes and is left out unless asked for. {where(folder)}",
-            measured(folder, slow),
-            memory(folder, slow),
+            f"Case {code(VOCABULARY)}, which takes minutes and is left out unless asked for. {where(kept)}",
+            measured(kept, slow),
+            f"The same in a program that sets nothing ([Allocator](../measurement.md#allocator)). {where(system)}",
+            measured(system, slow),
+            memory(kept, slow),
         ]
     return "\n\n".join(parts)
 

@@ -19,6 +19,10 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
 
+#: By name, how memory is allocated where times are measured: kept, or as the C library does it unless told otherwise.
+#: Then each call that allocates hundreds of megabytes pays for their pages again, as it does in a user's program.
+ALLOCATORS: dict[str, dict[str, str]] = {"kept": ALLOCATOR, "system": {}}
+
 
 def cores() -> int:
     """How many cores this process may use."""

@@ -247,6 +247,27 @@ def test_several_processes_are_asked_for_and_resumed(run, tmp_path, monkeypatch)
     assert run("bench", "--processes", 0).code == 2
 
 
+def test_a_run_with_the_systems_allocator_is_one_of_a_machine_of_its_own(run, tmp_path, monkeypatch):
+    asked = []
+
+    def collect(tasks, journal, *, progress, peak_rss):
+        asked.append({task.allocator for task in tasks})
+
+    monkeypatch.setattr("jaxbp.cli.bench.run_tasks", collect)
+    command = ("bench", "--quick", "--ops", "exp", "--cases", "small", "--out", tmp_path)
+    run(*command)
+    run(*command, "--allocator", "system")
+    assert asked == [{"kept"}, {"system"}]
+    usual, system = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert system == f"{usual}-system-allocator"
+    (folder,) = (tmp_path / system).iterdir()
+    run("bench", "--resume", folder)
+    assert asked[-1] == {"system"}
+    assert "- Allocator: the C library's own" in (folder / "report.md").read_text()
+    wrong = run(*command, "--allocator", "mine")
+    assert (wrong.code, "There is no allocator called 'mine'" in wrong.err) == (2, True)
+
+
 def test_no_dtype_at_all_is_told(run, tmp_path):
     result = run("bench", "--dtypes", ",", "--out", tmp_path)
     assert result.code == 2
@@ -351,7 +372,7 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler are",
+            "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out, --resume and",
         ),
         (["rules.py:f"], "rules.py:f has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5."),
         (["tanh", "--ops", "sigmoid"], "Lists take commas, as --ops sigmoid,tanh."),

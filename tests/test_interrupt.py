@@ -31,7 +31,7 @@ class InProcess:
     interrupt_at = -1
     handed_over = 0
 
-    def __init__(self, owner: str, *, x64: bool) -> None:
+    def __init__(self, owner: str, *, x64: bool, allocator: str) -> None:
         self.facts = {"device": "cpu", "floor_us": 0.1, "precision": "default", "environment": "{}"}
 
     def rows(self, task: Task, timeout_seconds: float) -> Iterator[dict[str, Any]]:

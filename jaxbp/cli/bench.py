@@ -55,6 +55,13 @@ def bench(
             min=1, help="Time rules and autodiff in so many processes, which differ by more than one can tell."
         ),
     ] = 1,
+    allocator: Annotated[
+        str,
+        typer.Option(
+            help="How memory is allocated: kept for the next call, or system, as the C library does it, where large "
+            "arrays cost time."
+        ),
+    ] = "kept",
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss", help="Peak memory of each engine too, in a process of its own: slow.")
     ] = False,
@@ -76,12 +83,13 @@ def bench(
     chosen = [name for name, asked in (("quick", quick), ("full", full), ("growth", growth)) if asked]
     if len(chosen) > 1:
         raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
-    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1))
+    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1, allocator != "kept"))
     if target:
         if of_ops or resume or scheduler or out_folder != Path("results"):
             raise UsageError(
-                "--full, --growth, --ops, --dtypes, --cases, --processes, --out, --peak-rss, --resume and --scheduler "
-                f"are for the ops, and {target!r} would be a function. Lists take commas, as --ops sigmoid,tanh."
+                "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out, --resume and "
+                f"--scheduler are for the ops, and {target!r} would be a function. "
+                "Lists take commas, as --ops sigmoid,tanh."
             )
         if not specs:
             raise UsageError(f"{target} has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5.")
@@ -103,11 +111,12 @@ def bench(
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
         level = (chosen or ["standard"])[0]
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
-        how = {"accelerated": bool(accelerators()), "processes": processes, "peak_rss": peak_rss}
-        request: dict[str, Any] = {**asked, **how}
+        how = {"accelerated": bool(accelerators()), "processes": processes, "allocator": allocator}
+        request: dict[str, Any] = {**asked, **how, "peak_rss": peak_rss}
     tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
     with _executor(scheduler) as executor:
-        folder = resume or new_run(out_folder, request["level"], {"request": request})
+        setting = "" if allocator == "kept" else f"{allocator}-allocator"
+        folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
         todo = remaining(tasks, read_journal(folder)) if resume else tasks
         finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
         noise = measured_noise()

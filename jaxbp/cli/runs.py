@@ -27,11 +27,15 @@ def measured_noise() -> dict[str, Any]:
     return {**dataclasses.asdict(noise), "verdict": noise.verdict}
 
 
-def new_run(results: Path, level: str, asked: dict[str, Any]) -> Path:
-    """The folder of a new run, with what this machine is and what is asked of the run."""
+def new_run(results: Path, level: str, asked: dict[str, Any], setting: str = "") -> Path:
+    """The folder of a new run, with what this machine is and what is asked of the run.
+
+    A setting that changes its times joins the machine's name, so that they are compared with their like.
+    """
     facts, started = machine_facts(), now()
-    folder = results / facts["name"] / f"{started.replace(':', '')}-{level}"
-    write_machine(folder, {**facts, "started": started, "level": level, **asked})
+    name = f"{facts['name']}-{setting}" if setting else facts["name"]
+    folder = results / name / f"{started.replace(':', '')}-{level}"
+    write_machine(folder, {**facts, "name": name, "started": started, "level": level, **asked})
     return folder
 
 

@@ -76,6 +76,15 @@ def computer(machine: Mapping[str, Any]) -> str:
     return machine.get("accelerators") or f"{machine['cpu']}, {machine['cores']} cores"
 
 
+def allocator_of(machine: Mapping[str, Any]) -> str:
+    """How memory was allocated in a run, a key of `ALLOCATORS`.
+
+    >>> allocator_of({"request": {"level": "standard"}})
+    'kept'
+    """
+    return machine.get("request", {}).get("allocator", "kept")
+
+
 def now() -> str:
     """The current time in UTC, to the second, as in `machine.json` and run names."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxbp.cases import ELEMENTWISE_SIZES, GROWTH, LARGE, VOCABULARY
 from jaxbp.engines import Owner, engine_names
+from jaxbp.environment import ALLOCATORS
 from jaxbp.errors import unknown_name
 from jaxbp.measure.executables import Mode
 from jaxbp.measure.timer import Budget
@@ -108,6 +109,7 @@ class Task:
     """One case of one op and dtype, for one owner's engines: what a worker measures in one go.
 
     `repetition` is which of several processes that is, counted from 0; the others only time what the first compares.
+    `allocator` is how these allocate, a key of `ALLOCATORS`.
     """
 
     op: str
@@ -117,6 +119,7 @@ class Task:
     engines: tuple[str, ...]
     level: str
     repetition: int = 0
+    allocator: str = "kept"
 
     def to_json(self) -> dict[str, Any]:
         """As a worker receives it."""
@@ -151,6 +154,7 @@ def plan(
     level: str = "standard",
     accelerated: bool = False,
     processes: int = 1,
+    allocator: str = "kept",
 ) -> list[Task]:
     """The tasks of a run, in the order in which they are measured; empty `ops` means all, `cases` those of the level.
 
@@ -165,11 +169,13 @@ def plan(
     for name in cases:
         if name not in (*usual, LARGE, *GROWTH):
             raise unknown_name("case", name, [*sorted(usual), LARGE, *GROWTH])
+    if allocator not in ALLOCATORS:
+        raise unknown_name("allocator", allocator, ALLOCATORS)
     wanted = set(cases) or (set(LEVELS[level].cases) or usual) - set(LEVELS[level].skipped)
     if accelerated and not cases and wanted & set(ELEMENTWISE_SIZES):
         wanted = {LARGE, *(wanted - set(ELEMENTWISE_SIZES))}
     once = [
-        Task(op.name, case.name, dtype, owner, engines, level)
+        Task(op.name, case.name, dtype, owner, engines, level, allocator=allocator)
         for op in chosen
         for dtype in map(find_dtype, dtypes)
         for case in (*op.cases, *op.growth, *op.large)

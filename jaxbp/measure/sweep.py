@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxbp.engines import Owner
-from jaxbp.environment import ALLOCATOR, accelerators
+from jaxbp.environment import ALLOCATORS, accelerators
 from jaxbp.errors import ResultsError
 from jaxbp.measure.plan import LEVELS, Task
 from jaxbp.measure.resident import resident_row
@@ -32,11 +32,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 STARTUP_SECONDS = 120.0
 
 
-def environment_of(owner: Owner) -> dict[str, str]:
+def environment_of(owner: Owner, allocator: str = "kept") -> dict[str, str]:
     """What the environment of a process adds in which that owner's engines are measured."""
     if owner != "jax":
-        return {**ALLOCATOR, **(SHARED if accelerators() else {}), "JAX_PLATFORMS": "cpu"}
-    return {**ALLOCATOR, **(SHARED if accelerators() else ONE_THREAD)}
+        return {**ALLOCATORS[allocator], **(SHARED if accelerators() else {}), "JAX_PLATFORMS": "cpu"}
+    return {**ALLOCATORS[allocator], **(SHARED if accelerators() else ONE_THREAD)}
 
 
 class WorkerError(RuntimeError):
@@ -52,8 +52,8 @@ class HasJson(Protocol):
 class Worker:
     """A process that measures the tasks of one owner; killed when it takes too long."""
 
-    def __init__(self, owner: Owner, *, x64: bool) -> None:
-        self.environment = {**environment_of(owner), "JAX_ENABLE_X64": "1" if x64 else "0"}
+    def __init__(self, owner: Owner, *, x64: bool, allocator: str = "kept") -> None:
+        self.environment = {**environment_of(owner, allocator), "JAX_ENABLE_X64": "1" if x64 else "0"}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jaxbp.measure.worker", owner],
@@ -240,7 +240,7 @@ def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterat
     settled: dict[str, str] = {}
     try:
         if key not in workers:
-            workers[key] = Worker(task.owner, x64=key[1])
+            workers[key] = Worker(task.owner, x64=key[1], allocator=task.allocator)
         worker = workers[key]
         about = {**worker.facts, "level": task.level}
         for row in worker.rows(task, LEVELS[task.level].timeout_seconds):

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
+from jaxbp.measure.machine import allocator_of
 from jaxbp.report import resources, steadiness, tables
 from jaxbp.report.tables import failures, size, unique
 
@@ -47,6 +48,14 @@ def sentence(machine: dict[str, Any], summary: pd.DataFrame) -> str:
     return " ".join([*sentences, f"The machine was {machine['noise']['verdict']} before the run."])
 
 
+_ALLOCATOR = {
+    "kept": "glibc keeps freed memory (MALLOC_* in each row's environment); with its defaults, calls that return large "
+    "fresh arrays take several times longer",
+    "system": "the C library's own, which gives large arrays back to the system: a call pays for the pages of all that "
+    "it allocates, as in a program that sets nothing",
+}
+
+
 def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
     """What a reader has to know of a run, by name."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -66,8 +75,7 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(summary)),
         "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
         or f"{tables.UNKNOWN}: not measured in this run",
-        "Allocator": "glibc keeps freed memory (MALLOC_* in each row's environment); "
-        "with its defaults, calls that return large fresh arrays take several times longer",
+        "Allocator": _ALLOCATOR[allocator_of(machine)],
     }
     if machine.get("unfinished"):
         return {"Stopped early": f"{machine['unfinished']} tasks were not measured and are missing here", **found}

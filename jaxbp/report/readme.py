@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxbp.errors import ResultsError
-from jaxbp.measure.machine import computer
+from jaxbp.measure.machine import allocator_of, computer
 from jaxbp.report import resources
 from jaxbp.report.census import comparison, read_records
 from jaxbp.report.markdown import standing, table
@@ -25,12 +25,15 @@ def newest_run(results: Path, level: str = "standard") -> Path:
     raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
 
 
-def newest_of_case(results: Path, case: str) -> Path:
+def newest_of_case(results: Path, case: str, allocator: str = "kept") -> Path:
     """The folder of the newest run that was asked for this case, on a machine without an accelerator."""
-    for folder, machine in _runs(results, "standard"):
+    for folder, machine in _runs(results, "standard", allocator):
         if case in machine.get("request", {}).get("cases", ()) and not machine.get("accelerators"):
             return folder
-    raise ResultsError(f"There is no run of case {case} under {results}; jaxbp bench --cases {case} makes one.")
+    setting = "" if allocator == "kept" else f" --allocator {allocator}"
+    raise ResultsError(
+        f"There is no run of case {case} under {results}; jaxbp bench --cases {case}{setting} makes one."
+    )
 
 
 def newest_with_accelerators(results: Path) -> dict[Path, list[str]]:
@@ -62,10 +65,10 @@ def _ops_of_each(runs: list[Path]) -> dict[Path, list[str]]:
     return found
 
 
-def _runs(results: Path, level: str) -> list[tuple[Path, dict[str, Any]]]:
-    """All runs at a level with what is known of their machines, newest first."""
+def _runs(results: Path, level: str, allocator: str = "kept") -> list[tuple[Path, dict[str, Any]]]:
+    """All runs at a level that allocate so, with what is known of their machines, newest first."""
     machines = [(path.parent, json.loads(path.read_text())) for path in results.glob(f"*/*/{MACHINE}")]
-    runs = [(folder, machine) for folder, machine in machines if machine.get("level") == level]
+    runs = [pair for pair in machines if pair[1].get("level") == level and allocator_of(pair[1]) == allocator]
     return sorted(runs, key=lambda run: run[1]["started"], reverse=True)
 
 
@@ -123,8 +126,9 @@ def where(folder: Path) -> str:
     machine, several = run.machine, processes(run.summary)
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "numpy"))
     together = f" Rules and autodiff were timed in {several} processes, one after the other." if several else ""
+    memory = " With the C library's own allocator." if allocator_of(machine) == "system" else ""
     early = " It was stopped early, and has not all ops." if machine.get("unfinished") else ""
     return (
         f"Measured {machine['started'][:10]} on {computer(machine)}, {versions}, "
-        f"commit {machine['commit']}; {DTYPE}, each op at its largest case.{together}{early}"
+        f"commit {machine['commit']}; {DTYPE}, each op at its largest case.{together}{memory}{early}"
     )

@@ -20,6 +20,7 @@ from jaxbp.measure.plan import ALL_MODES, DTYPES, LEVELS, find_dtype, find_op, n
         ({"cases": ["smal"]}, "There is no case called 'smal'; did you mean 'small'?"),
         # A case of other ops than the chosen ones measures nothing.
         ({"ops": ["exp"], "cases": ["digits"]}, "There is no case called 'digits'; known: cache, memory, small"),
+        ({"allocator": "sytem"}, "There is no allocator called 'sytem'; did you mean 'system'?"),
         ({"ops": ["exp", "xyzzy"]}, "There is no op called 'xyzzy'; known: add, subtract"),
     ],
 )

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from jaxbp.environment import ALLOCATOR
 from jaxbp.errors import ResultsError
 from jaxbp.measure import sweep
 from jaxbp.measure.plan import Task
-from jaxbp.measure.sweep import ALLOCATOR, Journal, Worker, WorkerError, read_journal, remaining, run_tasks
+from jaxbp.measure.sweep import Journal, Worker, WorkerError, read_journal, remaining, run_tasks
 
 # A worker that does what the name of the op says; it starts in no time, as it imports nothing.
 FAKE = """
@@ -205,6 +206,12 @@ def test_one_worker_per_owner_and_precision(fake, tmp_path):
     timed = [row for row in rows if row["kind"] == "time"]
     assert all(json.loads(row["environment"]).items() >= ALLOCATOR.items() for row in timed)
     assert all((row["device"], row["floor_us"], row["level"]) == ("cpu", 1.0, "quick") for row in timed)
+
+
+def test_memory_is_the_c_librarys_where_that_is_asked_for(fake, tmp_path):
+    rows = run([dataclasses.replace(task("a"), allocator="system")], tmp_path / "run")
+    assert not any(name.startswith("MALLOC") for env in fake for name in env)
+    assert not any("MALLOC" in row["environment"] for row in rows if row["kind"] == "time")
 
 
 def test_each_repetition_has_a_process_of_its_own(fake, tmp_path, monkeypatch):

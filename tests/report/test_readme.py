@@ -31,6 +31,10 @@ def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
     with pytest.raises(ResultsError, match=r"no run of case tall .*--cases tall makes one"):
         newest_of_case(tmp_path, "tall")
     tall = write(tmp_path / "b" / "6-standard", started="2026-06-01", level="standard", request={"cases": ["tall"]})
+    asked = {"cases": ["tall"], "allocator": "system"}
+    system = write(tmp_path / "d" / "7-standard", started="2026-07-01", level="standard", request=asked)
+    write(tmp_path / "d" / "8-standard", started="2026-08-01", level="standard", request={"allocator": "system"})
+    assert newest_of_case(tmp_path, "tall", "system") == system
     assert newest_run(tmp_path) == newest
     assert newest_of_case(tmp_path, "tall") == tall
 
