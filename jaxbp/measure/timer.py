@@ -138,9 +138,8 @@ def interleave(
         inner |= dict.fromkeys(alike, max(inner[name] for name in alike))
     taken = {name: Samples([], [], inner[name]) for name in thunks}
     names = list(thunks)
-    if (
-        baselines
-    ):  # What tells how well a ratio is known takes half a second to load, which is not to lie between rounds.
+    if baselines:
+        # What tells how well a ratio is known takes half a second to load, which is not to lie between two rounds.
         importlib.import_module("scipy.stats")
     start = time.perf_counter()
     look = max(FIRST_LOOK, budget.min_rounds)

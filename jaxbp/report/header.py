@@ -48,6 +48,7 @@ def sentence(machine: dict[str, Any], summary: pd.DataFrame) -> str:
     return " ".join([*sentences, f"The machine was {machine['noise']['verdict']} before the run."])
 
 
+#: What is said of each way to allocate.
 _ALLOCATOR = {
     "kept": "glibc keeps freed memory (MALLOC_* in each row's environment); with its defaults, calls that return large "
     "fresh arrays take several times longer",
