@@ -83,6 +83,18 @@ def test_the_peak_resident_set_is_measured_on_request(run, monkeypatch, tmp_path
     assert told == [False, True, True, False]
 
 
+def test_a_run_is_not_resumed_on_another_machine(run, tmp_path, finished):
+    """Its rows would be compared with each other as if one machine had measured them."""
+    machine = json.loads((finished[0] / "machine.json").read_text())
+    versions = {**machine["versions"], "jax": "0.9.9"}
+    (tmp_path / "machine.json").write_text(json.dumps({**machine, "cpu": "Another CPU", "versions": versions}))
+    result = run("bench", "--resume", tmp_path)
+    assert result.code == 2
+    sentence = f"{tmp_path} was begun with cpu Another CPU, jax 0.9.9, and would go on with cpu {machine['cpu']},"
+    assert sentence in " ".join(result.err.split())
+    assert not (tmp_path / "journal.jsonl").exists()
+
+
 def test_bench_shows_what_autodiff_gets_wrong(finished):
     accuracy = pd.read_csv(finished[0] / "accuracy.csv").set_index(["engine", "quantity"])["max_ulp"]
     assert accuracy["rule:stable", "ct_x"] < 4

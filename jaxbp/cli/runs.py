@@ -40,11 +40,24 @@ def new_run(results: Path, level: str, asked: dict[str, Any], setting: str = "")
 
 
 def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
-    """What the stopped run in `folder` was asked for, by its name in `machine.json`."""
+    """What the stopped run in `folder` was asked for, by its name in `machine.json`; refused on another machine."""
     machine = read_machine(folder)
     if name not in machine:
         raise ResultsError(f"{folder} was not written by {command}, so there is nothing to resume.")
+    then, here = _common(machine), _common(describe_machine())
+    if other := [fact for fact in {**then, **here} if then.get(fact) != here.get(fact)]:
+        told = (", ".join(f"{fact} {facts.get(fact, 'none')}" for fact in other) for facts in (then, here))
+        raise ResultsError(
+            f"{folder} was begun with {next(told)}, and would go on with {next(told)}; its rows are compared with each "
+            "other. Go on as it was begun, or start a new run."
+        )
     return machine[name]
+
+
+def _common(machine: dict[str, Any]) -> dict[str, Any]:
+    """Of a machine, what a run tells once and all its rows have in common."""
+    told = {name: machine[name] for name in ("cpu", "cores", "accelerators", "python") if name in machine}
+    return {**told, **machine["versions"]}
 
 
 @contextlib.contextmanager

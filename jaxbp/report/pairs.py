@@ -36,7 +36,7 @@ def same_code(both: pd.DataFrame) -> pd.Series:
 
 
 def same_machine(base: Run, run: Run) -> bool:
-    """Whether both ran on machines of the same name: the same processor and number of cores."""
+    """Whether both ran on machines of the same name: the same model of processor and number of cores."""
     return base.machine["name"] == run.machine["name"]
 
 

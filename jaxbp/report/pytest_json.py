@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.errors import ResultsError
-from jaxbp.measure.machine import machine_name
+from jaxbp.measure.machine import machine_name, processor
 from jaxbp.measure.verdict import Interval, median_interval
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS, run_facts
 from jaxbp.report.options import options_frame
@@ -58,7 +58,7 @@ def _machine(content: Mapping[str, Any]) -> Row:
     commit = content.get("commit_info") or {}
     known = commit.get("id") not in (None, "unversioned")
     return {
-        "name": machine_name(brand, cpu.get("count") or 1),
+        "name": machine_name(processor({**cpu, "brand_raw": brand}), cpu.get("count") or 1),
         "commit": commit["id"][:12] + "+" * bool(commit.get("dirty")) if known else None,
         "versions": {"jax": "", "python": about["python_version"]},
         "started": content["datetime"],
