@@ -1,6 +1,7 @@
 """The environment of processes that measure: the cores and accelerators, and what is set before they start."""
 
 import contextlib
+import ctypes
 import functools
 import importlib.metadata
 import importlib.util
@@ -22,6 +23,23 @@ ALLOCATOR = {
 #: By name, how memory is allocated where times are measured: kept, or as the C library does it unless told otherwise.
 #: Then each call that allocates hundreds of megabytes pays for their pages again, as it does in a user's program.
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": ALLOCATOR, "system": {}}
+
+
+#: What `mallopt` calls the settings of `ALLOCATOR`, by malloc.h of glibc.
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_MAX_": -4}
+
+
+def keep_memory() -> bool:
+    """Keep freed memory in this process, which runs already, as `ALLOCATOR` in the environment does from the start.
+
+    Calls that return or need large arrays no longer pay for their pages. At most 2 GiB are kept for certain: the
+    function takes 32 bits. False where the C library is not glibc; nothing is set then.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(_MALLOPT[name], min(int(value), 2**31 - 1)) for name, value in ALLOCATOR.items())
 
 
 def cores() -> int:

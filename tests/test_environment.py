@@ -1,0 +1,41 @@
+"""What is set for processes that measure, seen in their page faults."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from jaxbp.environment import ALLOCATOR
+
+#: Prints how many pages of 4 KiB the last of eight results, of 64 MiB each, took from the system: the first few must.
+FAULTS = """
+import resource
+import jax
+import jax.numpy as jnp
+from jaxbp.environment import keep_memory
+
+if {keeps}:
+    assert keep_memory()
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+f, x = jax.jit(lambda x: x + 1), jnp.ones(2**24, jnp.float32)
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(f(x))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*, keeps: bool, **environment: str) -> int:
+    plain = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    words = [sys.executable, "-c", FAULTS.format(keeps=keeps)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**plain, **environment})
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Other C libraries have no such settings.")
+def test_memory_is_kept_from_the_start_or_from_the_call_on():
+    assert faults(keeps=False) > 1000
+    assert faults(keeps=False, **ALLOCATOR) < 100
+    assert faults(keeps=True) < 100
