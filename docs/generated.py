@@ -37,6 +37,7 @@ from jaxbp.report.readme import (
     newest_of_case,
     newest_run,
     newest_with_accelerators,
+    reached,
     readme_census,
     where,
 )
@@ -256,10 +257,11 @@ def measured_family(family: ModuleType) -> str:
     folder, ops = newest_run(RESULTS), [op.name for op in members(family)]
     parts = [where(folder), measured(folder, ops)]
     if slow := [op.name for op in members(family) if VOCABULARY in {case.name for case in op.cases}]:
-        kept, system = (newest_of_case(RESULTS, VOCABULARY, allocator) for allocator in ("kept", "system"))
+        kept, system = (newest_of_case(RESULTS, VOCABULARY, slow, allocator) for allocator in ("kept", "system"))
         parts += [
             f"Case {code(VOCABULARY)}, which takes minutes and is left out unless asked for. {where(kept)}",
             measured(kept, slow),
+            reached(kept, slow, VOCABULARY),
             f"The same in a program that sets nothing ([Allocator](../measurement.md#allocator)). {where(system)}",
             measured(system, slow),
             memory(kept, slow),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxbp.errors import ResultsError
+from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import allocator_of, computer
 from jaxbp.report import resources
 from jaxbp.report.census import comparison, read_records
@@ -25,14 +26,16 @@ def newest_run(results: Path, level: str = "standard") -> Path:
     raise ResultsError(f"There is no run of all ops at level {level} under {results}.")
 
 
-def newest_of_case(results: Path, case: str, allocator: str = "kept") -> Path:
-    """The folder of the newest run that was asked for this case, on a machine without an accelerator."""
+def newest_of_case(results: Path, case: str, ops: Collection[str], allocator: str = "kept") -> Path:
+    """The folder of the newest run that was asked for this case of these ops, on a machine without an accelerator."""
     for folder, machine in _runs(results, "standard", allocator):
-        if case in machine.get("request", {}).get("cases", ()) and not machine.get("accelerators"):
+        asked = machine.get("request", {})
+        if case in asked.get("cases", ()) and set(ops) <= set(asked["ops"] or ops) and not machine.get("accelerators"):
             return folder
     setting = "" if allocator == "kept" else f" --allocator {allocator}"
     raise ResultsError(
-        f"There is no run of case {case} under {results}; jaxbp bench --cases {case}{setting} makes one."
+        f"There is no run of case {case} of {', '.join(ops)} under {results}; "
+        f"jaxbp bench --cases {case} --ops {','.join(ops)}{setting} makes one."
     )
 
 
@@ -118,6 +121,14 @@ def memory(folder: Path, ops: Collection[str]) -> str:
     """What these ops keep and allocate in a run, as Markdown."""
     summary = read_run(folder).summary
     return table(resources.memory(summary[summary["op"].isin(ops)], DTYPE))
+
+
+def reached(folder: Path, ops: Collection[str], case: str) -> str:
+    """What each engine reaches of the physical limit in both passes of these ops at a case of a run, as Markdown."""
+    run = read_run(folder)
+    limits = "; ".join(resources.limit(Limits(**found)) for found in run.machine["limits"])
+    shares = resources.engine_roofline(run.summary[run.summary["op"].isin(ops)], case, DTYPE)
+    return f"Percent of the physical limit in both passes at once. The limit: {limits}.\n\n{table(shares)}"
 
 
 def where(folder: Path) -> str:

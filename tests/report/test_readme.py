@@ -1,6 +1,7 @@
 """The README's tables come from the newest run, among records of other kinds."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,15 @@ from synthetic import small_run, time_row
 
 from jaxbp.errors import ResultsError
 from jaxbp.report import readme
-from jaxbp.report.readme import measured, newest_at_level, newest_of_case, newest_run, newest_with_accelerators, where
+from jaxbp.report.readme import (
+    measured,
+    newest_at_level,
+    newest_of_case,
+    newest_run,
+    newest_with_accelerators,
+    reached,
+    where,
+)
 
 
 def write(folder, **facts):
@@ -28,15 +37,17 @@ def test_the_newest_run_is_found_beside_records_of_other_kinds(tmp_path):
     write(tmp_path / "a" / "3-quick", started="2026-03-01", level="quick")
     write(tmp_path / "b" / "4-standard", started="2026-04-01", level="standard", request={"ops": ["exp"]})
     write(tmp_path / "c" / "5-standard", started="2026-05-01", level="standard", accelerators="NVIDIA H100")
-    with pytest.raises(ResultsError, match=r"no run of case tall .*--cases tall makes one"):
-        newest_of_case(tmp_path, "tall")
-    tall = write(tmp_path / "b" / "6-standard", started="2026-06-01", level="standard", request={"cases": ["tall"]})
-    asked = {"cases": ["tall"], "allocator": "system"}
+    with pytest.raises(ResultsError, match=r"no run of case tall of exp, log .*--cases tall --ops exp,log makes one"):
+        newest_of_case(tmp_path, "tall", ["exp", "log"])
+    asked = {"cases": ["tall"], "ops": ["log", "exp"]}
+    tall = write(tmp_path / "b" / "6-standard", started="2026-06-01", level="standard", request=asked)
+    write(tmp_path / "b" / "9-standard", started="2026-09-01", level="standard", request={**asked, "ops": ["exp"]})
+    asked = {"cases": ["tall"], "ops": [], "allocator": "system"}
     system = write(tmp_path / "d" / "7-standard", started="2026-07-01", level="standard", request=asked)
     write(tmp_path / "d" / "8-standard", started="2026-08-01", level="standard", request={"allocator": "system"})
-    assert newest_of_case(tmp_path, "tall", "system") == system
+    assert newest_of_case(tmp_path, "tall", ["exp", "log"], "system") == system
     assert newest_run(tmp_path) == newest
-    assert newest_of_case(tmp_path, "tall") == tall
+    assert newest_of_case(tmp_path, "tall", ["exp", "log"]) == tall
 
 
 def test_of_each_op_the_newest_run_with_an_accelerator_counts(tmp_path, monkeypatch):
@@ -70,6 +81,15 @@ def test_a_family_has_its_own_part_of_the_newest_run():
     assert header.split() == measured(folder).splitlines()[0].split()
     assert [row.split()[1] for row in rows] == ["exp", "tanh"]
     assert measured(folder, ["no such op"]) == "The run has none of these ops."
+
+
+def test_the_physical_limit_stands_beside_what_is_reached_of_it():
+    results = Path(__file__).parents[2] / "results"
+    text = reached(newest_run(results), ["matmul", "linear"], "memory")
+    assert re.match(r"Percent of the physical limit .* The limit: cpu: copies of .* float32 products \d+ GFLOP/s", text)
+    _, _, matmul, linear = text.partition("\n\n")[2].splitlines()
+    assert (matmul.split()[1], linear.split()[1]) == ("matmul", "linear")
+    assert "% (compute)" in matmul
 
 
 def test_where_the_numbers_are_from_says_how_many_processes_timed_them(tmp_path):
