@@ -35,6 +35,12 @@ def shape_of(x: jax.Array | float) -> Shape:
     return Shape(jnp.shape(x))
 
 
+def require_number(name: str, x: jax.Array | float) -> None:
+    """Raise a `ValueError` where the argument of that name is not a single number."""
+    if shape := jnp.shape(x):
+        raise ValueError(f"{name} must be one number, of shape [], got {list(shape)}; take its sum or mean.")
+
+
 def sum_to(ct: jax.Array, like: HasShape) -> jax.Array:
     """Sum the cotangent `ct` over the axes along which `like` was broadcast; the result has `like`'s shape.
 

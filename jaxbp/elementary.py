@@ -374,11 +374,19 @@ def _cube_root_jvp(primals, tangents):
     return y, tangents[0] * cube_root_slope(primals[0], y)
 
 
+@jax.custom_jvp
 def cube_root_slope(z: jax.Array, y: jax.Array) -> jax.Array:
     """The derivative at z, from the root y of z."""
     # y / (3 z) has the error of y once, 1 / (3 y^2) twice; at 0 and at infinity it says 0 / 0.
     ordinary = (z != 0) & jnp.isfinite(z)
     return jnp.where(ordinary, (y / 3) / jnp.where(ordinary, z, 1), 1 / (y * y))
+
+
+@cube_root_slope.defjvp
+def _cube_root_slope_jvp(primals, tangents):
+    # The root is one of z, and has no tangent of its own. The square of z would vanish, or overflow.
+    slope = cube_root_slope(*primals)
+    return slope, tangents[0] * ((-2 / 3 * slope) / primals[0])
 
 
 def _reduced(x: jax.Array, plus: int = 0, times: int = 1) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,5 +1,6 @@
 """Stable building blocks that rules of several families share."""
 
+import functools
 import math
 
 import jax
@@ -43,12 +44,21 @@ def tanh_slope(x: jax.Array) -> jax.Array:
     return r * (1 - 0.25 * r)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def scaled_share(f: jax.Array, q: jax.Array, power: jax.Array, one: jax.Array | float, times: float = 1.0) -> jax.Array:
     """times / (one (1 + e)) for one e = (1 + f q) power, both powers of 2; `one` may be 0 where 1 is nothing to e.
 
     e itself may overflow. With a division at its end XLA's CPU backend computes this once for both passes.
     """
     return times / ((1 + f * q) * power + one)
+
+
+@scaled_share.defjvp
+def _scaled_share_jvp(times, primals, tangents):
+    # Both powers are constants. Not by the square of the share, which vanishes long before its derivative does.
+    (f, q, power, one), (df, dq, *_) = primals, tangents
+    share = scaled_share(*primals, times)
+    return share, -share * ((df * q + f * dq) * (power / ((1 + f * q) * power + one)))
 
 
 def softplus(x: jax.Array) -> jax.Array:

@@ -87,10 +87,14 @@ def test_a_run_is_not_resumed_on_another_machine(run, tmp_path, finished):
     """Its rows would be compared with each other as if one machine had measured them."""
     machine = json.loads((finished[0] / "machine.json").read_text())
     versions = {**machine["versions"], "jax": "0.9.9"}
-    (tmp_path / "machine.json").write_text(json.dumps({**machine, "cpu": "Another CPU", "versions": versions}))
+    other = {"cpu": "Another CPU", "versions": versions, "variables": {"OMP_NUM_THREADS": "3"}}
+    (tmp_path / "machine.json").write_text(json.dumps({**machine, **other}))
     result = run("bench", "--resume", tmp_path)
     assert result.code == 2
-    sentence = f"{tmp_path} was begun with cpu Another CPU, jax 0.9.9, and would go on with cpu {machine['cpu']},"
+    sentence = (
+        f"{tmp_path} was begun with cpu Another CPU, jax 0.9.9, OMP_NUM_THREADS 3, and would go on with cpu "
+        f"{machine['cpu']}, jax {machine['versions']['jax']}, OMP_NUM_THREADS none"
+    )
     assert sentence in " ".join(result.err.split())
     assert not (tmp_path / "journal.jsonl").exists()
 

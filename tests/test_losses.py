@@ -1,5 +1,7 @@
 """Losses: labels of every kind, masks, digits where the label is all but certain, margins of 0, and optax."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,9 +40,16 @@ def test_wide_labels_that_are_none_do_not_become_some_in_int32(op):
 
 def test_boolean_labels_are_told():
     labels = jnp.array([True, False, True, True])
-    for op in LOSSES_OF_SCORES:
+    fused = functools.partial(jaxbp.linear_cross_entropy, LOGITS, jnp.ones((LOGITS.shape[1], 4)))
+    calls = [functools.partial(op, LOGITS) for op in LOSSES_OF_SCORES]
+    for call in (*calls, fused, functools.partial(fused, chunk=2)):
         with pytest.raises(ValueError, match=r"labels must be of an integer dtype, got bool; .*astype\('int32'\)"):
-            op(LOGITS, labels)
+            call(labels=labels)
+
+
+def test_a_penalty_has_one_strength():
+    with pytest.raises(ValueError, match=r"l2_penalty cannot take .*: strength must be one number, .* got \[3\];"):
+        jaxbp.l2_penalty(jnp.ones(4), jnp.ones(3))
 
 
 @pytest.mark.parametrize(

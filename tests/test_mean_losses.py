@@ -58,6 +58,12 @@ def test_neither_logits_nor_more_than_a_block_of_them_are_held():
     assert (modes["fwd_res"].temp_bytes or np.inf) < 4 * tokens * classes / 3
 
 
+def test_features_that_do_not_fit_are_told_without_tokens_too():
+    for tokens in (0, 2):
+        with pytest.raises(ValueError, match=r"cannot take x float32\[\d, 5\], w float32\[3, 4\]"):
+            OP(jnp.ones((tokens, 5)), jnp.ones((3, 4)), jnp.zeros(tokens, int))
+
+
 @pytest.mark.parametrize("op", [OP, jaxbp.linear_cross_entropy], ids=repr)
 def test_a_language_models_last_layer_takes_a_fifteenth_of_the_memory(op):
     """As compiled, without running it."""

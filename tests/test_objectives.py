@@ -153,3 +153,5 @@ def test_what_does_not_fit_is_a_sentence(op):
         op(x, w, labels[1:], strength)
     with pytest.raises(ValueError, match=rf"{op.name} cannot take x float32\[16, 11\], w float32\[12, 5\]"):
         op(x[:, 1:], w, labels, strength)
+    with pytest.raises(ValueError, match=rf"{op.name} cannot take x .*: strength must be one number, .* got \[2\];"):
+        op.value_and_vjp((x, w, labels, jnp.ones(2)), jnp.ones(2))

@@ -31,6 +31,11 @@ def test_cumlogsumexp_along_any_axis_of_any_length(shape, axis, reverse):
     compare(jaxbp.cumlogsumexp, x, 1e-5, 2e-6, axis=axis, reverse=reverse)
 
 
+def test_cumlogsumexp_of_integers_is_that_of_numbers():
+    whole = np.array([100, 100, -3], np.int8)
+    np.testing.assert_array_equal(jaxbp.cumlogsumexp(whole), jaxbp.cumlogsumexp(whole.astype(np.float32)))
+
+
 def test_masks_at_the_start_share_equally_where_stock_says_nan():
     x = jnp.array([-jnp.inf, -jnp.inf, 0.0, -jnp.inf, 1.0])
     y, (ct_x,) = jaxbp.cumlogsumexp.value_and_vjp((x,), jnp.ones(5))

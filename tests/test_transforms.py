@@ -148,6 +148,36 @@ def test_second_derivatives_at_special_points_are_those_of_stock_in_float64(op):
         np.testing.assert_allclose(ours, forward_over_reverse(op.stock, np.float64), rtol=2e-5)
 
 
+#: Where the slope of silu and its square are far apart.
+TAILS = np.array([-77, -70, -60, -45, -20, 20, 45, 60, 77], np.float32)
+
+
+def test_second_derivatives_in_the_tails_of_silu_and_swiglu():
+    """In reverse and forward over reverse: r (1 - r) (2 - |x| (1 - 2 r)), where r = 1 / (1 + e^|x|)."""
+    y = np.abs(TAILS.astype(np.float64))
+    r = 1 / (1 + np.exp(y))
+    truth, slope = (
+        r * (1 - r) * (2 - y * (1 - 2 * r)),
+        np.where(TAILS > 0, 1, 0) - np.sign(TAILS) * r * (1 - y * (1 - r)),
+    )
+    f, g = jaxbp.silu, jaxbp.swiglu
+    for second in (jax.grad(jax.grad(f)), jax.hessian(f)):
+        np.testing.assert_allclose(jax.vmap(second)(TAILS), truth, rtol=1e-5)
+    by_gate = jax.vmap(jax.grad(jax.grad(g, 1), (0, 1)))(np.full_like(TAILS, 2), TAILS)
+    by_x = jax.vmap(jax.grad(jax.grad(g, 0), 1))(np.full_like(TAILS, 2), TAILS)
+    for found, expected in zip((*by_gate, by_x), (slope, 2 * truth, slope), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("second", [lambda f: jax.grad(jax.grad(f)), jax.hessian], ids=["reverse", "forward"])
+def test_second_derivatives_of_cbrt_where_the_square_of_x_is_no_number(second):
+    x = np.array([0, 1.2e-38, 1.2e-37, 1e-36, 1e-20, -8, 1e30, np.inf, -np.inf], np.float32)
+    with np.errstate(all="ignore"):
+        truth = (-2 / 9 * np.cbrt(x.astype(np.float64)) / x.astype(np.float64) ** 2).astype(np.float32)
+    truth[[0, -2, -1]] = -np.inf, 0, 0
+    np.testing.assert_allclose(jax.vmap(second(jaxbp.cbrt))(x), truth, rtol=1e-5, atol=1e-37)
+
+
 @pytest.mark.parametrize(("x", "y"), [(0, 3), (1, 3), (2, 2.5), (1, 0.5), (0, 4)])
 def test_third_derivatives_of_power(x, y):
     def third(f):

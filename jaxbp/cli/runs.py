@@ -56,8 +56,8 @@ def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
 
 def _common(machine: dict[str, Any]) -> dict[str, Any]:
     """Of a machine, what a run tells once and all its rows have in common."""
-    told = {name: machine[name] for name in ("cpu", "cores", "accelerators", "python") if name in machine}
-    return {**told, **machine["versions"]}
+    told = {name: machine[name] for name in ("cpu", "cores", "accelerators", "python", "commit") if name in machine}
+    return {**told, **machine["versions"], **machine.get("variables", {})}
 
 
 @contextlib.contextmanager

@@ -25,13 +25,6 @@ KEPT = 2**23
 FEWEST_CLASSES = 256
 
 
-def _require_labels(x, labels):
-    if not x.ndim or labels.shape != x.shape[:-1]:
-        raise ValueError(
-            f"labels must have one entry for each token of x, the shape {list(x.shape[:-1])}, got {list(labels.shape)}."
-        )
-
-
 def _tokens(x):
     """All tokens as rows of one matrix."""
     return widened(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
@@ -82,7 +75,7 @@ def _kept_bwd(x, w, slopes, ct, precision):
 
 
 def linear_cross_entropy_fwd(x, w, labels, *, chunk=None, precision=None, axis_name=None):
-    _require_labels(x, labels)
+    rows_of_classes.require_rows(x, labels)
     if _are_kept(w, labels, chunk):
         return _kept_fwd(x, w, labels, precision, axis_name)
     here = rows_of_classes.labels_here(labels, w.shape[1], axis_name)
@@ -156,7 +149,7 @@ def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None, axis_name=N
 
 
 def linear_cross_entropy_stock(x, w, labels, *, chunk=None, precision=None, axis_name=None):
-    _require_labels(x, labels)
+    rows_of_classes.require_rows(x, labels)
     return rows_of_classes.cross_entropy_stock(jnp.matmul(x, w, precision=precision), labels, axis_name)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import classes
-from jaxbp.broadcasting import sum_to
+from jaxbp.broadcasting import require_number, sum_to
 from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes, flops_per_entry
 from jaxbp.numerics import exponent_shift, numpy_sum_to
@@ -193,6 +193,7 @@ squared_error = Op(
 
 
 def l2_penalty_fwd(w, strength):
+    require_number("strength", strength)
     wide = widened(w)
     total = jnp.sum(wide * wide)
     return (widened(strength) * total).astype(w.dtype), (w, strength, total)
@@ -205,6 +206,11 @@ def l2_penalty_bwd(res, ct):
     return slopes.astype(w.dtype), (ct * total).astype(strength.dtype)
 
 
+def l2_penalty_stock(w, strength):
+    require_number("strength", strength)
+    return strength * jnp.sum(jnp.square(w))
+
+
 def l2_penalty_terms(shapes: Shapes) -> tuple[int, ...]:
     entries = math.prod(shapes[0])
     return entries + 1, 3, entries + 1
@@ -215,7 +221,7 @@ l2_penalty = Op(
     summary="The sum of all squares times the strength of the regularization. w [...], strength [] -> y [], floating.",
     formula="strength ||w||^2; ct_w = 2 ct strength w, ct_strength = ct ||w||^2",
     rules=(Rule("double", l2_penalty_fwd, l2_penalty_bwd, "Keeps the inputs and the sum."),),
-    stock=lambda w, strength: strength * jnp.sum(jnp.square(w)),
+    stock=l2_penalty_stock,
     reference=lambda w, strength: strength * np.sum(np.square(w)),
     reference_vjp=lambda ct, w, strength: (2 * ct * strength * w, ct * np.sum(np.square(w))),
     cases=(

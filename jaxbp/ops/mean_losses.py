@@ -53,7 +53,7 @@ def _total_and_slopes(tokens, w, labels, precision):
 def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):
     rows_of_classes.require_rows(x, labels)
     n = labels.size
-    tokens, weights, labels = widened(x).reshape(n, w.shape[0]), widened(w), labels.reshape(-1)
+    tokens, weights, labels = widened(x).reshape(n, x.shape[-1]), widened(w), labels.reshape(-1)
     if _are_kept(n, w, block):
         total, slopes = _total_and_slopes(tokens, weights, labels, precision)
         return (total / n).astype(x.dtype), (x, w, slopes)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbp import classes
+from jaxbp.broadcasting import require_number
 from jaxbp.cases import Case, Digits, Labels, Normal, Short, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.numerics import exponent_shift
@@ -56,6 +57,7 @@ def _scores(x, w):
 
 def _objective(losses, w, strength, average):
     """The value, and the sum of squares."""
+    require_number("strength", strength)
     squares = jnp.sum(jnp.square(widened(w)))
     data = jnp.mean(losses) if average else jnp.sum(losses)
     return (data + widened(strength) * squares).astype(w.dtype), squares
@@ -102,6 +104,7 @@ def recomputing_softmax_bwd(res, ct, *, average=True):
 
 
 def softmax_objective_stock(x, w, labels, strength, *, average=True):
+    require_number("strength", strength)
     scores = jnp.matmul(x, w)
     losses = classes.cross_entropy_stock(scores, labels)
     return (jnp.mean(losses) if average else jnp.sum(losses)) + strength * jnp.sum(jnp.square(w))
@@ -122,6 +125,7 @@ def hinge_objective_bwd(res, ct, *, average=True, count_label=False):
 
 
 def hinge_objective_stock(x, w, labels, strength, *, average=True, count_label=False):
+    require_number("strength", strength)
     scores = jnp.matmul(x, w)
     margins = jax.nn.relu(scores - classes.of_label(scores, labels) + 1)
     losses = jnp.sum(margins if count_label else jnp.where(classes.is_label(scores, labels), 0, margins), axis=-1)

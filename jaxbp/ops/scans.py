@@ -165,7 +165,9 @@ def cumlogsumexp_bwd(res, ct, *, axis=0, reverse=False):
 
 
 def cumlogsumexp_stock(x, *, axis=0, reverse=False):
-    return jax.lax.cumlogsumexp(x, _along(x, axis), reverse)
+    # jax.lax takes integers for numbers of their own dtype.
+    floating = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
+    return jax.lax.cumlogsumexp(floating, _along(x, axis), reverse)
 
 
 def _numpy_ordered(x, axis, reverse):
