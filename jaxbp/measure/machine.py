@@ -56,8 +56,8 @@ def describe_machine() -> dict[str, Any]:
 def processor(cpu: Mapping[str, Any]) -> str:
     """The processor that py-cpuinfo describes: its brand, and the family and model that its maker numbers it by.
 
-    A virtual machine often tells a brand alone, under which generations differ: an AMD EPYC of family 25 multiplies
-    matrices at half the rate of one of family 26, and reads memory as fast. ARM has no such numbers.
+    A virtual machine often tells a brand alone, under which processors differ: of two that were called AMD EPYC, one
+    multiplied matrices twice as fast as the other. ARM has no such numbers.
 
     >>> processor({"brand_raw": "AMD EPYC", "family": 25, "model": 17})
     'AMD EPYC family 25 model 17'
