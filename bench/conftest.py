@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from jaxbp.engines import Owner
-from jaxbp.environment import ALLOCATOR, keep_memory
+from jaxbp.environment import keep_memory
 from jaxbp.measure import worker
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.plan import Task, find_dtype, plan
@@ -27,7 +27,7 @@ LEVEL = "standard"
 REPORT = pytest.StashKey[Path]()
 #: JAX first: the threads that NumPy and torch leave spinning would slow it down.
 OWNERS: tuple[Owner, ...] = ("jax", "numpy", "torch")
-#: As in the workers of `jaxbp bench`, whose environment says so: before the first large array.
+#: As the environment of the workers of `jaxbp bench` has it: before the first large array.
 KEPT = keep_memory()
 
 
@@ -64,7 +64,7 @@ class Recorder:
 
 @functools.cache
 def _about(owner: Owner) -> dict[str, Any]:
-    return {**worker.describe(owner), "environment": json.dumps(ALLOCATOR if KEPT else {}), "level": LEVEL}
+    return {**worker.describe(owner), "environment": json.dumps(KEPT), "level": LEVEL}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How a rule's cotangent gets back to the shape of an argument that was broadcast, or reduced."""
+"""Shapes of arguments: how a rule's cotangent gets back to one that was broadcast, or reduced, and a single number."""
 
 import dataclasses
 from typing import Protocol

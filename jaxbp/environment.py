@@ -29,17 +29,18 @@ ALLOCATORS: dict[str, dict[str, str]] = {"kept": ALLOCATOR, "system": {}}
 _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_MAX_": -4}
 
 
-def keep_memory() -> bool:
+def keep_memory() -> dict[str, str]:
     """Keep freed memory in this process, which runs already, as `ALLOCATOR` in the environment does from the start.
 
     Calls that return or need large arrays no longer pay for their pages. At most 2 GiB are kept for certain: the
-    function takes 32 bits. False where the C library is not glibc; nothing is set then.
+    function takes 32 bits. Returns what is set, which is nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
-        return False
-    return all(mallopt(_MALLOPT[name], min(int(value), 2**31 - 1)) for name, value in ALLOCATOR.items())
+        return {}
+    settings = {name: min(int(value), 2**31 - 1) for name, value in ALLOCATOR.items()}
+    return {name: str(value) for name, value in settings.items() if mallopt(_MALLOPT[name], value)}
 
 
 def cores() -> int:

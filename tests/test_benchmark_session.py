@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import jaxbp
+from jaxbp.environment import ALLOCATOR
 from jaxbp.report.compare import compare_runs
 from jaxbp.report.load import read_whatever
 
@@ -78,6 +79,7 @@ def test_it_writes_the_report_of_a_run(session, benchmarks):
         "report.html",
     }
     summary = pd.read_csv(run / "summary.csv").set_index("engine")
+    assert {row for text in summary["environment"] for row in json.loads(text)} <= set(ALLOCATOR)
     assert set(summary.index) == set(benchmarks)
     assert set(summary["status"]) == {"ok"}
     # Microseconds here, seconds there; no verdict, as pytest-benchmark does not interleave.
