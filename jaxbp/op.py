@@ -19,6 +19,7 @@ import numpy as np
 from jaxbp.cases import Case, growth_cases, large_case
 from jaxbp.declaration import Domain, Flops, Kink, Rule, Shapes, shown
 from jaxbp.errors import unknown_name
+from jaxbp.fusion import in_one_piece
 from jaxbp.promotion import in_float32, is_inexact, vary_alike
 
 #: By the name that a rule's function has in a jaxpr: the op, and the function that is meant, which `exact_vjp` puts in
@@ -56,7 +57,7 @@ class BoundRule:
         fwd = functools.partial(self.fwd, **options)
         bwd = functools.partial(self.bwd, **options)
         if self.op.elementwise:
-            fwd, bwd = in_float32(fwd, bwd)
+            fwd, bwd = in_float32(*in_one_piece(fwd, bwd))
 
         def primal(*args: jax.Array) -> jax.Array:
             return fwd(*args)[0]

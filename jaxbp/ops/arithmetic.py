@@ -7,6 +7,7 @@ from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import LogUniform, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, NOTES, Accuracy, Domain, Flops, Rule
 from jaxbp.floats import LIFT, lift, product, product_over_square, total
+from jaxbp.fusion import whole
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
@@ -123,7 +124,8 @@ def _quotient(x, y):
 def divide_bwd(res, ct):
     x, y = res
     z, f = lift(y)
-    return sum_to(_quotient(ct, z) * f, x), sum_to(product_over_square(-ct, x, y), y)
+    ct_x, ct_y = _quotient(ct, z) * f, product_over_square(-ct, x, y)
+    return sum_to(whole(ct_x, ct), x), sum_to(whole(ct_y, ct), y)
 
 
 divide = Op(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxbp.cases import Case, Normal, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes, flops_per_entry
 from jaxbp.devices import on_gpu
+from jaxbp.fusion import whole
 from jaxbp.kernels import rms_norm as kernels
 from jaxbp.kernels.launch import differentiated_as
 from jaxbp.op import Op
@@ -99,7 +100,7 @@ def layer_norm_bwd(res, ct, *, epsilon=1e-5):
     along = inverse * (along - sum(part * slope for part in rest))
     ct_x = inverse * (ct * wide_scale - slope - _less(centred, rest) * inverse * along)
     of_scale = products - sum(ct * part for part in rest)
-    return ct_x.astype(x.dtype), _weighted_sum_of_rows(of_scale, inverse, scale), _sum_of_rows(ct, scale)
+    return whole(ct_x, ct).astype(x.dtype), _weighted_sum_of_rows(of_scale, inverse, scale), _sum_of_rows(ct, scale)
 
 
 def layer_norm_stock(x, scale, bias, *, epsilon=1e-5):
@@ -171,7 +172,7 @@ def rms_norm_bwd(res, ct, *, epsilon=1e-6):
     products = ct * wide  # As in layer_norm.
     along = inverse * _weighted_mean(products, wide_scale)
     ct_x = inverse * (ct * wide_scale - wide * inverse * along)
-    return ct_x.astype(x.dtype), _weighted_sum_of_rows(products, inverse, scale)
+    return whole(ct_x, ct).astype(x.dtype), _weighted_sum_of_rows(products, inverse, scale)
 
 
 def _plain_forward(x, scale, *, epsilon):

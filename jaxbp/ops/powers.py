@@ -50,7 +50,8 @@ square = Op(
 
 def _sqrt(x):
     z, f = lift(x)
-    return jnp.sqrt(z) * jnp.where(f == 1, 1, LIFT**-0.5)
+    y = jnp.sqrt(z)
+    return jnp.where(f == 1, y, y * LIFT**-0.5)
 
 
 def sqrt_fwd(x):
@@ -88,7 +89,8 @@ sqrt = Op(
 
 def _rsqrt(x):
     z, f = lift(x)
-    return lax.rsqrt(z) * jnp.where(f == 1, 1, LIFT**0.5)
+    y = lax.rsqrt(z)
+    return jnp.where(f == 1, y, y * LIFT**0.5)
 
 
 def rsqrt_fwd(x):

@@ -1,0 +1,71 @@
+"""Results in one piece: a sum that follows takes no more memory than what it adds up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp import fusion
+from jaxbp.promotion import is_inexact
+
+SHAPE = (256, 512)
+BYTES = 4 * SHAPE[0] * SHAPE[1]
+#: What there is one of a row or a column.
+FEW = 16 * sum(SHAPE)
+ROWS = [jaxbp.layer_norm, jaxbp.rms_norm]
+#: All but a loop, in which nothing leads to a sum.
+OPS = [op for op in jaxbp.OPS if op is not jaxbp.kepler and (op.elementwise or op in ROWS)]
+
+
+def arguments(op, others=SHAPE):
+    shapes = (SHAPE,) + (others,) * (len(op.arguments) - 1)
+    return op.case("small").drawn(np.random.default_rng(3), np.dtype("float32"), shapes)
+
+
+def temporary(f, *args):
+    """What the compiled function allocates beside its arguments and results."""
+    return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def assert_written_once(f, axis, *args):
+    summed = temporary(lambda *args: jnp.sum(f(*args), axis), *args)
+    # Where it takes memory to compute it, that too.
+    assert summed <= BYTES + FEW or summed <= BYTES + FEW + temporary(f, *args)
+
+
+@pytest.mark.parametrize("op", OPS, ids=repr)
+def test_a_sum_of_the_value_writes_it_down_once_at_most(op):
+    assert_written_once(op, -1, *arguments(op, SHAPE[1:] if op in ROWS else SHAPE))
+
+
+@pytest.mark.parametrize("op", OPS, ids=repr)
+def test_a_sum_of_the_gradient_writes_it_down_once_at_most(op):
+    args = arguments(op, SHAPE[1:] if op in ROWS else SHAPE)
+    first = next(i for i, x in enumerate(args) if is_inexact(x))
+    assert_written_once(lambda ct, *args: jax.vjp(op, *args)[1](ct)[first], 0, np.ones(SHAPE, np.float32), *args)
+
+
+def test_the_gradient_of_a_divisor_that_is_broadcast_is_written_down_once():
+    args = arguments(jaxbp.divide, SHAPE[1:])
+    ct = np.ones(SHAPE, np.float32)
+    assert temporary(lambda ct, *args: jax.vjp(jaxbp.divide, *args)[1](ct)[1], ct, *args) <= BYTES + FEW
+
+
+@pytest.mark.parametrize("op", [jaxbp.square, jaxbp.negative, jaxbp.sigmoid.rules["textbook"]], ids=repr)
+def test_of_a_formula_that_the_library_knows_nothing_is_written(op):
+    assert temporary(lambda x: jnp.sum(op(x), -1), *arguments(jaxbp.sigmoid)) <= FEW
+
+
+def test_a_formula_that_is_cut_up_is_seen(monkeypatch):
+    monkeypatch.setattr(fusion, "whole", lambda y, x: y)
+    sigmoid = jaxbp.sigmoid.replace(name="sigmoid_cut_up")
+    with pytest.raises(AssertionError):
+        assert_written_once(sigmoid, -1, *arguments(sigmoid))
+
+
+@pytest.mark.parametrize("number", [0.0, -0.0, 1.5, np.inf, -np.inf, np.nan])
+def test_every_number_stays_what_it_is(number):
+    numbers = jnp.float32([number, 1.0])
+    for x in (number, -np.inf, np.nan):
+        np.testing.assert_array_equal(fusion.whole(numbers, jnp.full_like(numbers, x)), numbers)
