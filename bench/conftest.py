@@ -14,7 +14,7 @@ from jaxbp.engines import Owner
 from jaxbp.environment import keep_memory
 from jaxbp.measure import worker
 from jaxbp.measure.machine import describe_machine, measure_noise, now
-from jaxbp.measure.plan import Task, find_dtype, plan
+from jaxbp.measure.plan import ALL_MODES, Task, find_dtype, plan
 from jaxbp.measure.sweep import Journal
 from jaxbp.report.html.page import PAGE, write_page
 from jaxbp.report.markdown import write_report
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _modes(task: Task, engine: str) -> tuple[str, ...]:
     if engine.endswith("_difference"):
         return ("fwd_bwd",)
-    return ("fwd", "fwd_res", "bwd", "fwd_bwd") if task.owner == "jax" else ("fwd", "fwd_bwd")
+    return ALL_MODES if task.owner == "jax" else ("fwd", "fwd_bwd")
 
 
 @dataclasses.dataclass

@@ -21,8 +21,9 @@ from jaxbp.op import Op
 from jaxbp.promotion import is_inexact
 
 #: What is timed: the value; value and residuals; the backward pass with residuals as arguments; value and
-#: gradient in one executable; and `split`, the sum of fwd_res and bwd.
-Mode = Literal["fwd", "fwd_res", "bwd", "fwd_bwd", "split"]
+#: gradient in one executable; likewise with the value summed, times the cotangent, to a number; and `split`, the sum of
+#: fwd_res and bwd.
+Mode = Literal["fwd", "fwd_res", "bwd", "fwd_bwd", "summed", "split"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +145,19 @@ def compile_modes(engine: Engine, args: tuple[Any, ...], ct: Any, modes: Iterabl
         executables["fwd_bwd"] = compile_function(engine.fwd_bwd, args, ct)
     if engine.primal is None:
         return executables
+    if "summed" in modes:
+        executables["summed"] = compile_function(functools.partial(_summed, engine), args, ct)
     if "fwd" in modes:
         executables["fwd"] = compile_function(engine.fwd, *args)
     if "fwd_res" in modes or "bwd" in modes:
         executables |= compile_passes(functools.partial(jax.vjp, engine.primal), args, ct)
     return executables
+
+
+def _summed(engine: Engine, args: tuple[Any, ...], ct: Any) -> tuple[Any, Any]:
+    """What a loss does with the value, which need not be written down then, and the cotangents."""
+    y, cts = engine.fwd_bwd(args, ct)
+    return jnp.sum(y * ct), cts
 
 
 @dataclasses.dataclass(frozen=True)

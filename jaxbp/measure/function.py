@@ -22,15 +22,16 @@ from jaxbp.check.subject import Subject, kinds, make_subject, summary
 from jaxbp.check.trials import Trial, cotangents
 from jaxbp.errors import UsageError, unknown_name
 from jaxbp.measure.executables import Executable, Mode, compile_function, compile_passes
-from jaxbp.measure.plan import LEVELS
+from jaxbp.measure.plan import ALL_MODES, LEVELS
 from jaxbp.measure.task import accuracy_of
 from jaxbp.measure.timer import Budget, interleave
 from jaxbp.measure.truth import Truth
 from jaxbp.measure.yardstick import Flat, Yardstick, make_yardstick, near
 
-MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 #: Modes that make a call together: of one the value, of the other the cotangents.
-PAIRS: tuple[tuple[Mode, Mode], ...] = (("fwd_bwd", "fwd_bwd"), ("fwd_res", "bwd"), ("fwd", "fwd_bwd"))
+PAIRS: tuple[tuple[Mode, Mode], ...] = (
+    *(("fwd_bwd", "fwd_bwd"), ("fwd_res", "bwd"), ("fwd", "fwd_bwd"), ("fwd", "summed")),
+)
 RULE, AUTODIFF = "rule", "autodiff"
 #: How long the rounds of both engines take together; one function gets what a whole sweep gives to each of its cases.
 BUDGETS: Mapping[str, Budget] = MappingProxyType(
@@ -77,13 +78,13 @@ def measure_function(
     for number, contestant in enumerate(contestants, 1):
         yield _step(number)
         executables: dict[Mode, Executable] = {}
-        found: dict[Mode, Row] = {mode: {} for mode in MODES}
+        found: dict[Mode, Row] = {mode: {} for mode in ALL_MODES}
         try:
             executables, found, fault = _prepare(problem, contestant)
         except Exception as error:  # Whatever the function raises, the other one is measured.
             fault = contestant.wrong or summary(error)
         shared = {**about, "engine": contestant.name, "right": not fault}
-        rows: dict[Mode, Row] = {mode: {**shared, "mode": mode, **found[mode]} for mode in MODES}
+        rows: dict[Mode, Row] = {mode: {**shared, "mode": mode, **found[mode]} for mode in ALL_MODES}
         if fault:
             yield from ({**row, "kind": "failure", "reason": fault} for row in rows.values())
         else:
@@ -239,6 +240,7 @@ def _prepare(problem: Problem, contestant: Contestant) -> tuple[dict[Mode, Execu
     executables: dict[Mode, Executable] = {
         "fwd": compile_function(flat.value, *args),
         "fwd_bwd": compile_function(flat.value_and_vjp, args, cts),
+        "summed": compile_function(flat.sums_and_vjp, args, cts),
         **compile_passes(flat.forward_pass, args, cts),
     }
     results: dict[Mode, Results] = {}
@@ -258,7 +260,7 @@ def _prepare(problem: Problem, contestant: Contestant) -> tuple[dict[Mode, Execu
     for forward, backward in PAIRS:
         both, where = (results[forward][0], results[backward][1]), f"the executables {forward} and {backward}"
         fault = fault or contestant.verifier.fault(both, where, contestant.excused)
-    for mode in MODES:
+    for mode in ALL_MODES:
         rows[mode] |= _accuracy(problem, *results[mode])
     return executables, rows, fault
 
@@ -288,6 +290,12 @@ class _Differentiated:
         outs, pull = self.forward_pass(*args)
         return outs, pull(cts)
 
+    def sums_and_vjp(self, args: tuple[Any, ...], cts: list[Any]) -> tuple[list[Any], tuple[Any, ...]]:
+        """Likewise, but of each output that is floats its sum times the cotangent."""
+        outs, pull = self.forward_pass(*args)
+        floats = (y for y in outs if _is_inexact(y))
+        return [jnp.sum(y * ct) for y, ct in zip(floats, cts, strict=True)], pull(cts)
+
 
 def _accuracy(problem: Problem, values: list[np.ndarray], grads: list[np.ndarray]) -> Row:
     """The columns of the worst of an executable's results, and `quantities` of all."""
@@ -313,8 +321,8 @@ def _time(
     budget: Budget,
 ) -> Iterator[Row]:
     """The rows of what is right, with samples taken in the same rounds."""
-    cells = {(c.name, mode): (rows[mode], run[mode].call) for c, rows, run in timed for mode in MODES}
-    baselines = {(RULE, mode): (AUTODIFF, mode) for mode in MODES if len(timed) == len((RULE, AUTODIFF))}
+    cells = {(c.name, mode): (rows[mode], run[mode].call) for c, rows, run in timed for mode in ALL_MODES}
+    baselines = {(RULE, mode): (AUTODIFF, mode) for mode in ALL_MODES if len(timed) == len((RULE, AUTODIFF))}
     try:
         samples = interleave({name: call for name, (_, call) in cells.items()}, budget, problem.rng, baselines)
     except Exception as error:
@@ -347,6 +355,7 @@ def _dishonesty(problem: Problem, contestant: Contestant, executables: Mapping[M
     outputs: dict[Mode, Any] = {
         "fwd": executables["fwd"].apply(*args),
         "fwd_bwd": executables["fwd_bwd"].apply(args, problem.cts),
+        "summed": executables["summed"].apply(args, problem.cts),
         "fwd_res": forward,
         "bwd": executables["bwd"].apply(args, handed_over(forward), problem.cts),
     }
@@ -387,6 +396,8 @@ def _real(mode: Mode, output: Any) -> Results:
             values, grads = output[0], ()
         case "bwd":
             values, grads = (), output
+        case "summed":  # Of the values the sums alone.
+            values, grads = (), output[1]
         case _:
             values, grads = output
     return (

@@ -136,6 +136,8 @@ def _outputs(subject: Subject, args: Any, ct: Any) -> Iterator[tuple[Mode, Any]]
         yield "fwd", executables["fwd"].apply(*args)
     if "fwd_bwd" in executables:
         yield "fwd_bwd", executables["fwd_bwd"].apply(args, ct)
+    if "summed" in executables:
+        yield "summed", executables["summed"].apply(args, ct)
     if "fwd_res" in executables:
         output = executables["fwd_res"].apply(*args)
         yield "fwd_res", output
@@ -153,6 +155,8 @@ def _results(mode: Mode, output: Any) -> tuple[Any, Sequence[Any] | None]:
             return output[0], None
         case "bwd":
             return None, output
+        case "summed":  # Of its value the sum alone.
+            return None, output[1]
         case _:
             return output
 

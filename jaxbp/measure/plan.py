@@ -57,7 +57,7 @@ OPTIONS_CASE = "memory"
 DIFFERENCES = ("forward_difference", "central_difference")
 #: NumPy knows no accelerator, and differences say there what they say elsewhere.
 LEFT_TO_PROCESSORS = ("numpy", *DIFFERENCES)
-ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd")
+ALL_MODES: tuple[Mode, ...] = ("fwd", "fwd_res", "bwd", "fwd_bwd", "summed")
 LEVELS = {
     level.name: level
     for level in (

@@ -185,7 +185,7 @@ def every_cell(changes: pd.DataFrame) -> pd.DataFrame:
     whole = (cells["mode"] == "") & (cells["engine"] != "")
     cells = cells.assign(text=texts, mode=cells["mode"].mask(whole, "all modes"), case=cells["case"].mask(whole, "all"))
     key = ["op", "case", "dtype", "engine"]
-    modes = ("fwd", "fwd_res", "bwd", "fwd_bwd", "split", "all modes", "time")
+    modes = ("fwd", "fwd_res", "bwd", "fwd_bwd", "summed", "split", "all modes", "time")
     rows = [
         dict.fromkeys(modes, "")
         | dict(zip(key, names, strict=True))

@@ -40,7 +40,7 @@ SUMMARY_COLUMNS = {
     "n": "entries of the largest array",
     "dtype": "dtype of arguments and cotangent",
     "engine": "the way to the gradient",
-    "mode": "fwd, fwd_res, bwd, fwd_bwd, or split = fwd_res + bwd",
+    "mode": "fwd, fwd_res, bwd, fwd_bwd, summed, or split = fwd_res + bwd",
     "device": "what computed it",
     "processes": "how many processes timed it one after the other. Where these are several, time and ratio are the "
     "geometric means of what each found, their intervals are Student's over the processes, interrupted and outliers "
@@ -296,8 +296,10 @@ def _summarize(rows: Sequence[Row], baselines: Sequence[Row], limits: Limits | N
         backward * (2 * row["input_bytes"] + row["output_bytes"]),
     )
     moved, footprint = sum(passes), max(passes)
-    if row["mode"] == "fwd_bwd":
+    if row["mode"] in ("fwd_bwd", "summed"):
         moved -= row["input_bytes"]  # One executable reads them once.
+        if row["mode"] == "summed":
+            moved -= row["output_bytes"]  # The value is not written.
         footprint = moved
     reached = limits and limits.reached(flops, moved, footprint, time["time_us"] / 1e6, row["elementwise"])
     cell: Row = {
@@ -332,7 +334,7 @@ def tell_moved_work(cells: Sequence[Row]) -> None:
 
 
 def _passes(mode: str) -> tuple[int, int]:
-    return {"fwd": (1, 0), "fwd_res": (1, 0), "bwd": (0, 1), "fwd_bwd": (1, 1), "split": (1, 1)}[mode]
+    return {"fwd": (1, 0), "fwd_res": (1, 0), "bwd": (0, 1), "fwd_bwd": (1, 1), "summed": (1, 1), "split": (1, 1)}[mode]
 
 
 def shapes_text(shapes: str) -> str:

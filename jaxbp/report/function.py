@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from jaxbp.check.run import NO_DOMAIN
-from jaxbp.measure.function import AUTODIFF, MODES, RULE, Row, measure_function
+from jaxbp.measure.function import AUTODIFF, RULE, Row, measure_function
 from jaxbp.measure.machine import describe_machine
+from jaxbp.measure.plan import ALL_MODES
 from jaxbp.measure.sweep import environment_of
 from jaxbp.measure.worker import describe
 from jaxbp.report import tables
@@ -87,7 +88,8 @@ def bench_vjp(
         seed: of cotangents and samples.
 
     Returns:
-        A frame of one row per engine (`rule`, `autodiff`) and mode (`fwd`, `fwd_res`, `bwd`, `fwd_bwd`, `split`).
+        A frame of one row per engine (`rule`, `autodiff`) and mode (`fwd`, `fwd_res`, `bwd`, `fwd_bwd`, `summed`,
+        `split`).
         `jaxbp.report.function.FUNCTION_COLUMNS` says what its columns are: times in microseconds and milliseconds,
         memory in bytes, errors in ULP.
 
@@ -133,7 +135,7 @@ def _with_split(cells: list[Row]) -> list[Row]:
     split |= {name: worse[name] for name in ACCURACY_COLUMNS if name in worse and name not in SUMMARY_COLUMNS}
     both = {**json.loads(forward.get("quantities", "{}")), **json.loads(backward.get("quantities", "{}"))}
     split |= {"temp_bytes": max(temporary, default=None), "quantities": json.dumps(both)}
-    return [*(by_mode[mode] for mode in MODES), split]
+    return [*(by_mode[mode] for mode in ALL_MODES), split]
 
 
 def _finished(row: Row, baseline: Row | None) -> Row:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxbp.measure.executables import Mode
 from jaxbp.measure.verdict import CONFIDENCE, MARGIN
 from jaxbp.ops import OPS
 
@@ -19,6 +20,8 @@ STAR = "\\* in ULP of the largest entry, since entries are sums that may cancel.
 UNKNOWN = "n/a"
 T = TypeVar("T")
 
+#: In which the default rule stands beside autodiff.
+COMPARED: tuple[Mode, ...] = ("fwd_bwd", "split", "summed")
 #: Ops whose gradients are sums over entries, which may cancel: an entry's own ULP would judge the data, not the rule.
 SUMS = frozenset(op.name for op in OPS if not op.elementwise)
 
@@ -158,7 +161,7 @@ def slower(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> pd.Data
     rules = [
         (found, engine)
         for found in standings(summary, accuracy, dtype)
-        if "slower" in map(found.faster, ("fwd_bwd", "split"))
+        if "slower" in map(found.faster, COMPARED)
         for engine in dict.fromkeys(engine for engine, _ in found.cells)
         if engine.startswith("rule:")
     ]
@@ -174,7 +177,7 @@ def _beside_autodiff(rules: Iterable[tuple[Standing, str]]) -> pd.DataFrame:
         row = {"op": found.op, "rule": ours.removeprefix("rule:"), "case": found.case}
         for engine, label in ((ours, "worst ULP"), ("autodiff", "autodiff's")):
             row[label] = number(found.ulp[engine]) + " *" * (found.op in SUMS) if engine in found.ulp else ""
-        for mode in ("fwd_bwd", "split"):
+        for mode in COMPARED:
             row[f"{mode} / autodiff"] = ratio(found.cells[ours, mode]) if (ours, mode) in found.cells else ""
         for engine, label in ((ours, "kept"), ("autodiff", "autodiff keeps")):
             row[label] = size(found.memory(engine)[0])

@@ -24,10 +24,9 @@ from jaxbp.measure.executables import (
     planned_memory,
     sample_difference,
 )
-from jaxbp.measure.plan import find_op
+from jaxbp.measure.plan import ALL_MODES, find_op
 from jaxbp.op import Op
 
-MODES = ("fwd", "fwd_res", "bwd", "fwd_bwd")
 #: One of each kind of what may cross between the passes: nothing, the input, the output, both, a mask of bits,
 #: integers, a shape, scalars, values that occur twice, constants. The sweep checks every mode of every op before it
 #: times it.
@@ -60,7 +59,7 @@ def data(op: Op, engine: Engine) -> tuple[tuple[Any, ...], Any]:
     return engine.prepare(args), engine.prepare(case.cotangent(op.output(args, {}).shape, dtype))
 
 
-def compiled(op: Op, name: str, modes: Any = MODES) -> dict[Any, Executable]:
+def compiled(op: Op, name: str, modes: Any = ALL_MODES) -> dict[Any, Executable]:
     engine = make_engine(op, name)
     return compile_modes(engine, *data(op, engine), modes)
 
@@ -73,20 +72,23 @@ def assert_close(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(("op", "name"), CELLS)
-def test_separate_passes_give_what_one_executable_gives(op, name):
+def test_every_mode_gives_what_one_executable_gives(op, name):
     executables = compiled(op, name)
-    assert set(executables) == set(MODES)
+    assert set(executables) == set(ALL_MODES)
     y, cts = executables["fwd_bwd"].call()
     assert_close(executables["fwd"].call(), y)
     assert_close(executables["fwd_res"].call()[0], y)
-    separate = executables["bwd"].call()
-    assert len(separate) == len(cts) == len(op.arguments)
-    for actual, expected in zip(separate, cts, strict=True):
-        if expected is None:
-            assert actual is None
-            continue
-        assert float(jnp.max(jnp.abs(expected))) > 0
-        assert_close(actual, expected)
+    total, beside = executables["summed"].call()
+    ct = data(op, make_engine(op, name))[1]
+    np.testing.assert_allclose(total, jnp.sum(y * ct), rtol=1e-5, atol=1e-5 * float(jnp.sum(jnp.abs(y * ct))))
+    for separate in (executables["bwd"].call(), beside):
+        assert len(separate) == len(cts) == len(op.arguments)
+        for actual, expected in zip(separate, cts, strict=True):
+            if expected is None:
+                assert actual is None
+                continue
+            assert float(jnp.max(jnp.abs(expected))) > 0
+            assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("name", ["forward_difference", "central_difference"])
@@ -94,7 +96,7 @@ def test_an_engine_without_passes_has_one_executable(name):
     assert set(compiled(jaxbp.sigmoid, name)) == {"fwd_bwd"}
 
 
-@pytest.mark.parametrize("modes", [("fwd",), ("fwd_bwd",), ("fwd", "fwd_bwd")])
+@pytest.mark.parametrize("modes", [("fwd",), ("fwd_bwd",), ("fwd", "fwd_bwd"), ("summed",)])
 def test_only_the_modes_asked_for_are_compiled(modes):
     assert set(compiled(jaxbp.sigmoid, "rule:stable", modes)) == set(modes)
 

@@ -12,8 +12,9 @@ from jaxbp.check.findings import CheckReport
 from jaxbp.check.run import Checker
 from jaxbp.errors import UsageError
 from jaxbp.measure import function as function_module
-from jaxbp.measure.function import MODES, STEPS, measure_function
+from jaxbp.measure.function import STEPS, measure_function
 from jaxbp.measure.function_task import FunctionTask, measure_target
+from jaxbp.measure.plan import ALL_MODES
 from jaxbp.measure.timer import Budget
 from tests.mutants.mutant import custom
 
@@ -49,7 +50,7 @@ def measured(f, *args, **options):
     rows = list(measure_function(f, args, level="quick", **options))
     assert [row["name"] for row in rows if row["kind"] == "step"] == list(STEPS)
     cells = {(row["engine"], row["mode"]): row for row in rows if row["kind"] != "step"}
-    assert set(cells) == {(engine, mode) for engine in ("rule", "autodiff") for mode in MODES}
+    assert set(cells) == {(engine, mode) for engine in ("rule", "autodiff") for mode in ALL_MODES}
     assert json.loads(json.dumps(list(cells.values()))) == [dict(row) for row in cells.values()]
     return cells
 
@@ -72,6 +73,7 @@ def test_what_is_right_is_timed_in_every_mode_and_measured():
             "fwd": {"value"},
             "fwd_res": {"value"},
             "bwd": {"ct_args[0]"},
+            "summed": {"ct_args[0]"},
             "fwd_bwd": {"value", "ct_args[0]"},
         }.get(mode)
     assert json.loads(cells["rule", "fwd"]["arguments"]) == {"args[0]": "float32[7, 5]"}

@@ -152,7 +152,14 @@ def test_an_array_that_is_filled_after_the_call(monkeypatch):
         honesty._require_settled(subject_of(late), "fwd", late)
 
 
-@pytest.mark.parametrize(("mode", "text"), [("fwd", "The value is wrong"), ("bwd", "The cotangent of x is wrong")])
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("fwd", "The value is wrong"),
+        ("bwd", "The cotangent of x is wrong"),
+        ("summed", "The cotangent of x is wrong"),
+    ],
+)
 def test_a_mode_that_differs_from_the_others(plant, mode, text):
     plant()
     problem = pose(task())

@@ -69,7 +69,7 @@ def test_quick_measures_less():
     assert {task.case for task in plan(level="quick")} == {"cache"}
     assert {task.case for task in plan(level="quick", cases=["memory"])} == {"memory"}
     assert {task.case for task in plan(level="standard", cases=["small"])} == {"small"}
-    assert set(ALL_MODES) == {"fwd", "fwd_res", "bwd", "fwd_bwd"}
+    assert set(ALL_MODES) == {"fwd", "fwd_res", "bwd", "fwd_bwd", "summed"}
     assert {case for _, case, _ in full} - {case for _, case, _ in standard} == {"small", "cache", "vocabulary"}
 
 

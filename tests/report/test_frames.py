@@ -9,7 +9,7 @@ import pytest
 from synthetic import FACTS, RESIDUAL, Row, about, accuracy_row, failure_row, limits_row, time_row
 
 import jaxbp
-from jaxbp.measure.plan import Task
+from jaxbp.measure.plan import ALL_MODES, Task
 from jaxbp.measure.task import measure
 from jaxbp.report.frames import (
     ACCURACY_COLUMNS,
@@ -59,7 +59,7 @@ def test_every_column_is_filled_from_what_a_task_measures():
     assert set(errors.columns[errors.isna().any()]) == {"bound_fraction"}  # It is for sums of products alone.
     product = list(measure(Task("matmul", "small", "float32", "jax", ("autodiff",), "quick")))
     assert accuracy_frame(product, FACTS)["bound_fraction"].between(0.001, 1).all()
-    modes = {"fwd", "fwd_res", "bwd", "fwd_bwd", "split"}
+    modes = {*ALL_MODES, "split"}
     assert set(zip(frame["engine"], frame["mode"], strict=True)) == {
         (engine, mode) for engine in ("rule:stable", "autodiff") for mode in modes
     }
@@ -175,15 +175,36 @@ def test_two_calls_have_two_floors(floor_us, expected):
         # multiply of 1024 float32: x y, and ct y, ct x. Arrays of 4096 bytes, read or written once a pass.
         (
             jaxbp.multiply,
-            {"fwd": 1024, "fwd_res": 1024, "bwd": 2048, "fwd_bwd": 3072, "split": 3072},
-            # y = x y: 3; ct_x = ct y, ct_y = ct x: 5; in one executable x and y are read once: 6.
-            {"fwd": 3 * 4096, "fwd_res": 3 * 4096, "bwd": 5 * 4096, "fwd_bwd": 6 * 4096, "split": 8 * 4096},
+            {"fwd": 1024, "fwd_res": 1024, "bwd": 2048, "fwd_bwd": 3072, "summed": 3072, "split": 3072},
+            # y = x y: 3; ct_x = ct y, ct_y = ct x: 5; in one executable x and y are read once: 6; a sum is no array: 5.
+            {
+                "fwd": 3 * 4096,
+                "fwd_res": 3 * 4096,
+                "bwd": 5 * 4096,
+                "fwd_bwd": 6 * 4096,
+                "summed": 5 * 4096,
+                "split": 8 * 4096,
+            },
         ),
         # matmul of 16 x 16: 16^3 products and sums a product of matrices, three of them; 1024 bytes a matrix.
         (
             jaxbp.matmul,
-            {"fwd": 2 * 16**3, "fwd_res": 2 * 16**3, "bwd": 4 * 16**3, "fwd_bwd": 6 * 16**3, "split": 6 * 16**3},
-            {"fwd": 3 * 1024, "fwd_res": 3 * 1024, "bwd": 5 * 1024, "fwd_bwd": 6 * 1024, "split": 8 * 1024},
+            {
+                "fwd": 2 * 16**3,
+                "fwd_res": 2 * 16**3,
+                "bwd": 4 * 16**3,
+                "fwd_bwd": 6 * 16**3,
+                "summed": 6 * 16**3,
+                "split": 6 * 16**3,
+            },
+            {
+                "fwd": 3 * 1024,
+                "fwd_res": 3 * 1024,
+                "bwd": 5 * 1024,
+                "fwd_bwd": 6 * 1024,
+                "summed": 5 * 1024,
+                "split": 8 * 1024,
+            },
         ),
     ],
     ids=["multiply", "matmul"],
@@ -227,15 +248,16 @@ def test_what_is_not_known_of_one_pass_is_not_known_of_both(unknown):
 
 
 MIB = 2**20
-#: One array in, one out, and their cotangents: forward 64 MiB, backward 96 MiB, in one executable 128 MiB.
+#: One array in, one out, and their cotangents: forward 64 MiB, backward 96 MiB, in one executable 128 MiB, 96
+#: without the value.
 LARGE: Row = {"n": 8 * MIB, "flops_fwd": 1e6, "flops_bwd": 1e6, "input_bytes": 32 * MIB, "output_bytes": 32 * MIB}
 
 
 @pytest.mark.parametrize(
-    ("mode", "moved"), [("fwd", 64), ("fwd_res", 64), ("bwd", 96), ("fwd_bwd", 128), ("split", 160)]
+    ("mode", "moved"), [("fwd", 64), ("fwd_res", 64), ("bwd", 96), ("fwd_bwd", 128), ("summed", 96), ("split", 160)]
 )
 def test_the_percentage_of_the_limit_by_hand(mode, moved):
-    rows = [time_row(each, [1e6, 1e6, 1e6], **LARGE) for each in ("fwd", "fwd_res", "bwd", "fwd_bwd")]
+    rows = [time_row(each, [1e6, 1e6, 1e6], **LARGE) for each in ALL_MODES]
     cell = summary(*rows, limits_row()).loc[("autodiff", mode)]
     assert cell["bound"] == "memory"
     # At 1 GB/s, in one second; split takes two.

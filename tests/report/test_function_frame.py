@@ -12,17 +12,17 @@ import pytest
 
 import jaxbp
 from jaxbp.errors import MissingExtraError
-from jaxbp.measure.function import MODES
+from jaxbp.measure import plan
 from jaxbp.report.function import FUNCTION_COLUMNS, function_frame, mode_table, summarize_function
 
-ALL_MODES = (*MODES, "split")
+ALL_MODES = (*plan.ALL_MODES, "split")
 SHARED = {"device": "cpu", "floor_us": 5.0, "process": "worker"}
 
 
 def rows(rule_us=(100.0, 101.0, 99.0), autodiff_us=(200.0, 202.0, 198.0), **changes):
     """Rows as they are measured; an engine without samples is a failure."""
     for engine, samples in (("rule", rule_us), ("autodiff", autodiff_us)):
-        for mode in MODES:
+        for mode in plan.ALL_MODES:
             timed = (
                 {"kind": "time", "samples_us": list(samples), "cores": [], "inner": 3}
                 if samples
@@ -99,7 +99,7 @@ def test_the_summary_answers_every_question():
     answers = dict(said)
     assert answers["right?"] == "yes"
     assert answers["digits?"].startswith("2.5 ULP off at worst, 0.25 in the median of ct_x; 1e-07 of its largest entry")
-    assert answers["faster?"] == "faster in fwd, fwd_res, bwd, fwd_bwd, split"
+    assert answers["faster?"] == "faster in fwd, fwd_res, bwd, fwd_bwd, summed, split"
     assert answers["leaner?"] == "keeps 4 KiB between the passes, autodiff 4 KiB"
     assert answers["compiled"] == "in 11 ms, autodiff in 11 ms (fwd_bwd)"
     table = mode_table(frame)

@@ -112,7 +112,7 @@ def cells(times, ulps, kept=(0, 0), temporary=(0, 0), op="sigmoid"):
     ):
         at = {"op": op, "engine": engine}
         yield accuracy_row("ct_x", ulp, **at)
-        for mode in ("fwd_bwd", "bwd"):
+        for mode in ("fwd_bwd", "bwd", "summed"):
             yield time_row(mode, [samples * (1 + i / 1000) for i in range(99)], temp_bytes=temp, **at)
         yield time_row("fwd_res", [samples * (1 + i / 1000) for i in range(99)], residual_bytes=residual, **at)
 
@@ -120,16 +120,16 @@ def cells(times, ulps, kept=(0, 0), temporary=(0, 0), op="sigmoid"):
 def test_the_answers_of_a_better_and_a_worse_rule(tmp_path):
     better = standing(*cells((50, 100), (2, 1e7), (0, 4096)), tmp_path=tmp_path / "better")
     assert list(better) == list(QUESTIONS)
-    assert [answer["word"] for answer in better.values()] == ["yes", "more", "faster", "faster", "leaner"]
+    assert [answer["word"] for answer in better.values()] == ["yes", "more", "faster", "faster", "faster", "leaner"]
     assert {answer["tone"] for answer in better.values()} == {"good"}
     assert better["digits"]["text"] == "2 against 1e+07 ULP"
     assert better["fwd_bwd"]["text"] == "0.50 [0.50, 0.50]"
     assert better["memory"]["text"] == "keeps 0, autodiff 4 KiB"
     worse = standing(*cells((100, 50), (1e7, 2), (4096, 0)), tmp_path=tmp_path / "worse")
-    assert [answer["word"] for answer in worse.values()] == ["yes", "fewer", "slower", "slower", "heavier"]
+    assert [answer["word"] for answer in worse.values()] == ["yes", "fewer", "slower", "slower", "slower", "heavier"]
     assert all(better[name]["order"] < worse[name]["order"] for name in QUESTIONS if name != "right")
     failed = standing(failure_row("it was wrong", op="sigmoid", engine="rule:stable"), tmp_path=tmp_path / "failed")
-    assert [answer["word"] for answer in failed.values()] == ["NO", "", "", "", ""]
+    assert [answer["word"] for answer in failed.values()] == ["NO", "", "", "", "", ""]
     assert (failed["right"]["text"], failed["right"]["tone"]) == ("it was wrong", "bad")
     assert failed["right"]["order"] > better["right"]["order"]
     # Of a rule that was not timed nothing is said.

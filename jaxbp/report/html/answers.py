@@ -15,6 +15,7 @@ QUESTIONS = {
     "digits": "Digits?",
     "fwd_bwd": "Faster? fwd_bwd",
     "split": "Faster? split",
+    "summed": "Faster? summed",
     "memory": "Leaner?",
 }
 #: What the answers mean, as Markdown.
@@ -24,7 +25,8 @@ HOW_TO_ANSWER = f"""\
 - **Digits?** *more*, the *same* or *fewer* digits than autodiff in the worst gradient, at the op's largest case. Errors
   differ if one is at least {tables.ONE_BIT} times the other, a bit; up to {tables.ROUNDED} ULP both are rounded
   correctly.
-- **Faster?** The verdict on the ratio of times, in one executable (fwd_bwd) and in two passes (split).
+- **Faster?** The verdict on the ratio of times, in one executable (fwd_bwd), in two passes (split), and
+  in one executable with the value summed.
 - **Leaner?** *leaner*, *same* or *heavier* than autodiff in the bytes kept between the passes and in the temporary
   memory of fwd_bwd; *mixed* where one is smaller and the other larger.
 - **Pareto front**: no other engine is both faster and more accurate than those on the dashed line."""
@@ -49,7 +51,7 @@ def _answers(found: Standing) -> Iterator[Row]:
     gain = max(ours, tables.ROUNDED) / max(theirs, tables.ROUNDED)
     yield _answer(found.digits(), text, gain)
 
-    for mode in ("fwd_bwd", "split"):
+    for mode in tables.COMPARED:
         cell = found.cells.get((found.rule, mode))
         if cell is None:
             yield _answer("", "", math.nan)
