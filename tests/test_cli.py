@@ -13,6 +13,7 @@ import jaxbp
 from jaxbp.cli import bench, runs
 from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
+from jaxbp.measure.plan import ALL_MODES
 from jaxbp.report import resources
 
 
@@ -81,6 +82,26 @@ def test_the_peak_resident_set_is_measured_on_request(run, monkeypatch, tmp_path
     path.write_text(json.dumps(machine))
     assert run("bench", "--resume", path.parent).code == 0
     assert told == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "held"),
+    [
+        ("request", [1]),
+        ("request", {"ops": ["sigmoid"], "sizes": 3}),
+        ("request", {"ops": 5}),
+        ("versions", "0.10.2"),
+        ("variables", 7),
+    ],
+)
+def test_a_run_whose_machine_was_changed_by_hand_is_not_resumed(run, tmp_path, finished, part, held):
+    machine = json.loads((finished[0] / "machine.json").read_text())
+    (tmp_path / "machine.json").write_text(json.dumps({**machine, part: held}))
+    result = run("bench", "--resume", tmp_path)
+    assert result.code == 2
+    said = " ".join(result.err.split())
+    assert f"{tmp_path / 'machine.json'} is not as jaxbp bench wrote it" in said
+    assert "start a new one." in said
 
 
 def test_a_run_is_not_resumed_on_another_machine(run, tmp_path, finished):
@@ -355,7 +376,7 @@ def test_a_wrong_function_gets_no_time_and_exit_status_1(run, rules):
     assert result.code == 1, result.err
     rows = json.loads(result.out)
     assert [(row["engine"], row["mode"]) for row in rows] == [
-        (engine, mode) for engine in ("rule", "autodiff") for mode in ("fwd", "fwd_res", "bwd", "fwd_bwd", "split")
+        (engine, mode) for engine in ("rule", "autodiff") for mode in (*ALL_MODES, "split")
     ]
     for row in rows:
         assert row["right"] == (row["engine"] == "autodiff")
@@ -388,10 +409,11 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out, --resume and",
+            "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out and",
         ),
         (["rules.py:f"], "rules.py:f has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5."),
         (["tanh", "--ops", "sigmoid"], "Lists take commas, as --ops sigmoid,tanh."),
+        (["--resume", "one", "two"], "--resume takes the folder of one run, and 'two' would be a function"),
         (["rules.py:f", "f32[3]", "--domain", "x"], "--domain says 'x'; give ARGUMENT=LOW:HIGH"),
         (["--stock", "rules.py:f"], "are for a function; give FILE.py:NAME and its arguments."),
         (["--json"], "--stock, --domain, --seed and --json are for a function"),

@@ -207,8 +207,8 @@ def _seeds(scope: Scope, shapes: Any, ct: Any) -> tuple[list[str], list[Signal |
     """What is to be said about the cotangent, the gradient of each output, and those that were given."""
     outs, notes = jax.tree.leaves(shapes), []
     if not any(is_float(s.dtype) for s in outs):
-        kinds = ", ".join(str(s.dtype) for s in outs)
-        notes.append(f"There are no gradients: the output is of dtype {kinds}.")
+        kinds = f"the output is of dtype {', '.join(str(s.dtype) for s in outs)}" if outs else "nothing is returned"
+        notes.append(f"There are no gradients: {kinds}.")
     elif ct is None and (len(outs) > 1 or any(s.shape for s in outs)):
         notes.append(
             "The output is no scalar: its gradient is taken to be all ones, so that the sum of its entries is "

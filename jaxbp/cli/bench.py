@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from jaxbp.cli.root import Scheduler, app
-from jaxbp.cli.runs import into_journal, measured_noise, new_run, request_of, stopped_early
+from jaxbp.cli.runs import into_journal, measured_noise, new_run, resumed, stopped_early
 from jaxbp.environment import accelerators
 from jaxbp.errors import ResultsError, UsageError
 from jaxbp.measure.alone import alone
@@ -85,9 +85,14 @@ def bench(
         raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
     of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1, allocator != "kept"))
     if target:
-        if of_ops or resume or scheduler or out_folder != Path("results"):
+        if resume:
             raise UsageError(
-                "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out, --resume and "
+                f"--resume takes the folder of one run, and {target!r} would be a function to be measured; finish one "
+                "run after the other."
+            )
+        if of_ops or scheduler or out_folder != Path("results"):
+            raise UsageError(
+                "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out and "
                 f"--scheduler are for the ops, and {target!r} would be a function. "
                 "Lists take commas, as --ops sigmoid,tanh."
             )
@@ -105,7 +110,7 @@ def bench(
     if peak_rss:
         require_proc()
     if resume:
-        request = request_of(resume, "request", "jaxbp bench")
+        request, tasks = resumed(resume, "request", "jaxbp bench", lambda held: (held, _planned(held)))
     else:
         if not names(dtypes):
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
@@ -113,7 +118,7 @@ def bench(
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
         how = {"accelerated": bool(accelerators()), "processes": processes, "allocator": allocator}
         request: dict[str, Any] = {**asked, **how, "peak_rss": peak_rss}
-    tasks = plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
+        tasks = _planned(request)
     with _executor(scheduler) as executor:
         setting = "" if allocator == "kept" else f"{allocator}-allocator"
         folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
@@ -133,6 +138,10 @@ def bench(
         stopped_early(folder, "jaxbp bench")
     if len(tables.failures(run.summary)):
         sys.exit(1)
+
+
+def _planned(request: dict[str, Any]) -> list[Task]:
+    return plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
 
 
 def _listed(options: list[str]) -> str:

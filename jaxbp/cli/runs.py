@@ -6,13 +6,15 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jaxbp.errors import ResultsError
 from jaxbp.measure.machine import describe_machine, measure_noise, now
 from jaxbp.measure.sweep import Journal
-from jaxbp.report.run import read_machine, write_machine
+from jaxbp.report.run import MACHINE, read_machine, write_machine
 from jaxbp.terminal import err, interrupts, progress
+
+T = TypeVar("T")
 
 
 def machine_facts() -> dict[str, Any]:
@@ -39,19 +41,29 @@ def new_run(results: Path, level: str, asked: dict[str, Any], setting: str = "")
     return folder
 
 
-def request_of(folder: Path, name: str, command: str) -> dict[str, Any]:
-    """What the stopped run in `folder` was asked for, by its name in `machine.json`; refused on another machine."""
+def resumed(folder: Path, name: str, command: str, read: Callable[[dict[str, Any]], T]) -> T:
+    """What the stopped run in `folder` was asked for, read from its part of that name in `machine.json`.
+
+    Refused on another machine.
+    """
     machine = read_machine(folder)
     if name not in machine:
         raise ResultsError(f"{folder} was not written by {command}, so there is nothing to resume.")
-    then, here = _common(machine), _common(describe_machine())
+    try:
+        asked, then = read(machine[name]), _common(machine)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{folder / MACHINE} is not as {command} wrote it ({type(error).__name__}: {error}), so the run cannot go "
+            "on; start a new one."
+        ) from error
+    here = _common(describe_machine())
     if other := [fact for fact in {**then, **here} if then.get(fact) != here.get(fact)]:
         told = (", ".join(f"{fact} {facts.get(fact, 'none')}" for fact in other) for facts in (then, here))
         raise ResultsError(
             f"{folder} was begun with {next(told)}, and would go on with {next(told)}; its rows are compared with each "
             "other. Go on as it was begun, or start a new run."
         )
-    return machine[name]
+    return asked
 
 
 def _common(machine: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jaxbp.cli.root import Json, app
-from jaxbp.cli.runs import into_journal, new_run, request_of, stopped_early
+from jaxbp.cli.runs import into_journal, new_run, resumed, stopped_early
 from jaxbp.errors import UsageError
 from jaxbp.measure.alone import alone
 from jaxbp.measure.sweep import read_journal
@@ -68,7 +68,7 @@ def train(
     if resume:
         if request != Request():
             raise UsageError("--resume goes on with what the run was asked for; leave out the other options.")
-        request = Request.from_json(request_of(resume, ASKED, "jaxbp train"))
+        request = resumed(resume, ASKED, "jaxbp train", Request.from_json)
     tasks = plan(request)
     with alone():
         folder = resume or new_run(out_folder / FOLDER, request.level, {ASKED: request.to_json()})

@@ -225,6 +225,10 @@ def test_integers_have_no_gradient():
     assert any("no gradients" in note for note in circuit.notes)
 
 
+def test_a_function_that_returns_nothing_has_no_gradients():
+    assert "There are no gradients: nothing is returned." in str(jaxbp.draw_circuit(lambda x: None, 1.0))
+
+
 def test_too_large_for_exact_arithmetic_is_said():
     circuit = jaxbp.draw_circuit(lambda a: jnp.sum(a @ a), np.ones((256, 256), "f"))
     assert "There are no errors in ULP" in str(circuit)
