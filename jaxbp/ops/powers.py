@@ -51,6 +51,7 @@ square = Op(
 def _sqrt(x):
     z, f = lift(x)
     y = jnp.sqrt(z)
+    # Last the choice, as in `fusion.whole`: a root that value and gradient share is then written once for a sum, too.
     return jnp.where(f == 1, y, y * LIFT**-0.5)
 
 
@@ -89,7 +90,7 @@ sqrt = Op(
 
 def _rsqrt(x):
     z, f = lift(x)
-    y = lax.rsqrt(z)
+    y = lax.rsqrt(z)  # As in `_sqrt`.
     return jnp.where(f == 1, y, y * LIFT**0.5)
 
 
