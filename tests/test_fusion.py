@@ -31,10 +31,9 @@ def temporary(f, *args):
     return temp
 
 
-def assert_written_once(f, axis, *args):
-    summed = temporary(lambda *args: jnp.sum(f(*args), axis), *args)
-    # Where it takes memory to compute it, that too.
-    assert summed <= BYTES + FEW or summed <= BYTES + FEW + temporary(f, *args)
+def assert_written_once(f, axis, *args, beside=0):
+    """What is summed; `beside` arrays of its size are needed to compute it at all."""
+    assert temporary(lambda *args: jnp.sum(f(*args), axis), *args) <= (1 + beside) * BYTES + FEW
 
 
 @pytest.mark.parametrize("op", OPS, ids=repr)
@@ -46,7 +45,10 @@ def test_a_sum_of_the_value_writes_it_down_once_at_most(op):
 def test_a_sum_of_the_gradient_writes_it_down_once_at_most(op):
     args = arguments(op, SHAPE[1:] if op in ROWS else SHAPE)
     first = next(i for i, x in enumerate(args) if is_inexact(x))
-    assert_written_once(lambda ct, *args: jax.vjp(op, *args)[1](ct)[first], 0, np.ones(SHAPE, np.float32), *args)
+    # In layer_norm one is a factor of a product of matrices.
+    beside = int(op is jaxbp.layer_norm)
+    ct = np.ones(SHAPE, np.float32)
+    assert_written_once(lambda ct, *args: jax.vjp(op, *args)[1](ct)[first], 0, ct, *args, beside=beside)
 
 
 def test_the_gradient_of_a_divisor_that_is_broadcast_is_written_down_once():
@@ -69,6 +71,7 @@ def test_a_formula_that_is_cut_up_is_seen(monkeypatch):
 
 @pytest.mark.parametrize("number", [0.0, -0.0, 1.5, np.inf, -np.inf, np.nan])
 def test_every_number_stays_what_it_is(number):
-    numbers = jnp.float32([number, 1.0])
+    numbers = np.array([number, 1.0], np.float32)
     for x in (number, -np.inf, np.nan):
-        np.testing.assert_array_equal(fusion.whole(numbers, jnp.full_like(numbers, x)), numbers)
+        found = np.asarray(jax.jit(fusion.whole)(numbers, np.full_like(numbers, x)))
+        np.testing.assert_array_equal(found.view(np.int32), numbers.view(np.int32))

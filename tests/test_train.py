@@ -99,6 +99,17 @@ def test_a_run_is_stopped_and_finished(run, small, tmp_path, monkeypatch):
     assert small.done == tasks
 
 
+def test_a_run_whose_machine_was_changed_by_hand_is_not_resumed(run, small, tmp_path):
+    assert run(*WORDS, "--engines", "numpy", "--out", tmp_path).code == 0
+    path = only_run(tmp_path) / "machine.json"
+    machine = json.loads(path.read_text())
+    for held in ([1], {"epochs": 3}, {"strength": "much"}):
+        path.write_text(json.dumps({**machine, "training": held}))
+        result = run("train", "--resume", path.parent)
+        assert result.code == 2
+        assert f"{path} is not as jaxbp train wrote it" in " ".join(result.err.split())
+
+
 def test_a_rate_that_diverges_is_reported(run, small, descents_alone, tmp_path):
     result = run(*WORDS, "--engines", "rule,numpy", "--rate", "1e38", "--out", tmp_path)
     assert result.code == 0, result.err

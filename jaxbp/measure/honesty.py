@@ -134,10 +134,10 @@ def _outputs(subject: Subject, args: Any, ct: Any) -> Iterator[tuple[Mode, Any]]
     executables = subject.executables
     if "fwd" in executables:
         yield "fwd", executables["fwd"].apply(*args)
-    if "fwd_bwd" in executables:
-        yield "fwd_bwd", executables["fwd_bwd"].apply(args, ct)
-    if "summed" in executables:
-        yield "summed", executables["summed"].apply(args, ct)
+    both: tuple[Mode, ...] = ("fwd_bwd", "summed")
+    for mode in both:
+        if mode in executables:
+            yield mode, executables[mode].apply(args, ct)
     if "fwd_res" in executables:
         output = executables["fwd_res"].apply(*args)
         yield "fwd_res", output

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from jaxbp.measure.limits import Limits
+from jaxbp.measure.plan import ALL_MODES
 from jaxbp.report.compare_errors import MORE, MORE_ULP
 from jaxbp.report.compare_times import FALSE_DISCOVERY_RATE, LEAST_CELLS, is_ours, machine_speed
 from jaxbp.report.markdown import table
@@ -185,7 +186,7 @@ def every_cell(changes: pd.DataFrame) -> pd.DataFrame:
     whole = (cells["mode"] == "") & (cells["engine"] != "")
     cells = cells.assign(text=texts, mode=cells["mode"].mask(whole, "all modes"), case=cells["case"].mask(whole, "all"))
     key = ["op", "case", "dtype", "engine"]
-    modes = ("fwd", "fwd_res", "bwd", "fwd_bwd", "summed", "split", "all modes", "time")
+    modes = (*ALL_MODES, "split", "all modes", "time")
     rows = [
         dict.fromkeys(modes, "")
         | dict(zip(key, names, strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxbp.measure.limits import Limits, best_limits
+from jaxbp.measure.plan import ALL_MODES
 from jaxbp.measure.steadiness import FENCE, drift, outliers
 from jaxbp.measure.verdict import (
     FLOOR_FACTOR,
@@ -40,7 +41,7 @@ SUMMARY_COLUMNS = {
     "n": "entries of the largest array",
     "dtype": "dtype of arguments and cotangent",
     "engine": "the way to the gradient",
-    "mode": "fwd, fwd_res, bwd, fwd_bwd, summed, or split = fwd_res + bwd",
+    "mode": f"{', '.join(ALL_MODES)}, or split = fwd_res + bwd",
     "device": "what computed it",
     "processes": "how many processes timed it one after the other. Where these are several, time and ratio are the "
     "geometric means of what each found, their intervals are Student's over the processes, interrupted and outliers "

@@ -13,9 +13,7 @@ Row = dict[str, Any]
 QUESTIONS = {
     "right": "Right?",
     "digits": "Digits?",
-    "fwd_bwd": "Faster? fwd_bwd",
-    "split": "Faster? split",
-    "summed": "Faster? summed",
+    **{mode: f"Faster? {mode}" for mode in tables.COMPARED},
     "memory": "Leaner?",
 }
 #: What the answers mean, as Markdown.

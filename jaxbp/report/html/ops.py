@@ -75,7 +75,7 @@ def _case(op: str, name: str, cells: pd.DataFrame, ulp: dict[tuple[str, str, str
 
 
 def _engine(op: str, engine: str, modes: dict[str, pd.Series], ulp: float) -> Row:
-    both, kept, split, summed = (modes.get(mode) for mode in ("fwd_bwd", "fwd_res", "split", "summed"))
+    both, kept = modes.get("fwd_bwd"), modes.get("fwd_res")
     nothing = pd.Series(dtype=float)
     time, low, high, temporary, limit = numbers(
         (nothing if both is None else both).get(name, math.nan)
@@ -98,9 +98,7 @@ def _engine(op: str, engine: str, modes: dict[str, pd.Series], ulp: float) -> Ro
         "text": {
             "time": "" if both is None else tables.duration(both),
             "worst gradient": tables.number(ulp),
-            "fwd_bwd / autodiff": "" if both is None else tables.ratio(both),
-            "split / autodiff": "" if split is None else tables.ratio(split),
-            "summed / autodiff": "" if summed is None else tables.ratio(summed),
+            **{f"{mode} / autodiff": tables.ratio(modes[mode]) if mode in modes else "" for mode in tables.COMPARED},
             "kept": tables.size(residual),
             "temporary": "" if both is None else tables.size(both["temp_bytes"]),
             "physical limit": "" if both is None else tables.percent(both),
