@@ -1,7 +1,9 @@
-"""Results in one piece, where XLA's CPU backend would cut up what leads to a sum.
+"""What XLA's CPU backend computes in one loop, and what in a loop of its own, where its own choice costs time.
 
 It has a library for sums, into which goes the arithmetic before one, back to what the library does not know: choices
-and bits. Each array there is written to memory, and in the midst of a formula there are several.
+and bits. Each array there is written to memory, and in the midst of a formula there are several: `whole` keeps it in
+one piece. And what two loops need it computes in both, unless there is something in it that it counts as expensive:
+`once` is.
 """
 
 from collections.abc import Callable
@@ -31,6 +33,18 @@ def whole(y: jax.Array, x: jax.Array) -> jax.Array:
     # That nothing is less than -infinity knows LLVM, which compiles loops, and not XLA, which chooses what is fused.
     # A choice between arrays it computes once, though there are several sums, or a gradient that needs it too.
     return jax.lax.select(jnp.broadcast_to(x < -jnp.inf, y.shape), jnp.zeros_like(y), y)
+
+
+def once(y: jax.Array) -> jax.Array:
+    """y, as something that XLA's CPU backend computes once for all loops that need it, and that costs nothing.
+
+    >>> once(jnp.float32([2.0, jnp.nan])).tolist()
+    [2.0, nan]
+    """
+    if not on_processor():
+        return y
+    # Divisions count as expensive. That this one is by 1 knows LLVM alone, as in `whole`.
+    return y / jax.lax.select(y < -jnp.inf, jnp.zeros_like(y), jnp.ones_like(y))
 
 
 def in_one_piece(fwd: Callable[..., Any], bwd: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:

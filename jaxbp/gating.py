@@ -183,14 +183,16 @@ class Gate:
     Attributes:
         x: the argument.
         y: |x|, but no more than where all has vanished.
-        share: 1 / (1 + e^|v|), the share of -y that passes, scaled; as it is for x >= 0 if results are multiplied.
+        share_of: z / (1 + e^|v|) for z, scaled: z = 1 is the share of -y that passes.
+        factors: of the scaled share; as it is for x >= 0 if results are multiplied.
         unit: what the share's factors make close to 0.
         multiplied: whether results are, and so are returned scaled.
     """
 
     x: jax.Array
     y: jax.Array
-    share: Scaled
+    share_of: Callable[[jax.Array | float], jax.Array]
+    factors: tuple[jax.Array, ...]
     unit: float
     multiplied: bool
 
@@ -199,14 +201,18 @@ class Gate:
         # Not `maximum`, which takes XLA more instructions for NaN; y is NaN where x is. At -inf it is y that is made 0,
         # not the product: XLA would read the share through a mask, which takes half as long again from memory.
         positive = jnp.where(self.x > 0, self.x, 0)
-        return self._scaled(positive - self._times_unit(self._finished(self.y) * self.share.z))
+        y = self._finished(self.y)
+        # A gradient that needs the value too shares what is divided by, or else the share.
+        passed = y * self.share_of(1.0) if self.multiplied else self.share_of(y)
+        return self._scaled(positive - self._times_unit(passed))
 
     def slope(self, linear: jax.Array, near: jax.Array, close: jax.Array) -> Scaled:
         """Its derivative: with r the share and `linear` = 1 - y v', r (1 - y v' (1 - r)), and 1 less that for x > 0.
 
         Where `near`, that at -y is `close` times `unit`: at its zero the terms cancel.
         """
-        z, r = self.share.z, self.share.value()
+        share = Scaled(self.share_of(1.0), self.factors)
+        z, r = share.z, share.value()
         below = self._times_unit(jnp.where(near, close, z * linear + z * (r * (1 - linear))))
         return self._scaled(self._finished(jnp.where(self.x >= 0, 1 - below, below)))
 
@@ -219,7 +225,7 @@ class Gate:
         return z if self.multiplied else z * self.unit
 
     def _scaled(self, z: jax.Array) -> Scaled:
-        return Scaled(z, self.share.factors if self.multiplied else ())
+        return Scaled(z, self.factors if self.multiplied else ())
 
 
 def _unless_minus_infinity(x: jax.Array, z: jax.Array) -> jax.Array:
@@ -318,8 +324,8 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
         f, q, n = exponential(y, bias - _SCALE[x.dtype])
         one = jnp.full_like(x, unit)
         factors = (one,)
-    share = scaled_share(f, q, power_of_biased(n, x.dtype), one)
-    return Gate(x, y, Scaled(share, factors), unit, multiplied)
+    share_of = functools.partial(scaled_share, f, q, power_of_biased(n, x.dtype), one)
+    return Gate(x, y, share_of, factors, unit, multiplied)
 
 
 def silu(x: jax.Array, multiplied: bool = False) -> Scaled:

@@ -1,6 +1,5 @@
 """Stable building blocks that rules of several families share."""
 
-import functools
 import math
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from jaxbp.broadcasting import reduced_axes
 from jaxbp.elementary import decay, growth_in_factors, log_of_sum, tangent_and_exponent
 from jaxbp.floats import power_of_biased, two_product
+from jaxbp.fusion import once
 
 
 def quotient_of_parts(n: jax.Array, n_low: jax.Array, d: jax.Array, d_low: jax.Array) -> jax.Array:
@@ -44,21 +44,25 @@ def tanh_slope(x: jax.Array) -> jax.Array:
     return r * (1 - 0.25 * r)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
-def scaled_share(f: jax.Array, q: jax.Array, power: jax.Array, one: jax.Array | float, times: float = 1.0) -> jax.Array:
-    """times / (one (1 + e)) for one e = (1 + f q) power, both powers of 2; `one` may be 0 where 1 is nothing to e.
+@jax.custom_jvp
+def scaled_share(
+    f: jax.Array, q: jax.Array, power: jax.Array, one: jax.Array | float, of: jax.Array | float = 1.0
+) -> jax.Array:
+    """of / (one (1 + e)) for one e = (1 + f q) power, both powers of 2; `one` may be 0 where 1 is nothing to e.
 
-    e itself may overflow. With a division at its end XLA's CPU backend computes this once for both passes.
+    e itself may overflow. XLA's CPU backend computes it once for both passes, and divides in each, where it waits for
+    memory anyway; with the same `of` in both it divides once.
     """
-    return times / ((1 + f * q) * power + one)
+    return of / (once((1 + f * q) * power) + one)
 
 
 @scaled_share.defjvp
-def _scaled_share_jvp(times, primals, tangents):
+def _scaled_share_jvp(primals, tangents):
     # Both powers are constants. Not by the square of the share, which vanishes long before its derivative does.
-    (f, q, power, one), (df, dq, *_) = primals, tangents
-    share = scaled_share(*primals, times)
-    return share, -share * ((df * q + f * dq) * (power / ((1 + f * q) * power + one)))
+    (f, q, power, one, _), (df, dq, _, _, d_of) = primals, tangents
+    share = scaled_share(*primals)
+    rise = (df * q + f * dq) * (power / ((1 + f * q) * power + one))
+    return share, scaled_share(f, q, power, one, d_of) - share * rise
 
 
 def softplus(x: jax.Array) -> jax.Array:
