@@ -211,8 +211,9 @@ class Gate:
 
         Where `near`, that at -y is `close` times `unit`: at its zero the terms cancel.
         """
-        share = Scaled(self.share_of(1.0), self.factors)
-        z, r = share.z, share.value()
+        z = self.share_of(1.0)
+        # Where there is a second factor r is nothing beside 1 and `linear` without it.
+        r = z * self.factors[0]
         below = self._times_unit(jnp.where(near, close, z * linear + z * (r * (1 - linear))))
         return self._scaled(self._finished(jnp.where(self.x >= 0, 1 - below, below)))
 

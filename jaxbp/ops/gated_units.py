@@ -8,7 +8,7 @@ from jaxbp import gating, gating_references
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Fault, Flops, Rule
-from jaxbp.floats import is_small, times_small
+from jaxbp.floats import is_small, times_normal, times_small
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 
@@ -35,8 +35,10 @@ def _times(factor, gate, activation):
 
 
 def _cotangents(ct, x, gate, activation, slope):
-    small = times_small(x, slope.times(ct))
-    ct_gate = jnp.where(is_small(x), small, ct * slope.times(x))
+    # What is multiplied first with a slope that may be next to nothing makes no less of it than the other does.
+    below_one = jnp.abs(x) < 1
+    first, last = jnp.where(below_one, ct, x), jnp.where(below_one, x, ct)
+    ct_gate = times_normal(last, slope.times(first))
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
 
 
@@ -112,7 +114,7 @@ swiglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=7,
+    version=8,
 )
 
 
@@ -189,5 +191,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=7,
+    version=8,
 )
