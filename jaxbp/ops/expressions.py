@@ -166,9 +166,9 @@ def rational_bwd(res, ct):
     invden = 1 / (logistic(x) + xpy * xpy)
     # f = num invden
     ct_num = ct * invden
-    ct_invden = ct * num
-    # invden = 1 / den
-    ct_den = -invden * invden * ct_invden
+    # invden = 1 / den: -invden^2 ct_invden with ct_invden = ct num, in an order in which neither square nor product
+    # passes all numbers before the result does.
+    ct_den = -invden * (num * ct_num)
     # den = sigx + xpysqr, xpysqr = xpy^2
     ct_xpy = 2 * xpy * ct_den
     # xpy = x + y, sigx = s(x), num = x + sigy: x and y branch, so their gradients add.
@@ -200,8 +200,7 @@ def rational_reference_vjp(ct, x, y):
 rational = Op(
     name="rational",
     summary="The notes' exercise in staged backpropagation. x [...], y [...] -> [...], floating, broadcast as "
-    "NumPy does. Once (x + y)^2 overflows value and gradients are 0; where 1 / (s(x) + (x + y)^2)^2 does, gradients "
-    "are infinite or NaN.",
+    "NumPy does. Once (x + y)^2 passes 2^126, or 2^1022, value and gradients are 0.",
     formula="(x + s(y)) / (s(x) + (x + y)^2), s the sigmoid; eight stages backwards, += where x and y branch",
     rules=(Rule("staged", rational_fwd, rational_bwd, "Keeps the inputs and stages the forward pass again."),),
     stock=rational_stock,
@@ -215,4 +214,5 @@ rational = Op(
     example=""">>> f, (ct_x, ct_y) = jaxbp.rational.value_and_vjp((3.0, -4.0), 1.0)
 >>> round(float(f), 4), round(float(ct_x), 4), round(float(ct_y), 4)
 (1.5456, 2.0596, 1.5922)""",
+    version=2,
 )

@@ -8,7 +8,7 @@ from jaxbp import gating, gating_references
 from jaxbp.broadcasting import sum_to
 from jaxbp.cases import Case, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Accuracy, Fault, Flops, Rule
-from jaxbp.floats import is_small, times_normal, times_small
+from jaxbp.floats import is_small, times_small
 from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 
@@ -38,7 +38,8 @@ def _cotangents(ct, x, gate, activation, slope):
     # What is multiplied first with a slope that may be next to nothing makes no less of it than the other does.
     below_one = jnp.abs(x) < 1
     first, last = jnp.where(below_one, ct, x), jnp.where(below_one, x, ct)
-    ct_gate = times_normal(last, slope.times(first))
+    product = slope.times(first)
+    ct_gate = jnp.where(is_small(last), times_small(last, product), last * product)
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
 
 
