@@ -19,6 +19,7 @@ RULES = (
     (jaxbp.mean_linear_cross_entropy, "forward"),
     (jaxbp.cumlogsumexp, "recurrence"),
     (jaxbp.layer_norm, "statistics"),
+    (jaxbp.logsumexp, "exponentials"),
     (jaxbp.norm, "direction"),
     (jaxbp.power, "parts"),
     (jaxbp.softmax, "output"),

@@ -192,20 +192,20 @@ def test_squared_error_is_that_of_optax():
 
 
 @pytest.mark.parametrize(
-    ("op", "ours", "least"),
+    ("op", "rule", "ours", "least"),
     [
         # Of 32 rows of 16 scores: three numbers a row, one a row, and one in all.
-        (jaxbp.softmax_cross_entropy, 32 * 3 * 4, 32 * 16 * 4),
-        (jaxbp.multiclass_hinge, 32 * 4, 32 * 16 * 4),
-        (jaxbp.squared_error, 0, 1024 * 4),
-        (jaxbp.l2_penalty, 4, 1024 * 4),
-        (jaxbp.logsumexp, 32 * 2 * 4, 32 * 16 * 4),
+        (jaxbp.softmax_cross_entropy, "others", 32 * 3 * 4, 32 * 16 * 4),
+        (jaxbp.multiclass_hinge, "mask", 32 * 4, 32 * 16 * 4),
+        (jaxbp.squared_error, "double", 0, 1024 * 4),
+        (jaxbp.l2_penalty, "double", 4, 1024 * 4),
+        (jaxbp.logsumexp, "weights", 32 * 2 * 4, 32 * 16 * 4),
     ],
     ids=repr,
 )
-def test_less_is_kept_than_autodiff_keeps(op, ours, least):
+def test_less_is_kept_than_autodiff_keeps(op, rule, ours, least):
     kept = []
-    for name in (f"rule:{op.default_rule.name}", "autodiff"):
+    for name in (f"rule:{rule}", "autodiff"):
         engine, args = make_engine(op, name), op.case("small").arguments(np.dtype(np.float32))
         ct = op.case("small").cotangent(op.output(args, {}).shape, np.dtype(np.float32))
         passes = compile_modes(engine, engine.prepare(args), engine.prepare(ct), ("fwd_res", "bwd"))

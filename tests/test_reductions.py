@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.devices import compiled_for
 from jaxbp.engines import reference
 
 OPS = (jaxbp.logsumexp, jaxbp.softmax, jaxbp.log_softmax)
@@ -49,6 +50,18 @@ def test_masked_scores_count_nothing(op, rule):
     np.testing.assert_allclose(y[kept] if ct.ndim else y, fewer_y, rtol=1e-6)
     np.testing.assert_allclose(ct_x[kept], fewer, rtol=1e-6)
     assert ct_x[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "kept"), [("cpu", "float32", 2), ("cpu", "bfloat16", 3), ("gpu", "float32", 3)]
+)
+def test_logsumexp_keeps_exponentials_where_that_pays(platform, dtype, kept):
+    """The exponentials and their sums; or the argument, and two numbers a row."""
+    x = jnp.ones((4, 5), dtype)
+    with compiled_for(platform):
+        _, res = jaxbp.logsumexp.default_rule.rule.fwd(x)
+    assert len(res) == kept
+    assert (res[0] is x) == (kept == 3)
 
 
 def test_rows_without_a_finite_score():

@@ -7,7 +7,7 @@ import numpy as np
 from jaxbp.broadcasting import reduced_axes
 from jaxbp.cases import Case, Normal
 from jaxbp.declaration import Rule, flops_per_entry
-from jaxbp.devices import computed_again, on_gpu
+from jaxbp.devices import computed_again, on_gpu, on_processor
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 from jaxbp.op import Op
 from jaxbp.promotion import widened
@@ -23,19 +23,39 @@ def _row_cases(name, *shape):
     return tuple(Case(case, (s,), (Normal(4),)) for case, s in shapes.items())
 
 
-def logsumexp_fwd(x, *, axis=-1):
+def _value_and_exponentials(x, axis):
+    """The value; and, over axes that are kept, the exponentials, what was subtracted before, and their sum."""
     m = widened(exponent_shift(x, axis))  # The largest of narrow numbers is found faster before they are widened.
-    s = jnp.sum(jnp.exp(widened(x) - m), axis=axis, keepdims=True)
+    e = jnp.exp(widened(x) - m)
+    s = jnp.sum(e, axis=axis, keepdims=True)
     # Along an axis of length 1 XLA's CPU backend takes one logarithm at a time.
     y = jnp.squeeze(m, axis) + jnp.log(jnp.squeeze(s, axis))
-    # Not the output: the exponential of x - y loses as many digits as y has before the point.
-    return y.astype(x.dtype), (x, m, s)
+    # The exponentials, not those of x - y: they lose as many digits as y has before the point.
+    return y.astype(x.dtype), e, m, s
+
+
+def logsumexp_fwd(x, *, axis=-1):
+    y, _, m, s = _value_and_exponentials(x, axis)
+    return y, (x, m, s)
 
 
 def logsumexp_bwd(res, ct, *, axis=-1):
     x, m, s = res
-    scale = widened(ct).reshape(m.shape) / jnp.where(s == 0, 1, s)
-    return ((jnp.exp(widened(x) - m) * scale).astype(x.dtype),)
+    return (_shares_of(ct, jnp.exp(widened(x) - m), s).astype(x.dtype),)
+
+
+def keeping_logsumexp_fwd(x, *, axis=-1):
+    y, e, _, s = _value_and_exponentials(x, axis)
+    # Narrow numbers take less than their exponentials.
+    return (y, (e, s)) if on_processor() and e.dtype == x.dtype else logsumexp_fwd(x, axis=axis)
+
+
+def keeping_logsumexp_bwd(res, ct, *, axis=-1):
+    return (_shares_of(ct, *res),) if len(res) == 2 else logsumexp_bwd(res, ct, axis=axis)
+
+
+def _shares_of(ct, e, s):
+    return e * (widened(ct).reshape(s.shape) / jnp.where(s == 0, 1, s))
 
 
 def _numpy_sum(x, axis):
@@ -60,6 +80,12 @@ logsumexp = Op(
     formula="log sum_j exp(x_j); ct_x = ct exp(x) / sum_j exp(x_j)",
     rules=(
         Rule(
+            "exponentials",
+            keeping_logsumexp_fwd,
+            keeping_logsumexp_bwd,
+            "Keeps the exponentials and the sum of each row; narrow numbers, and on a GPU or TPU, as `weights`.",
+        ),
+        Rule(
             "weights",
             logsumexp_fwd,
             logsumexp_bwd,
@@ -78,7 +104,7 @@ logsumexp = Op(
 (1000.693, [0.5, 0.5])
 >>> jax.grad(jaxbp.logsumexp)(jnp.full(2, -jnp.inf)).tolist()
 [0.0, 0.0]""",
-    version=2,
+    version=3,
 )
 
 
