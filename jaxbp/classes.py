@@ -11,6 +11,7 @@ import numpy as np
 from jaxbp.cases import VOCABULARY, Case, Labels, Normal
 from jaxbp.declaration import Flops, Shapes
 from jaxbp.elementary import decay_or_infinity
+from jaxbp.fusion import whole
 from jaxbp.numerics import exponent_shift, numpy_exponent_shift
 
 T = TypeVar("T")
@@ -86,6 +87,16 @@ def from_its_device(score: jax.Array, here: jax.Array, classes: int, axis_name: 
 def over_devices(total: jax.Array, axis_name: str | None) -> jax.Array:
     """The sum over the devices of what each has."""
     return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+def exponent_shift_of_own(scores: jax.Array, labels: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """`exponent_shift` over the classes of scores that an op computes itself, once the labels' scores were read.
+
+    So nobody needs the scores beside their exponentials, which XLA's CPU backend then writes in their place. With an
+    axis it waits for none of them: it is the same on all devices of the axis, and they are not.
+    """
+    m = exponent_shift(scores, -1, axis_name)
+    return whole(m, of_label(scores, labels)) if axis_name is None else m
 
 
 def cross_entropy(

@@ -107,3 +107,13 @@ def test_without_asking_for_it_the_exponential_is_computed_twice(monkeypatch):
     # What was traced so is no tests' but this one's.
     jax.clear_caches()
     assert found > 0.9
+
+
+@pytest.mark.parametrize(
+    "op", [jaxbp.linear_cross_entropy, jaxbp.mean_linear_cross_entropy, jaxbp.softmax_objective], ids=repr
+)
+def test_exponentials_take_the_place_of_the_scores_that_they_are_of(op):
+    rng = np.random.default_rng(0)
+    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((256, 512), (512, 512)))
+    strength = [np.float32(0.1)] if op is jaxbp.softmax_objective else []
+    assert temporary(op, x, w, rng.integers(0, 512, 256), *strength) <= BYTES + FEW

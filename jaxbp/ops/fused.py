@@ -11,7 +11,7 @@ from jaxbp.broadcasting import shape_of, sum_to
 from jaxbp.cases import Case, Normal, Short
 from jaxbp.declaration import Flops, Rule, Shapes
 from jaxbp.devices import by_device
-from jaxbp.numerics import exponent_shift, numpy_sum_to
+from jaxbp.numerics import numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
@@ -61,7 +61,7 @@ def _is_label(logits, places):
 def _kept_fwd(x, w, labels, precision, axis_name):
     labels_of_rows = rows_of_classes.labels_here(labels.reshape(-1), w.shape[1], axis_name)
     logits = jnp.matmul(_tokens(x), widened(w), precision=precision)
-    m = exponent_shift(logits, -1, axis_name)
+    m = rows_of_classes.exponent_shift_of_own(logits, labels_of_rows, axis_name)
     losses, others, total = rows_of_classes.cross_entropy(logits, labels_of_rows, m, axis_name)
     slopes = rows_of_classes.cross_entropy_slopes(logits, labels_of_rows, m, others) / total
     return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, slopes)

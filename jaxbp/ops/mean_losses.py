@@ -9,7 +9,6 @@ import numpy as np
 from jaxbp import classes as rows_of_classes
 from jaxbp.declaration import Rule
 from jaxbp.devices import by_device
-from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import vary_alike, widened
@@ -45,7 +44,7 @@ def _are_kept(tokens, w, block):
 def _total_and_slopes(tokens, w, labels, precision):
     """The sum of the tokens' losses, and their slopes."""
     logits = jnp.matmul(tokens, w, precision=precision)
-    m = exponent_shift(logits, -1)
+    m = rows_of_classes.exponent_shift_of_own(logits, labels)
     losses, others, sums = rows_of_classes.cross_entropy(logits, labels, m)
     return jnp.sum(losses), rows_of_classes.cross_entropy_slopes(logits, labels, m, others) / sums
 

@@ -10,7 +10,6 @@ from jaxbp import classes
 from jaxbp.broadcasting import require_number
 from jaxbp.cases import Case, Digits, Labels, Normal, Short, Uniform
 from jaxbp.declaration import Flops, Rule, Shapes
-from jaxbp.numerics import exponent_shift
 from jaxbp.op import Op
 from jaxbp.products import columns_by_columns, rows_by_rows
 from jaxbp.promotion import widened
@@ -76,7 +75,7 @@ def _pulled_back(slopes, ct, x, w, labels, strength, squares, average):
 
 def _softmax_forward(x, w, labels, strength, average):
     scores = _scores(x, w)
-    m = exponent_shift(scores, -1)
+    m = classes.exponent_shift_of_own(scores, labels)
     losses, others, total = classes.cross_entropy(scores, labels, m)
     return scores, *_objective(losses, w, strength, average), m, others, total
 
