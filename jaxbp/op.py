@@ -60,7 +60,7 @@ class BoundRule:
             fwd, bwd = in_float32(*in_one_piece(fwd, bwd))
 
         def primal(*args: jax.Array) -> jax.Array:
-            return fwd(*args)[0]
+            return fwd(*args)[0] if self.rule.value is None else self.rule.value(*args, **options)
 
         def pullback(res: Any, ct: jax.Array) -> tuple[Any, ...]:
             # What was a Python number in the call comes back as a number, which has no shape or dtype.
@@ -152,6 +152,8 @@ class Op:
     ) -> None:
         if not rules:
             raise ValueError(f"The op {name} needs at least one rule: rules=(Rule(name, fwd, bwd),).")
+        if elementwise and any(rule.value for rule in rules):
+            raise ValueError(f"The op {name} is elementwise: the value of its rules is computed by their `fwd` alone.")
         if len({rule.name for rule in rules}) < len(rules):
             raise ValueError(f"The op {name} has two rules of one name: {', '.join(rule.name for rule in rules)}.")
         self.name = name

@@ -24,6 +24,7 @@ RULES = (
     (jaxbp.power, "parts"),
     (jaxbp.softmax, "output"),
     (jaxbp.softmax, "input"),
+    (jaxbp.log_softmax, "exponentials"),
     (jaxbp.log_softmax, "output"),
 )
 EVERY_RULE = pytest.mark.parametrize(("op", "name"), RULES, ids=[f"{op}-{name}" for op, name in RULES])

@@ -1,6 +1,7 @@
 """The contract of an op: how it is called, what it promotes, and the sentences it says to wrong input."""
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -29,6 +30,23 @@ def test_a_rule_is_the_same_op_under_another_rule():
     np.testing.assert_allclose(ct_x, (1 - y) * y, rtol=1e-6)
     assert float(jax.grad(textbook)(20.0)) == 0
     assert float(jax.grad(jaxbp.sigmoid)(20.0)) > 0
+
+
+def test_a_rule_may_have_another_way_to_the_value_alone():
+    def marked(x, *, axis=-1):
+        return jax.nn.log_softmax(x, axis=axis) + axis
+
+    rule = dataclasses.replace(jaxbp.log_softmax.default_rule.rule, value=marked)
+    op, x = jaxbp.log_softmax.replace(rules=(rule,)), jnp.ones((2, 2))
+    stock = jax.nn.log_softmax(x)
+    np.testing.assert_allclose(op(x), stock - 1, rtol=1e-6)
+    np.testing.assert_allclose(op(x, axis=0), stock, rtol=1e-6)
+    np.testing.assert_allclose(jax.vjp(op, x)[0], stock, rtol=1e-6)
+    np.testing.assert_allclose(op.value_and_vjp((x,), x)[0], stock, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="The op exp is elementwise: the value of its rules is computed by their `fwd`"
+    ):
+        jaxbp.exp.replace(rules=(dataclasses.replace(jaxbp.exp.default_rule.rule, value=jnp.exp),))
 
 
 def test_default_rule_and_named_engine():

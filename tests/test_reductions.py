@@ -52,16 +52,29 @@ def test_masked_scores_count_nothing(op, rule):
     assert ct_x[1] == 0
 
 
+@pytest.mark.parametrize("op", [jaxbp.logsumexp, jaxbp.log_softmax], ids=repr)
 @pytest.mark.parametrize(
-    ("platform", "dtype", "kept"), [("cpu", "float32", 2), ("cpu", "bfloat16", 3), ("gpu", "float32", 3)]
+    ("platform", "dtype", "keeps_them"),
+    [("cpu", "float32", True), ("cpu", "bfloat16", False), ("gpu", "float32", False)],
 )
-def test_logsumexp_keeps_exponentials_where_that_pays(platform, dtype, kept):
-    """The exponentials and their sums; or the argument, and two numbers a row."""
-    x = jnp.ones((4, 5), dtype)
+def test_exponentials_are_kept_where_that_pays(op, platform, dtype, keeps_them):
+    """They and their sums; or what the rule keeps that computes them again."""
+    x = jnp.zeros((4, 5), dtype)
+    other = {"logsumexp": "weights", "log_softmax": "output"}[op.name]
     with compiled_for(platform):
-        _, res = jaxbp.logsumexp.default_rule.rule.fwd(x)
-    assert len(res) == kept
-    assert (res[0] is x) == (kept == 3)
+        _, res = op.default_rule.rule.fwd(x)
+        _, kept = op.rules[other].rule.fwd(x)
+    expected = (jnp.ones((4, 5)), jnp.full((4, 1), 5)) if keeps_them else kept
+    assert [np.asarray(z).tolist() for z in res] == [np.asarray(z).tolist() for z in expected]
+
+
+def test_log_softmax_keeps_nothing_for_a_value_alone():
+    """Without a gradient it is stock's program, which XLA's CPU backend has one call for."""
+    x = jnp.ones((4, 5))
+    ours, stock = (str(jax.jit(f).lower(x).compile().as_text()) for f in (jaxbp.log_softmax, jax.nn.log_softmax))
+    assert ours.count(" fusion(") == stock.count(" fusion(") > 0
+    _, pullback = jax.vjp(jaxbp.log_softmax, x)
+    assert sorted(z.shape for z in jax.tree.leaves(pullback)) == [(4, 1), (4, 5)]
 
 
 def test_rows_without_a_finite_score():
