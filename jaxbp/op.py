@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,23 @@ class BoundRule:
         return self.op.value_and_vjp(args, ct, engine=f"rule:{self.name}", **options)
 
 
+class _Rules(dict[str, BoundRule]):
+    """The rules of an op by their names; asked for one that is not there, it offers the closest ones."""
+
+    def __init__(self, op: "Op", rules: tuple[Rule, ...]) -> None:
+        super().__init__((rule.name, BoundRule(op, rule)) for rule in rules)
+        self.op = op
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise unknown_name(f"rule of {self.op.name}", name, self)
+
+
+def _is_axis(value: Any) -> bool:
+    """Whether it is what NumPy takes as axis. JAX looks for a name among the axes of a mesh."""
+    axes = value if isinstance(value, tuple) else () if value is None else (value,)
+    return all(isinstance(axis, int | np.integer) for axis in axes)
+
+
 class Op:
     """A differentiable function with hand-written gradient; an object you call.
 
@@ -159,7 +176,7 @@ class Op:
         self.name = name
         self.summary = summary
         self.formula = formula
-        self.rules: Mapping[str, BoundRule] = MappingProxyType({rule.name: BoundRule(self, rule) for rule in rules})
+        self.rules: Mapping[str, BoundRule] = MappingProxyType(_Rules(self, rules))
         self.stock = stock
         self.reference = reference
         self.reference_vjp = reference_vjp
@@ -261,8 +278,10 @@ class Op:
             if isinstance(value, jax.Array | np.ndarray):
                 raise TypeError(
                     f"{self.name}: the option {name} must be a Python value, which has no gradient and is compiled in, "
-                    f"got an array of type {type(value).__name__}; convert it with float({name})."
+                    f"got an array of type {type(value).__name__}; convert it with {name}.item()."
                 )
+        if "axis" in options and not _is_axis(options["axis"]):
+            raise TypeError(f"{self.name}: axis must be an int, a tuple of ints, or None, got {options['axis']!r}.")
         return tuple(bound.arguments.values()), options
 
     def promote(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:

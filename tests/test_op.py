@@ -179,6 +179,19 @@ BAD_CALLS = {
         UnknownNameError,
         "did you mean 'rule:textbook'",
     ),
+    "rule by name": (
+        lambda: jaxbp.exp.rules["outptu"],
+        UnknownNameError,
+        "There is no rule of exp called 'outptu'; did you mean 'output'",
+    ),
+    "axis of a mesh": (
+        lambda: jaxbp.logsumexp(V, axis="rows"),
+        TypeError,
+        "logsumexp: axis must be an int, a tuple of ints, or None, got 'rows'",
+    ),
+    "list of axes": (lambda: jaxbp.sum(V, axis=[0]), TypeError, r"sum: axis must be an int, .*, got \[0\]"),
+    "number as axis": (lambda: jaxbp.softmax(V, axis=(0.0,)), TypeError, r"softmax: axis must be .*, got \(0.0,\)"),
+    "array as axis": (lambda: jaxbp.max(V, axis=jnp.int32(0)), TypeError, r"max: the option axis .*axis.item\(\)"),
     "case": (lambda: jaxbp.exp.case("memry"), UnknownNameError, "There is no case of exp called 'memry'; did you mean"),
 }
 
