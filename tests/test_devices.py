@@ -18,6 +18,7 @@ RULES = (
     (jaxbp.linear_cross_entropy, "chunked"),
     (jaxbp.mean_linear_cross_entropy, "forward"),
     (jaxbp.cumlogsumexp, "recurrence"),
+    (jaxbp.cumsum, "reverse"),
     (jaxbp.layer_norm, "statistics"),
     (jaxbp.logsumexp, "exponentials"),
     (jaxbp.norm, "direction"),

@@ -23,6 +23,21 @@ def test_cumsum_along_any_axis(axis):
     compare(jaxbp.cumsum, np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32), 1e-5, 1e-6, axis=axis)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((0, 3), 0), ((2, 0), None), ((), None), ((1, 5), 0), ((3, 70, 2), 1), ((17,), 0)]
+)
+def test_cumsum_of_any_length(shape, axis):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    compare(jaxbp.cumsum, x, 1e-5, 1e-5, axis=axis)
+
+
+def test_what_is_not_finite_is_in_no_sum_before_it():
+    x = jnp.array([1.0, 2.0, jnp.inf, 4.0, -jnp.inf, 5.0])
+    y, (ct_x,) = jaxbp.cumsum.value_and_vjp((x,), x)
+    np.testing.assert_array_equal(y, [1, 3, np.inf, np.inf, np.nan, np.nan])
+    np.testing.assert_array_equal(ct_x, [np.nan, np.nan, np.nan, -np.inf, -np.inf, 5])
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), [((3, 70, 2), 1), ((5, 1), 0), ((4200,), -1), ((0, 3), 0)], ids=str)
 def test_cumlogsumexp_along_any_axis_of_any_length(shape, axis, reverse):
