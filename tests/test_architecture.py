@@ -14,7 +14,7 @@ ORDER = [
     {"errors", "floats", "broadcasting", "environment", "promotion", "jaxprs", "products", "devices", "programs"},
     {"elementary", "fusion"},
     {"numerics"},
-    {"gating", "real_powers"},
+    {"gating", "quadrants", "real_powers"},
     {"gating_references"},
     {"blocks", "cases", "declaration"},
     {"kernels"},

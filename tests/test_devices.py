@@ -23,6 +23,7 @@ RULES = (
     (jaxbp.logsumexp, "exponentials"),
     (jaxbp.norm, "direction"),
     (jaxbp.power, "parts"),
+    (jaxbp.sin, "vectorized"),
     (jaxbp.softmax, "output"),
     (jaxbp.softmax, "input"),
     (jaxbp.log_softmax, "exponentials"),
