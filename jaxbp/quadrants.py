@@ -1,6 +1,6 @@
 """Sine and cosine by arithmetic that vectorizes, of every float32 on a processor; elsewhere they are XLA's.
 
-XLA's CPU backend computes them one number at a time.
+XLA's CPU backend calls the C library's for one number after the other.
 """
 
 import itertools

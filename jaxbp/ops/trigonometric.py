@@ -33,7 +33,7 @@ _VECTORIZED = (
     "Keeps x, an argument. On a processor float32 is computed by arithmetic that vectorizes; float64, and "
     "on a GPU or TPU all, as by `library`."
 )
-_LIBRARY = "Keeps x; XLA's own functions, which are within 0.57 ULP, and on a CPU take one number at a time."
+_LIBRARY = "Keeps x; XLA's own functions, which on a CPU are the C library's, for one number after the other."
 #: Closest to a multiple of pi / 2 among the float32 from 1 on, of which there is nothing closer.
 _CLOSE = (252.89820861816406, 21999384576.0, 7.729178919452902e28, 1.5458357838905804e29)
 
