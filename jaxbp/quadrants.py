@@ -32,7 +32,7 @@ _COSINE: Coefficients = {jnp.dtype("float32"): (0.0416666457, -0.00138873156, 2.
 
 @jax.custom_jvp
 def sine(x: jax.Array) -> jax.Array:
-    """sin(x) for x in radians, NaN at infinities; within 0.63 ULP in float32.
+    """sin(x) for x in radians, NaN at infinities; within 0.65 ULP in float32.
 
     >>> [round(y, 4) for y in sine(jnp.float32([1.0, -1e20, jnp.inf])).tolist()]
     [0.8415, -0.6566, nan]

@@ -79,7 +79,7 @@ sin = Op(
     summary="The sine of x in radians; NaN at infinities. x [...] -> y [...], floating.",
     formula="sin(x); ct_x = ct cos(x)",
     rules=(
-        Rule("vectorized", sin_fwd, sin_bwd, _VECTORIZED, Accuracy((0.63, 0.63), (0.6, 0.6))),
+        Rule("vectorized", sin_fwd, sin_bwd, _VECTORIZED, Accuracy((0.65, 0.65), (0.6, 0.6))),
         Rule("library", library_sin_fwd, library_sin_bwd, _LIBRARY, Accuracy((0.6, 0.6), (0.6, 0.6))),
     ),
     stock=jnp.sin,
@@ -121,7 +121,7 @@ cos = Op(
     summary="The cosine of x in radians; NaN at infinities. x [...] -> y [...], floating.",
     formula="cos(x); ct_x = -ct sin(x)",
     rules=(
-        Rule("vectorized", cos_fwd, cos_bwd, _VECTORIZED, Accuracy((0.63, 0.63), (0.6, 0.6))),
+        Rule("vectorized", cos_fwd, cos_bwd, _VECTORIZED, Accuracy((0.65, 0.65), (0.6, 0.6))),
         Rule("library", library_cos_fwd, library_cos_bwd, _LIBRARY, Accuracy((0.6, 0.6), (0.6, 0.6))),
     ),
     stock=jnp.cos,
