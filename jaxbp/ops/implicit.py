@@ -19,10 +19,10 @@ STEPS = 12
 START = 0.85
 
 
-def _solution(mean_anomaly, eccentricity, sine, cosine):
+def _solution(mean_anomaly, eccentricity, sin, cos):
     def step(_, x):
-        excess = (x - mean_anomaly) - eccentricity * sine(x)
-        return x - excess / (1 - eccentricity * cosine(x))
+        excess = (x - mean_anomaly) - eccentricity * sin(x)
+        return x - excess / (1 - eccentricity * cos(x))
 
     start = mean_anomaly + START * eccentricity * jnp.sign(mean_anomaly)
     return jax.lax.fori_loop(0, STEPS, step, start)
