@@ -19,8 +19,10 @@ from jaxbp.floats import rounded, upper_half
 TWO_OVER_PI = 0xA2F9836E_4E441529_FC2757D1_F534DDC0_DB629599_3C439041_FE5163AB_DEBBC561
 #: They from the 25th place before the point on, in words of 32.
 _WORDS = tuple(np.uint32(TWO_OVER_PI >> 26 + 32 * i & 0xFFFFFFFF) for i in reversed(range(8)))
-#: pi / 2 as a float32, of which half of the digits and the others, and what it lacks.
-_QUARTER_TURN, _QUARTER_TURN_LOW = two_parts("1.570796326794896619231321691639751442098584700", 24)
+#: pi / 2, to 45 digits; as a float32, and what that lacks.
+QUARTER_TURN = "1.57079632679489661923132169163975144209858470"
+_QUARTER_TURN, _QUARTER_TURN_LOW = two_parts(QUARTER_TURN, 24)
+#: Half of the digits of that, and the others.
 _QUARTER_TURN_HALVES = two_parts(Fraction(_QUARTER_TURN), 12)
 #: -1/6 likewise.
 _SIXTH, _SIXTH_LOW = two_parts(Fraction(-1, 6), 24)
@@ -32,7 +34,7 @@ _COSINE: Coefficients = {jnp.dtype("float32"): (0.0416666457, -0.00138873156, 2.
 
 @jax.custom_jvp
 def sine(x: jax.Array) -> jax.Array:
-    """sin(x) for x in radians, NaN at infinities; within 0.65 ULP in float32.
+    """sin(x) for x in radians, NaN at infinities; as accurate as the op `sin` states.
 
     >>> [round(y, 4) for y in sine(jnp.float32([1.0, -1e20, jnp.inf])).tolist()]
     [0.8415, -0.6566, nan]
@@ -126,7 +128,7 @@ def _reduced(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     error = (half * high - r) + half * _QUARTER_TURN_HALVES[1] + (fraction - half) * high
     error = error + (fraction - half) * _QUARTER_TURN_HALVES[1]
     low = error + (fraction * _QUARTER_TURN_LOW + rest * _QUARTER_TURN)
-    near = y < 0.5
+    near = y < 0.5  # There nothing is taken off, and the exponent is below 126.
     return jnp.where(near, y, r), jnp.where(near, 0, low), jnp.where(near, 0, n)
 
 

@@ -70,10 +70,14 @@ def test_exponentials_are_kept_where_that_pays(op, platform, dtype, keeps_them):
 
 def test_log_softmax_keeps_nothing_for_a_value_alone():
     """Without a gradient it is stock's program, which XLA's CPU backend has one call for."""
-    x = jnp.ones((4, 5))
-    ours, stock = (str(jax.jit(f).lower(x).compile().as_text()) for f in (jaxbp.log_softmax, jax.nn.log_softmax))
-    assert ours.count(" fusion(") == stock.count(" fusion(") > 0
-    _, pullback = jax.vjp(jaxbp.log_softmax, x)
+    # Smaller rows are no work for that library, and all programs are alike.
+    rows = jax.ShapeDtypeStruct((4096, 1024), jnp.float32)
+    ours, stock, kept = (
+        str(jax.jit(f).lower(rows).compile().as_text()).count(" fusion(")
+        for f in (jaxbp.log_softmax, jax.nn.log_softmax, lambda x: jaxbp.log_softmax.default_rule.fwd(x)[0])
+    )
+    assert ours == stock < kept
+    _, pullback = jax.vjp(jaxbp.log_softmax, jnp.ones((4, 5)))
     assert sorted(z.shape for z in jax.tree.leaves(pullback)) == [(4, 1), (4, 5)]
 
 

@@ -9,12 +9,11 @@ from jaxbp.declaration import Accuracy, Flops, Rule
 from jaxbp.elementary import Coefficients, polynomial, two_parts
 from jaxbp.floats import rounded
 from jaxbp.op import Op
-from jaxbp.quadrants import cosine, sine
+from jaxbp.quadrants import QUARTER_TURN, cosine, sine
 
 #: Up to here, and from the reciprocal on, an arctangent is had without the addition theorem. There it is just above
 #: 1/2: what is added to pi/4 below that would be rounded to half as much.
 _NEAR = 0.55
-_QUARTER_TURN = "1.570796326794896619231321691639751442098584700"
 # Formatted by hand: the formatter gives each coefficient a line.
 # fmt: off
 #: Of (arctan(z) / z - 1) / z^2 in z^2, for |z| <= 0.55: minimax, by Remez's algorithm in 60 digits; errors 2^-30 and
@@ -147,7 +146,7 @@ def _arctan(x):
     near, far = y <= _NEAR, y > 1 / _NEAR
     z = jnp.where(near, y, jnp.where(far, -1, y - 1) / jnp.where(far, y, y + 1))
     square = z * z
-    high, low = two_parts(_QUARTER_TURN, jnp.finfo(x.dtype).nmant + 1)
+    high, low = two_parts(QUARTER_TURN, jnp.finfo(x.dtype).nmant + 1)
     base = jnp.where(near, 0, jnp.where(far, high, high / 2))
     rest = (z * square) * polynomial(square, _ARCTAN) + base * (low / high)
     # What the sum rounds off is added to what is small beside it.
