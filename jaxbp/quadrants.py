@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxbp.devices import on_processor
 from jaxbp.elementary import Coefficients, polynomial, two_parts
-from jaxbp.floats import rounded, upper_half
+from jaxbp.floats import rounded, two_product, upper_half
 
 #: The first 256 binary digits of 2 / pi after the point.
 TWO_OVER_PI = 0xA2F9836E_4E441529_FC2757D1_F534DDC0_DB629599_3C439041_FE5163AB_DEBBC561
@@ -22,8 +22,6 @@ _WORDS = tuple(np.uint32(TWO_OVER_PI >> 26 + 32 * i & 0xFFFFFFFF) for i in rever
 #: pi / 2, to 45 digits; as a float32, and what that lacks.
 QUARTER_TURN = "1.57079632679489661923132169163975144209858470"
 _QUARTER_TURN, _QUARTER_TURN_LOW = two_parts(QUARTER_TURN, 24)
-#: Half of the digits of that, and the others.
-_QUARTER_TURN_HALVES = two_parts(Fraction(_QUARTER_TURN), 12)
 #: -1/6 likewise.
 _SIXTH, _SIXTH_LOW = two_parts(Fraction(-1, 6), 24)
 #: Of (sin(r) / r - 1) / r^2, the first without _SIXTH, and (cos(r) - 1 + r^2 / 2) / r^4, in r^2 for |r| <= pi/4.
@@ -81,6 +79,7 @@ def _of_quadrant(x: jax.Array, further: int) -> jax.Array:
     """The sine of |x| and so many quarter turns; NaN at infinities."""
     r, low, quarter_turns = _reduced(jnp.abs(x))
     quarter_turns = quarter_turns + further
+    # Of a square this is what `two_product` is, in fewer instructions.
     square = rounded(r * r)
     half = upper_half(r)
     square_low = (half * half - square) + (r - half) * (r + half)
@@ -123,10 +122,7 @@ def _reduced(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     b = _count((upper & 0xFF) << 16 | lower >> 16) * 2.0**-46
     fraction = rounded(a + b)
     rest = (b - (fraction - a)) + _count(lower & 0xFFFF) * 2.0**-62
-    r = rounded(fraction * _QUARTER_TURN)
-    high, half = _QUARTER_TURN_HALVES[0], upper_half(fraction)
-    error = (half * high - r) + half * _QUARTER_TURN_HALVES[1] + (fraction - half) * high
-    error = error + (fraction - half) * _QUARTER_TURN_HALVES[1]
+    r, error = two_product(fraction, jnp.asarray(_QUARTER_TURN, y.dtype))
     low = error + (fraction * _QUARTER_TURN_LOW + rest * _QUARTER_TURN)
     near = y < 0.5  # There nothing is taken off, and the exponent is below 126.
     return jnp.where(near, y, r), jnp.where(near, 0, low), jnp.where(near, 0, n)
