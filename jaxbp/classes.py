@@ -101,26 +101,29 @@ def exponent_shift_of_own(scores: jax.Array, labels: jax.Array, axis_name: str |
 
 def cross_entropy(
     x: jax.Array, labels: jax.Array, m: jax.Array, axis_name: str | None = None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(losses, others, total)`: [...], and [..., 1] the sums of exp(x - m) over the other classes, and over all.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """`(losses, e, others, total)`: [...], the `other_exponentials`, and [..., 1] their sums, and those with the label.
 
     With an axis the labels are those of `labels_here`.
     """
     # What there is one of a row lies along the axis that XLA's CPU backend vectorizes, which must not be of length 1.
     chosen = from_its_device(of_label(x, labels)[..., 0], labels, x.shape[-1], axis_name)
     # Without the label's own: its probability less 1, and the loss, are small because the others are.
-    others = over_devices(jnp.sum(_other_exponentials(x, labels, m), axis=-1), axis_name)
+    e = other_exponentials(x, labels, m)
+    others = over_devices(jnp.sum(e, axis=-1), axis_name)
     own = jnp.exp(chosen - m[..., 0])
     losses = (m[..., 0] - chosen) + jnp.log1p(others + (own - 1))
-    return losses, others[..., None], (others + own)[..., None]
+    return losses, e, others[..., None], (others + own)[..., None]
 
 
-def cross_entropy_slopes(x: jax.Array, labels: jax.Array, m: jax.Array, others: jax.Array) -> jax.Array:
-    """softmax(x) - 1(label), times the sum of all exponentials.
+def other_exponentials(x: jax.Array, labels: jax.Array, m: jax.Array) -> jax.Array:
+    """exp(x - m), and 0 for the label."""
+    return jnp.where(is_label(x, labels), 0, decay_or_infinity(x - m))
 
-    The same expression as in `cross_entropy`, so that one executable of both computes it once.
-    """
-    return jnp.where(is_label(x, labels), -others, _other_exponentials(x, labels, m))
+
+def cross_entropy_slopes(e: jax.Array, labels: jax.Array, others: jax.Array) -> jax.Array:
+    """softmax(x) - 1(label), times the sum of all exponentials, from the `other_exponentials` and their sums."""
+    return jnp.where(is_label(e, labels), -others, e)
 
 
 def hinge(x: jax.Array, labels: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -251,8 +254,3 @@ def _counted_from_the_start(labels: jax.Array, classes: int) -> jax.Array:
     if labels.dtype.itemsize < 4:  # Too narrow for the number of classes, perhaps.
         labels = labels.astype(jnp.int32)
     return jnp.where(labels < 0, labels + classes, labels)
-
-
-def _other_exponentials(x: jax.Array, labels: jax.Array, m: jax.Array) -> jax.Array:
-    """exp(x - m), and 0 for the label."""
-    return jnp.where(is_label(x, labels), 0, decay_or_infinity(x - m))

@@ -62,13 +62,15 @@ def _kept_fwd(x, w, labels, precision, axis_name):
     labels_of_rows = rows_of_classes.labels_here(labels.reshape(-1), w.shape[1], axis_name)
     logits = jnp.matmul(_tokens(x), widened(w), precision=precision)
     m = rows_of_classes.exponent_shift_of_own(logits, labels_of_rows, axis_name)
-    losses, others, total = rows_of_classes.cross_entropy(logits, labels_of_rows, m, axis_name)
-    slopes = rows_of_classes.cross_entropy_slopes(logits, labels_of_rows, m, others) / total
-    return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, slopes)
+    losses, *exponentials = rows_of_classes.cross_entropy(logits, labels_of_rows, m, axis_name)
+    return losses.reshape(labels.shape).astype(x.dtype), (x, w, labels, *exponentials)
 
 
-def _kept_bwd(x, w, slopes, ct, precision):
-    scaled = slopes * widened(ct).reshape(-1, 1)
+def _kept_bwd(res, ct, precision, axis_name):
+    x, w, labels, e, others, total = res
+    labels_of_rows = rows_of_classes.labels_here(labels.reshape(-1), w.shape[1], axis_name)
+    slopes = rows_of_classes.cross_entropy_slopes(e, labels_of_rows, others)
+    scaled = slopes * (widened(ct).reshape(-1, 1) / total)
     ct_x = rows_by_rows(scaled, widened(w), precision)
     ct_w = columns_by_columns(_tokens(x), scaled, precision)
     return ct_x.reshape(x.shape).astype(x.dtype), ct_w.astype(w.dtype), None
@@ -115,11 +117,9 @@ def _shift(largest):
 
 
 def linear_cross_entropy_bwd(res, ct, *, chunk=None, precision=None, axis_name=None):
-    x, w, labels, *kept = res
+    x, w, labels, shift, others, total = res
     if _are_kept(w, labels, chunk):
-        (slopes,) = kept
-        return _kept_bwd(x, w, slopes, ct, precision)
-    shift, others, total = kept
+        return _kept_bwd(res, ct, precision, axis_name)
     here = rows_of_classes.labels_here(labels, w.shape[1], axis_name)
     tokens, places = _tokens(x), rows_of_classes.places(here, w.shape[1]).reshape(-1)
     columns = tokens.T
@@ -178,7 +178,7 @@ linear_cross_entropy = Op(
             linear_cross_entropy_fwd,
             linear_cross_entropy_bwd,
             "Keeps the inputs and three numbers a token; the backward pass computes the logits again, block by block. "
-            "Where there are few logits it keeps their slopes. Sums the exponentials of the other classes "
+            "Where there are few logits it keeps their exponentials. Sums the exponentials of the other classes "
             "alone, as softmax_cross_entropy.",
         ),
     ),
@@ -199,7 +199,7 @@ linear_cross_entropy = Op(
 >>> y, (ct_x, ct_w, _) = jaxbp.linear_cross_entropy.value_and_vjp((x, w, labels), jnp.ones(1), chunk=2)
 >>> print(f"{y[0]:.3e}; {ct_x[0, 0]:.3e} {ct_x[0, 1]:.3e}")
 4.122e-09; -4.122e-08 -2.061e-08""",
-    version=4,
+    version=5,
 )
 
 

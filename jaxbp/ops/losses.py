@@ -10,6 +10,7 @@ from jaxbp import classes
 from jaxbp.broadcasting import require_number, sum_to
 from jaxbp.cases import ELEMENTWISE_SIZES, Case, Labels, Normal, elementwise_cases
 from jaxbp.declaration import BROADCAST, Flops, Kink, Rule, Shapes, flops_per_entry
+from jaxbp.devices import on_processor
 from jaxbp.numerics import exponent_shift, numpy_sum_to
 from jaxbp.op import Op
 from jaxbp.promotion import widened
@@ -25,18 +26,43 @@ def _label_cases(name, *shape):
 
 
 def softmax_cross_entropy_fwd(logits, labels, *, axis_name=None):
+    y, m, _, others, total = _cross_entropy(logits, labels, axis_name)
+    return y, (logits, labels, m, others, total)
+
+
+def _cross_entropy(logits, labels, axis_name):
+    """The losses, what was subtracted from the logits, and the exponentials with their sums."""
     classes.require_rows(logits, labels)
     m = widened(exponent_shift(logits, -1, axis_name))
     here = classes.labels_here(labels, logits.shape[-1], axis_name)
-    y, others, total = classes.cross_entropy(widened(logits), here, m, axis_name)
-    return y.astype(logits.dtype), (logits, labels, m, others, total)
+    y, *exponentials = classes.cross_entropy(widened(logits), here, m, axis_name)
+    return y.astype(logits.dtype), m, *exponentials
 
 
 def softmax_cross_entropy_bwd(res, ct, *, axis_name=None):
     logits, labels, m, others, total = res
     here = classes.labels_here(labels, logits.shape[-1], axis_name)
-    slopes = classes.cross_entropy_slopes(widened(logits), here, m, others)
-    return (slopes * (widened(ct)[..., None] / total)).astype(logits.dtype), None
+    e = classes.other_exponentials(widened(logits), here, m)
+    return (_pulled_back(e, here, others, total, widened(ct)).astype(logits.dtype), None)
+
+
+def _pulled_back(e, here, others, total, ct):
+    return classes.cross_entropy_slopes(e, here, others) * (ct[..., None] / total)
+
+
+def keeping_softmax_cross_entropy_fwd(logits, labels, *, axis_name=None):
+    if not on_processor() or widened(logits).dtype != logits.dtype:
+        return softmax_cross_entropy_fwd(logits, labels, axis_name=axis_name)
+    y, _, e, others, total = _cross_entropy(logits, labels, axis_name)
+    return y, (e, labels, others, total)
+
+
+def keeping_softmax_cross_entropy_bwd(res, ct, *, axis_name=None):
+    if len(res) == 5:
+        return softmax_cross_entropy_bwd(res, ct, axis_name=axis_name)
+    e, labels, others, total = res
+    here = classes.labels_here(labels, e.shape[-1], axis_name)
+    return _pulled_back(e, here, others, total, ct), None
 
 
 def softmax_cross_entropy_reference_vjp(ct, logits, labels, *, axis_name=None):
@@ -51,11 +77,18 @@ softmax_cross_entropy = Op(
     formula="log sum_j exp(x_j) - x_label; ct_logits = ct (softmax(x) - 1(j = label))",
     rules=(
         Rule(
+            "exponentials",
+            keeping_softmax_cross_entropy_fwd,
+            keeping_softmax_cross_entropy_bwd,
+            "Sums the exponentials of the other classes alone: right to the last digits where the label is all but "
+            "certain and autodiff's loss is 0. Keeps them, so that the logits may go, and two numbers a row; narrow "
+            "numbers, and on a GPU or TPU, as `others`.",
+        ),
+        Rule(
             "others",
             softmax_cross_entropy_fwd,
             softmax_cross_entropy_bwd,
-            "Sums the exponentials of the other classes alone: right to the last digits where the label is all but "
-            "certain and autodiff's loss is 0. Keeps the inputs and three numbers a row.",
+            "The same sums. Keeps the inputs and three numbers a row, and computes the exponentials again.",
         ),
     ),
     integers=("labels",),
@@ -76,7 +109,7 @@ softmax_cross_entropy = Op(
 2.061e-09 0.693; -2.061e-09 0.5
 >>> float(jaxbp.softmax_cross_entropy.stock(logits, labels)[0])
 0.0""",
-    version=3,
+    version=4,
 )
 
 

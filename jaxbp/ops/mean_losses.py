@@ -45,8 +45,8 @@ def _total_and_slopes(tokens, w, labels, precision):
     """The sum of the tokens' losses, and their slopes."""
     logits = jnp.matmul(tokens, w, precision=precision)
     m = rows_of_classes.exponent_shift_of_own(logits, labels)
-    losses, others, sums = rows_of_classes.cross_entropy(logits, labels, m)
-    return jnp.sum(losses), rows_of_classes.cross_entropy_slopes(logits, labels, m, others) / sums
+    losses, e, others, sums = rows_of_classes.cross_entropy(logits, labels, m)
+    return jnp.sum(losses), rows_of_classes.cross_entropy_slopes(e, labels, others) / sums
 
 
 def mean_linear_cross_entropy_fwd(x, w, labels, *, block=None, precision=None):

@@ -76,13 +76,13 @@ def _pulled_back(slopes, ct, x, w, labels, strength, squares, average):
 def _softmax_forward(x, w, labels, strength, average):
     scores = _scores(x, w)
     m = classes.exponent_shift_of_own(scores, labels)
-    losses, others, total = classes.cross_entropy(scores, labels, m)
-    return scores, *_objective(losses, w, strength, average), m, others, total
+    losses, e, others, total = classes.cross_entropy(scores, labels, m)
+    return *_objective(losses, w, strength, average), m, e, others, total
 
 
 def softmax_objective_fwd(x, w, labels, strength, *, average=True):
-    scores, y, squares, m, others, total = _softmax_forward(x, w, labels, strength, average)
-    slopes = classes.cross_entropy_slopes(scores, labels, m, others) / total
+    y, squares, _, e, others, total = _softmax_forward(x, w, labels, strength, average)
+    slopes = classes.cross_entropy_slopes(e, labels, others) / total
     return y, (x, w, labels, strength, slopes, squares)
 
 
@@ -92,13 +92,14 @@ def softmax_objective_bwd(res, ct, *, average=True):
 
 
 def recomputing_softmax_fwd(x, w, labels, strength, *, average=True):
-    _, y, squares, m, others, total = _softmax_forward(x, w, labels, strength, average)
+    y, squares, m, _, others, total = _softmax_forward(x, w, labels, strength, average)
     return y, (x, w, labels, strength, squares, m, others, total)
 
 
 def recomputing_softmax_bwd(res, ct, *, average=True):
     x, w, labels, strength, squares, m, others, total = res
-    slopes = classes.cross_entropy_slopes(_scores(x, w), labels, m, others) / total
+    e = classes.other_exponentials(_scores(x, w), labels, m)
+    slopes = classes.cross_entropy_slopes(e, labels, others) / total
     return _pulled_back(slopes, ct, x, w, labels, strength, squares, average)
 
 
