@@ -26,6 +26,7 @@ RULES = (
     (jaxbp.sin, "vectorized"),
     (jaxbp.softmax, "output"),
     (jaxbp.softmax, "input"),
+    (jaxbp.softmax_cross_entropy, "exponentials"),
     (jaxbp.log_softmax, "exponentials"),
     (jaxbp.log_softmax, "output"),
 )

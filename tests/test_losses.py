@@ -194,7 +194,8 @@ def test_squared_error_is_that_of_optax():
 @pytest.mark.parametrize(
     ("op", "rule", "ours", "least"),
     [
-        # Of 32 rows of 16 scores: three numbers a row, one a row, and one in all.
+        # Of 32 rows of 16 scores: an array with two numbers a row, three numbers a row, one a row, and one in all.
+        (jaxbp.softmax_cross_entropy, "exponentials", 32 * (16 + 2) * 4, 32 * (16 * 4 + 9)),
         (jaxbp.softmax_cross_entropy, "others", 32 * 3 * 4, 32 * 16 * 4),
         (jaxbp.multiclass_hinge, "mask", 32 * 4, 32 * 16 * 4),
         (jaxbp.squared_error, "double", 0, 1024 * 4),

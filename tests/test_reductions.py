@@ -52,20 +52,27 @@ def test_masked_scores_count_nothing(op, rule):
     assert ct_x[1] == 0
 
 
-@pytest.mark.parametrize("op", [jaxbp.logsumexp, jaxbp.log_softmax], ids=repr)
+@pytest.mark.parametrize(
+    ("op", "rule"),
+    [(jaxbp.logsumexp, "weights"), (jaxbp.log_softmax, "output"), (jaxbp.softmax_cross_entropy, "others")],
+    ids=repr,
+)
 @pytest.mark.parametrize(
     ("platform", "dtype", "keeps_them"),
     [("cpu", "float32", True), ("cpu", "bfloat16", False), ("gpu", "float32", False)],
 )
-def test_exponentials_are_kept_where_that_pays(op, platform, dtype, keeps_them):
+def test_exponentials_are_kept_where_that_pays(op, rule, platform, dtype, keeps_them):
     """They and their sums; or what the rule keeps that computes them again."""
-    x = jnp.zeros((4, 5), dtype)
-    other = {"logsumexp": "weights", "log_softmax": "output"}[op.name]
+    labels = jnp.array([0, 1, 2, 3])
+    args = (jnp.zeros((4, 5), dtype), *[labels] * len(op.integers))
     with compiled_for(platform):
-        _, res = op.default_rule.rule.fwd(x)
-        _, kept = op.rules[other].rule.fwd(x)
-    expected = (jnp.ones((4, 5)), jnp.full((4, 1), 5)) if keeps_them else kept
-    assert [np.asarray(z).tolist() for z in res] == [np.asarray(z).tolist() for z in expected]
+        _, res = op.default_rule.rule.fwd(*args)
+        _, kept = op.rules[rule].rule.fwd(*args)
+    if keeps_them and op.integers:  # Without those of the labels.
+        kept = 1 - jnp.eye(4, 5), labels, jnp.full((4, 1), 4), jnp.full((4, 1), 5)
+    elif keeps_them:
+        kept = jnp.ones((4, 5)), jnp.full((4, 1), 5)
+    assert [np.asarray(z).tolist() for z in res] == [np.asarray(z).tolist() for z in kept]
 
 
 def test_log_softmax_keeps_nothing_for_a_value_alone():
