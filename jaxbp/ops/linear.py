@@ -45,11 +45,8 @@ def _rows(x):
 
 
 def _weight_cotangent(x, ct, precision):
-    """x^T ct over the rows of all batches at once; batch by batch it would be materialized and then summed.
-
-    Written as (ct^T x)^T, which is up to 1.3 times faster in bfloat16 on CPU where ct is narrower than x.
-    """
-    return columns_by_columns(_rows(ct), _rows(x), precision).T
+    """x^T ct over the rows of all batches at once; batch by batch it would be materialized and then summed."""
+    return columns_by_columns(_rows(x), _rows(ct), precision)
 
 
 def _restore(ct, matrices, argument):
@@ -118,6 +115,7 @@ matmul = Op(
 >>> d, (dw, dx) = jaxbp.matmul.value_and_vjp((w, x), jnp.ones((5, 3)))
 >>> d.shape, dw.shape, dx.shape
 ((5, 3), (5, 10), (10, 3))""",
+    version=2,
 )
 
 
@@ -182,4 +180,5 @@ linear = Op(
 >>> y, (ct_x, ct_w, ct_b) = jaxbp.linear.value_and_vjp((x, w, b), jnp.ones((4, 2)))
 >>> ct_b.tolist()
 [4.0, 4.0]""",
+    version=2,
 )

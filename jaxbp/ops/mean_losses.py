@@ -129,7 +129,7 @@ mean_linear_cross_entropy = Op(
             (x @ w).reshape(-1, w.shape[1]), labels.long().reshape(-1)
         )
     ),
-    version=5,
+    version=6,
     source="Hsu et al., Liger kernel: efficient Triton kernels for LLM training (2024), which does so on GPUs.",
     example=""">>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 0, 0], [5.0, 0, 0]]), jnp.array([0])
 >>> y, (ct_x, ct_w, _) = jaxbp.mean_linear_cross_entropy.value_and_vjp((x, w, labels), 1.0)

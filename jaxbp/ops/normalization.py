@@ -315,7 +315,7 @@ rms_norm_linear = Op(
         )
     ),
     source="Zhang and Sennrich, Root Mean Square Layer Normalization (2019); the layer before attention in LLaMA.",
-    version=2,
+    version=3,
     example=""">>> x, scale, w = jnp.array([[3.0, 4.0]]), jnp.ones(2), jnp.ones((2, 1))
 >>> y, (ct_x, ct_scale, ct_w) = jaxbp.rms_norm_linear.value_and_vjp((x, scale, w), jnp.ones((1, 1)))
 >>> print(f"{y[0, 0]:.3f}; {ct_x[0, 0]:.3f} {ct_x[0, 1]:.3f}; {ct_w[0, 0]:.3f}")

@@ -68,7 +68,7 @@ def _pulled_back(slopes, ct, x, w, labels, strength, squares, average):
     # The weights are scaled, not the slopes, of which there are more.
     share = ct / max(1, rows) if average else ct
     ct_x = rows_by_rows(slopes, share * wide_w)
-    ct_w = share * columns_by_columns(slopes.reshape(rows, w.shape[1]), widened(x).reshape(rows, w.shape[0])).T
+    ct_w = share * columns_by_columns(widened(x).reshape(rows, w.shape[0]), slopes.reshape(rows, w.shape[1]))
     ct_w = ct_w + (2 * ct * widened(strength)) * wide_w
     return ct_x.astype(x.dtype), ct_w.astype(w.dtype), None, (ct * squares).astype(strength.dtype)
 
@@ -202,7 +202,7 @@ softmax_objective = Op(
 >>> y, (_, ct_w, _, _) = jaxbp.softmax_objective.value_and_vjp((x, w, labels, 0.1), 1.0)
 >>> round(float(y), 3), ct_w.tolist()
 (0.693, [[-0.25, 0.25], [0.25, -0.25]])""",
-    version=4,
+    version=5,
 )
 
 
@@ -233,5 +233,5 @@ hinge_objective = Op(
 >>> y, (_, ct_w, _, _) = jaxbp.hinge_objective.value_and_vjp((x, w, labels, 0.1), 1.0)
 >>> float(y), ct_w.tolist()
 (1.0, [[-0.5, 0.5], [0.5, -0.5]])""",
-    version=3,
+    version=4,
 )
