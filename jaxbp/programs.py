@@ -1,6 +1,8 @@
 """The instructions of a compiled program, read from its text."""
 
 import dataclasses
+import hashlib
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ _CALLED = re.compile(
     r"(\{[^}]*\}|%?[\w.\-]+)"
 )
 _QUOTED = re.compile(r'"[^"]*"')
+_METADATA = re.compile(r', metadata=\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\}')
 _TIMES = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -94,6 +97,44 @@ def parse_program(text: str) -> Program:
     if not entry:
         raise ValueError("The text of the compiled program has no ENTRY computation.")
     return Program(computations, entry)
+
+
+def fingerprint(text: str) -> str | None:
+    '''A hash of a `compiled.as_text()`, the same for programs that differ in names and source lines alone.
+
+    None where the text leaves out a large constant, by which programs may differ.
+
+    >>> text = """HloModule jit_f
+    ... ENTRY %main.1 (x: f32[8]) -> f32[8] {
+    ...   %x = f32[8]{0} parameter(0)
+    ...   ROOT %y = f32[8]{0} add(%x, %x), metadata={op_name="add"}
+    ... }"""
+    >>> fingerprint(text) == fingerprint(text.replace("%x", "%a.1").replace("jit_f", "jit_g").replace('"add"', '"b"'))
+    True
+    >>> fingerprint(text) == fingerprint(text.replace("add(", "multiply("))
+    False
+    '''
+    if "constant({...})" in text:
+        return None
+    numbers: dict[str, str] = {}
+    count = itertools.count()
+
+    def numbered(name: re.Match[str]) -> str:
+        if name[0] not in numbers:
+            numbers[name[0]] = f"%{next(count)}"
+        return numbers[name[0]]
+
+    module, _, rest = text.partition("\n")
+    lines = [module.partition(",")[2]]  # Layouts and aliases, without its name.
+    within = False
+    for line in rest.splitlines():
+        header = _COMPUTATION.match(line)
+        within = bool(header) or (within and line != "}")
+        if header:
+            line = f"{header['entry']}%{header['name']}"  # The parameters come again, as instructions.
+        if within:  # Between the computations stand tables of files and lines.
+            lines.append(re.sub(r"%[\w.\-]+", numbered, _METADATA.sub("", line)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _instruction(name: str, rest: str, root: bool) -> Instruction:

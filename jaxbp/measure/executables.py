@@ -18,6 +18,7 @@ from jaxbp.engines import Engine
 from jaxbp.jaxprs import place
 from jaxbp.measure.timer import Queued
 from jaxbp.op import Op
+from jaxbp.programs import fingerprint
 from jaxbp.promotion import is_inexact
 
 #: What is timed: the value; value and residuals; the backward pass with residuals as arguments; value and
@@ -58,6 +59,7 @@ class Executable:
         peak_bytes: arguments, outputs and temporary memory together, as the compiler plans them.
         xla_flops: the compiler's count of floating-point operations, after its optimizations.
         xla_bytes: the compiler's count of bytes read and written, likewise.
+        program: the `fingerprint` of the compiled program.
         handed_over: for bwd, the residuals that it takes, from what fwd_res returns.
     """
 
@@ -70,6 +72,7 @@ class Executable:
     peak_bytes: int | None = None
     xla_flops: float | None = None
     xla_bytes: float | None = None
+    program: str | None = None
     handed_over: Callable[[Any], Any] | None = None
 
     @property
@@ -103,6 +106,7 @@ def compile_function(
         residuals,
         *planned_memory(compiled),
         *counted_work(compiled),
+        fingerprint(compiled.as_text() or ""),
     )
 
 

@@ -254,6 +254,7 @@ def _prepare(problem: Problem, contestant: Contestant) -> tuple[dict[Mode, Execu
             "compile_ms": executable.compile_ms,
             "residual_bytes": executable.residual_bytes,
             "temp_bytes": executable.temp_bytes,
+            "program": executable.program,
         }
         results[mode] = _real(mode, output)
     fault = contestant.wrong

@@ -245,6 +245,7 @@ def time_row(problem: Problem, prepared: Prepared, mode: Mode, samples: Samples,
         "peak_bytes": executable.peak_bytes,
         "xla_flops": executable.xla_flops,
         "xla_bytes": executable.xla_bytes,
+        "program": executable.program,
         "extrapolated": prepared.scale,
     }
 

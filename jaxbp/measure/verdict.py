@@ -24,7 +24,7 @@ TRIMMED = 0.2
 #: what lasts longer than a round is then no longer taken for independent, and the bootstrap of a long series is cheap.
 BLOCKS = 200
 
-Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch", "moved"]
+Verdict = Literal["faster", "same", "slower", "cannot say", "dispatch", "moved", "same program"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 VERDICTS = (
     f"faster, same, slower or cannot say, against a margin of {MARGIN:.0%}; dispatch where a call costs less than "
     f"{FLOOR_FACTOR} times the dispatch floor; moved where fwd_res or bwd is faster, the other of them slower, "
-    "and both together not faster"
+    "and both together not faster; same program where the compiler made one program of both, whatever their times say"
 )
 #: What each column of `summary.csv` means, with its unit.
 SUMMARY_COLUMNS = {
@@ -81,6 +81,8 @@ SUMMARY_COLUMNS = {
     "bound": "the limit that roofline is a percentage of: compute or memory",
     "xla_flops": "XLA's own count of operations of the executable that ran; empty where it has none",
     "xla_bytes": "XLA's own count of bytes accessed, likewise",
+    "program": "a hash of the compiled program without its names, of split those of both passes; empty where it is not "
+    "known",
     "lower_ms": "time to trace and lower, milliseconds",
     "compile_ms": "time to compile, milliseconds",
     "first_call_us": "time of the first call after compiling, microseconds",
@@ -229,13 +231,13 @@ def split_row(forward: Row, backward: Row) -> Row:
     passes = (forward, backward)
     both: Row = {name: forward[name] + backward[name] for name in ("lower_ms", "compile_ms", "first_call_us")}
     both |= {name: _merged(max, passes, name) for name in ("temp_bytes", "peak_bytes")}
-    both |= {name: _merged(operator.add, passes, name) for name in ("xla_flops", "xla_bytes")}
+    both |= {name: _merged(operator.add, passes, name) for name in ("xla_flops", "xla_bytes", "program")}
     both["samples_us"] = [a + b for a, b in zip(*(row["samples_us"] for row in passes), strict=False)]
     both["cores"] = [min(a, b) for a, b in zip(*(row["cores"] for row in passes), strict=False)]
     return {**forward, **both, "mode": "split", "inner": min(row["inner"] for row in passes)}
 
 
-def _merged(merge: Callable[[float, float], float], passes: tuple[Row, Row], name: str) -> float | None:
+def _merged(merge: Callable[[Any, Any], Any], passes: tuple[Row, Row], name: str) -> Any:
     a, b = (row.get(name) for row in passes)
     return None if a is None or b is None else merge(a, b)
 
@@ -274,7 +276,10 @@ def _mean(known: Iterable[float]) -> float:
 
 
 def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> Row:
-    """The columns of the ratio to a baseline, each process to its own; a verdict only where they shared the rounds."""
+    """The columns of the ratio to a baseline, each process to its own; a verdict only where they shared the rounds.
+
+    Where all processes ran one program against itself no ratio can tell more than where code and arrays lay.
+    """
     found = [side_ratio(_side(a), _side(b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
     ratio = over_processes([ratio for ratio, _ in found])
     columns: Row = {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
@@ -283,6 +288,8 @@ def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -
         floor = FLOOR_FACTOR * row["floor_us"] * (2 if row["mode"] == "split" else 1)
         says = verdict(ratio) if all(known for _, known in found) else "cannot say"
         columns["verdict"] = "dispatch" if timing(*rows)["time_us"] < floor else says
+        if all(a.get("program") and a["program"] == b.get("program") for a, b in zip(rows, baselines, strict=True)):
+            columns["verdict"] = "same program"
     return columns
 
 

@@ -37,7 +37,7 @@ FUNCTION_COLUMNS = {
     **{name: SUMMARY_COLUMNS[name] for name in ("floor_us", "residual_bytes")},
     "temp_bytes": "bytes that the executable needs while it runs beyond its arguments and results, as the compiler "
     "says; of split, the larger of both passes; empty where a backend does not say",
-    **{name: SUMMARY_COLUMNS[name] for name in ("lower_ms", "compile_ms", "first_call_us")},
+    **{name: SUMMARY_COLUMNS[name] for name in ("program", "lower_ms", "compile_ms", "first_call_us")},
     "right": "rule: whether check_vjp at level quick finds no fault, nor its judge in what the executables return; "
     "autodiff: whether its executables return the derivative of what it differentiates",
     "yardstick": "what the results are measured against: certified, `exact_vjp` at all entries or at a seeded sample; "
@@ -60,7 +60,7 @@ FUNCTION_COLUMNS = {
 }
 
 #: How a summary says a verdict that is not plain words.
-SAID = {"dispatch": "as short as the call itself"}
+SAID = {"dispatch": "as short as the call itself", "same program": "the same program as autodiff's"}
 
 
 def bench_vjp(

@@ -49,7 +49,7 @@ LONG_COLUMNS = {
 
 #: Columns that are no numbers to tabulate.
 _TEXTS = (*_OF_CELLS, "quantity", "verdict", "residuals", "bound", "status", "reason", "environment", "precision")
-_TEXTS += ("async_dispatch", "machine", "commit", "jax", "worst_index")
+_TEXTS += ("async_dispatch", "machine", "commit", "jax", "worst_index", "program")
 #: The metrics: of `summary.csv`, and of `accuracy.csv`.
 CELL_METRICS = tuple(name for name in SUMMARY_COLUMNS if name not in _TEXTS and name not in _ENDS)
 ERROR_METRICS = tuple(name for name in ACCURACY_COLUMNS if name not in _TEXTS)

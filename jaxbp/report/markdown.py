@@ -21,7 +21,8 @@ HOW_TO_READ = """\
 - **Ratio**: time over autodiff's time, both sampled in the same interleaved rounds; below 1 is faster. The
   brackets hold its 95 % interval, by the bootstrap, or by Student's t where several processes measured. A verdict
   needs the whole interval beyond 2 %; *cannot say* means that the noise was larger than the difference, *dispatch*
-  that the call itself costs about as much as what it computes.
+  that the call itself costs about as much as what it computes, *same program* that the compiler made one program of
+  both, whatever their times say.
 - **split** is the forward pass with residuals plus the backward pass, as in training, where residuals cross
   memory; **fwd_bwd** is one executable, where the compiler keeps them in registers; **summed** is that
   with the value, times the cotangent, summed to a number, as a loss is: on a CPU XLA then writes no value down where a

@@ -50,6 +50,7 @@ TEXT = (
         "worst_index",
         "residuals",
         "bound",
+        "program",
         "option",
         "same_results",
     ),
@@ -72,6 +73,7 @@ LATER = (
     "bound",
     "xla_flops",
     "xla_bytes",
+    "program",
     "product_bits",
 )
 

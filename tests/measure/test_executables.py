@@ -368,3 +368,14 @@ def test_nothing_is_sampled_where_all_fits_or_there_is_nothing_to_perturb():
     engine = make_engine(jaxbp.matmul, "autodiff")
     args, ct = data(jaxbp.matmul, engine)
     assert sample_difference(jaxbp.matmul, engine, args, ct, 0.0, np.random.default_rng(0)) is None
+
+
+def test_programs_are_told_apart_by_what_they_compute():
+    def programs(op, name):
+        engine = make_engine(op, name)
+        return {mode: cell.program for mode, cell in compile_modes(engine, *data(op, engine), ALL_MODES).items()}
+
+    # Autodiff's gradients are those written by hand, but for what add does for subnormal numbers, in its value alone.
+    assert programs(jaxbp.matmul, "rule:transpose") == programs(jaxbp.matmul, "autodiff")
+    by_hand, autodiff = programs(jaxbp.add, "rule:distribute"), programs(jaxbp.add, "autodiff")
+    assert {mode for mode in ALL_MODES if by_hand[mode] == autodiff[mode]} == {"bwd"}

@@ -126,6 +126,36 @@ def test_a_planted_slow_rule_is_slower_and_autodiff_has_no_verdict():
     assert frame.loc[("autodiff", "fwd_bwd"), "ratio"] == 1
 
 
+def test_one_program_is_the_same_whatever_its_times_say():
+    def verdicts(*ours):
+        passes = [("fwd_res", "a"), ("bwd", "b")]
+        rows = [time_row(mode, FAST, program=program) for mode, program in passes]
+        rows += [
+            time_row(mode, SLOW, engine="rule:swap", program=program)
+            for (mode, _), program in zip(passes, ours, strict=True)
+        ]
+        return summary(*rows).loc["rule:swap"]["verdict"].to_dict()
+
+    both = "same program"
+    assert verdicts("a", "b") == {"fwd_res": both, "bwd": both, "split": both}
+    assert verdicts("a", "c") == {"fwd_res": both, "bwd": "slower", "split": "slower"}
+    assert verdicts("a", None) == {"fwd_res": both, "bwd": "slower", "split": "slower"}
+    assert verdicts("b", "a") == {"fwd_res": "slower", "bwd": "slower", "split": "slower"}
+
+
+def test_a_program_is_the_same_only_if_it_is_in_every_process():
+    def said(*ours):
+        rows = [time_row(samples_us=FAST, repetition=i, program="a") for i in range(2)]
+        rows += [
+            time_row(samples_us=SLOW, engine="rule:swap", repetition=i, program=program)
+            for i, program in enumerate(ours)
+        ]
+        return summary(*rows).loc[("rule:swap", "fwd_bwd"), "verdict"]
+
+    assert said("a", "a") == "same program"
+    assert said("a", "b") == said(None, None) == "slower"
+
+
 def passes(forward, backward):
     """A rule's verdicts by mode, for samples of its passes; autodiff takes 100 us for each."""
     usual = [100.0, 100.1, 100.2, 100.3, 100.4]
