@@ -57,7 +57,7 @@ def test_a_narrow_matrix_is_transposed_on_a_processor_in_float32(shape, transpos
 
 @pytest.mark.parametrize("shape", [(4096, 256, 16), (4096, 16, 256)], ids=str)
 def test_the_library_computes_narrow_products(shape):
-    program = jax.jit(columns_by_columns).lower(*drawn(shape)).compile().as_text()
+    program = str(jax.jit(columns_by_columns).lower(*drawn(shape)).compile().as_text())
     assert "ynn_fusion" in program
     assert "lhs_contracting_dims={0}" not in program
 

@@ -11,7 +11,7 @@ ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
 
 
 def compiled(f, *args, **options):
-    return fingerprint(jax.jit(f, **options).lower(*args).compile().as_text())
+    return fingerprint(str(jax.jit(f, **options).lower(*args).compile().as_text()))
 
 
 def scaled_sum(x):
