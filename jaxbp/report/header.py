@@ -73,6 +73,7 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
         "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
         f"computation {100 * noise['spread']:.0f} %",
         "Steadiness": steadiness.sentence(summary, machine.get("noise_after")),
+        **_against_itself(summary),
         "Dispatch floor": ", ".join(f"{engine} {floor:.1f} µs" for engine, floor in _floors(summary)),
         "Physical limit": "; ".join(resources.limit(Limits(**found)) for found in machine.get("limits", ()))
         or f"{tables.UNKNOWN}: not measured in this run",
@@ -90,6 +91,18 @@ def _processes(summary: pd.DataFrame) -> dict[str, str]:
     return {
         "Processes": f"{several}, one after the other, timed rules and autodiff: a ratio is the geometric mean of "
         "theirs, and its interval is Student's over them"
+    }
+
+
+def _against_itself(summary: pd.DataFrame) -> dict[str, str]:
+    """What the intervals say where the ratio is 1 for certain."""
+    cells = summary[(summary["verdict"] == "same program") & (summary["mode"] != "split")]
+    if cells.empty:
+        return {}
+    right = int(((cells["ratio_low"] <= 1) & (cells["ratio_high"] >= 1)).sum())
+    return {
+        "Intervals": f"in {len(cells)} cells a rule and autodiff are one program, so that the ratio is 1: {right} of "
+        f"the intervals hold it, {100 * right / len(cells):.0f} %, where 95 % should"
     }
 
 

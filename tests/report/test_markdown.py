@@ -55,6 +55,24 @@ def test_a_report_says_when_several_processes_timed_the_rules(tmp_path):
     assert "- Processes" not in one
 
 
+def test_a_report_counts_the_intervals_that_hold_1_where_the_ratio_is_1_for_certain(tmp_path):
+    def header(folder, program):
+        rows = [
+            time_row(mode, samples, op="add", engine=engine, program=program(engine))
+            for mode, rule in (("fwd", (50.0, 50.5, 51.0, 51.5, 52.0)), ("fwd_res", (99.0, 99.5, 100.0, 100.5, 101.0)))
+            for engine, samples in (("autodiff", (50.0, 50.6, 51.1, 51.4, 51.9)), ("rule:distribute", rule))
+        ]
+        return write_report(small_run(tmp_path / folder, *rows)).read_text()
+
+    same = header("same", lambda engine: "a")
+    assert (
+        "- Intervals: in 2 cells a rule and autodiff are one program, so that the ratio is 1: 1 of the intervals"
+        in same
+    )
+    assert "hold it, 50 %, where 95 % should" in same
+    assert "- Intervals" not in header("other", lambda engine: engine)
+
+
 def test_the_report_of_a_run(tmp_path):
     run = small_run(tmp_path)
     path = write_report(run)
