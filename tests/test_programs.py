@@ -49,6 +49,17 @@ def test_shapes_dtypes_and_arguments_that_are_written_over_count():
     assert len(found) == 6
 
 
+def test_functions_that_are_called_back_are_not_known():
+    def calls(f):
+        return lambda x: jax.pure_callback(f, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    assert compiled(calls(np.sin), ROWS) is compiled(calls(np.cos), ROWS) is None
+
+
+def test_without_a_text_nothing_is_known():
+    assert fingerprint("") is None
+
+
 def test_constants_that_the_text_leaves_out_are_not_known():
     constants = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     assert compiled(lambda x: x + constants[:4], ROWS[0, 0]) is not None

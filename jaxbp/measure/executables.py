@@ -59,7 +59,7 @@ class Executable:
         peak_bytes: arguments, outputs and temporary memory together, as the compiler plans them.
         xla_flops: the compiler's count of floating-point operations, after its optimizations.
         xla_bytes: the compiler's count of bytes read and written, likewise.
-        program: the `fingerprint` of the compiled program.
+        program: the `fingerprint` of the compiled program, by which others are told from it.
         handed_over: for bwd, the residuals that it takes, from what fwd_res returns.
     """
 
