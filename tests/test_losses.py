@@ -112,7 +112,8 @@ def test_one_row_and_rows_of_rows(op):
     assert op(LOGITS[1], 2) == y[1]
     y_4d, grad_4d = value_and_grad(op, LOGITS.reshape(2, 2, 3), labels.reshape(2, 2))
     assert y_4d.tolist() == y.reshape(2, 2).tolist()
-    assert grad_4d.tolist() == grad.reshape(2, 2, 3).tolist()
+    # Two programs, of which the newest JAX rounds one otherwise in the last place.
+    np.testing.assert_array_max_ulp(np.asarray(grad_4d), np.asarray(grad).reshape(2, 2, 3), maxulp=1)
 
 
 @pytest.mark.parametrize("gap", [8.0, 80.0])
