@@ -112,8 +112,9 @@ def test_one_row_and_rows_of_rows(op):
     assert op(LOGITS[1], 2) == y[1]
     y_4d, grad_4d = value_and_grad(op, LOGITS.reshape(2, 2, 3), labels.reshape(2, 2))
     assert y_4d.tolist() == y.reshape(2, 2).tolist()
-    # Two programs, of which the newest JAX rounds one otherwise in the last place.
-    np.testing.assert_array_max_ulp(np.asarray(grad_4d), np.asarray(grad).reshape(2, 2, 3), maxulp=1)
+    # Two programs, of which JAX 0.12 rounds a product otherwise in the last place; the hinge has none to round.
+    units = 1 if op is jaxbp.softmax_cross_entropy else 0
+    np.testing.assert_array_max_ulp(np.asarray(grad_4d), np.asarray(grad).reshape(2, 2, 3), maxulp=units)
 
 
 @pytest.mark.parametrize("gap", [8.0, 80.0])

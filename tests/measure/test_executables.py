@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import re
 import types
 from typing import Any
@@ -379,3 +380,19 @@ def test_programs_are_told_apart_by_what_they_compute():
     assert programs(jaxbp.matmul, "rule:transpose") == programs(jaxbp.matmul, "autodiff")
     by_hand, autodiff = programs(jaxbp.add, "rule:distribute"), programs(jaxbp.add, "autodiff")
     assert {mode for mode in ALL_MODES if by_hand[mode] == autodiff[mode]} == {"bwd"}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="for one core XLA divides nothing")
+@pytest.mark.parametrize("op", [jaxbp.add, jaxbp.sigmoid, jaxbp.exp], ids=repr)
+def test_xla_divides_rules_between_threads_where_it_does_not_divide_stock(op):
+    """As docs/measurement.md tells; between these sizes a rule's call waits for a thread."""
+
+    def is_divided(f, n):
+        rows = [jax.ShapeDtypeStruct((n,), jnp.float32)] * len(op.arguments)
+        return "outer_dimension_partitions" in str(jax.jit(f).lower(*rows).compile().as_text())
+
+    assert [(is_divided(op, n), is_divided(op.stock, n)) for n in (1024, 4096, 2**18)] == [
+        (False, False),
+        (True, False),
+        (True, True),
+    ]
