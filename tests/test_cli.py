@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,6 +16,7 @@ from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
 from jaxbp.measure.plan import ALL_MODES
 from jaxbp.report import resources
+from tests.report.synthetic import time_row
 
 
 def only_run(out: Path) -> Path:
@@ -284,6 +286,43 @@ def test_several_processes_are_asked_for_and_resumed(run, tmp_path, monkeypatch)
     assert run("bench", "--processes", 0).code == 2
 
 
+def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_path, monkeypatch):
+    """By default rule exp is faster in one process and slower in the next; log is faster in all."""
+    asked, stops = [], [4]
+
+    def measured(tasks, journal, *, progress, peak_rss):
+        asked.append([(task.op, task.repetition) for task in tasks if task.owner == "jax"])
+        for task in tasks:
+            if task.repetition in stops:
+                raise KeyboardInterrupt
+            ratio = 0.5 if task.op == "log" else 0.9 + 0.2 * (task.repetition % 2)
+            for engine in task.engines:
+                samples = 1000 * np.linspace(0.999, 1.001, 9) * (1.0 if engine == "autodiff" else ratio)
+                about = {"op": task.op, "case": task.case, "repetition": task.repetition, "engine": engine}
+                journal.append(time_row(samples_us=samples, **about))
+            journal.append({**task.to_json(), "kind": "done"})
+
+    monkeypatch.setattr("jaxbp.cli.bench.run_tasks", measured)
+    command = ("bench", "--quick", "--ops", "exp,log", "--processes", 2, "--most-processes", 6, "--out", tmp_path)
+    assert run(*command).code == 130
+    assert asked == [[("exp", 0), ("log", 0), ("exp", 1), ("log", 1)], [("exp", 2)], [("exp", 3)], [("exp", 4)]]
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "machine.json").read_text())["unfinished"] == 1
+    stops.clear()
+    asked.clear()
+    assert run("bench", "--resume", folder).code == 0
+    assert asked == [[], [("exp", 4)], [("exp", 5)]]
+    summary = pd.read_csv(folder / "summary.csv")
+    assert summary.groupby("op")["processes"].max().to_dict() == {"exp": 6, "log": 2}
+    assert json.loads((folder / "machine.json").read_text())["unfinished"] == 0
+
+
+def test_fewer_processes_at_most_than_at_least_are_refused(run):
+    result = run("bench", "--processes", 5, "--most-processes", 3)
+    assert result.code == 2
+    assert "--most-processes is 3, and --processes asks for 5 of every case; give as many or more." in result.err
+
+
 def test_a_run_with_the_systems_allocator_is_one_of_a_machine_of_its_own(run, tmp_path, monkeypatch):
     asked = []
 
@@ -409,7 +448,7 @@ def test_a_function_that_cannot_be_measured_is_a_sentence(run, rules):
         ),
         (
             ["rules.py:f", "f32[3]", "--full"],
-            "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out and",
+            "--full, --growth, --ops, --dtypes, --cases, --processes, --most-processes, --allocator, ",
         ),
         (["rules.py:f"], "rules.py:f has no arguments to be measured with; give them, such as 'f32[64,128]' or 0.5."),
         (["tanh", "--ops", "sigmoid"], "Lists take commas, as --ops sigmoid,tanh."),

@@ -28,6 +28,7 @@ from jaxbp.report.html.page import PAGE, write_page
 from jaxbp.report.load import find_runs, read_all
 from jaxbp.report.markdown import write_report
 from jaxbp.report.run import Run, read_machine, read_run, write_frames, write_machine
+from jaxbp.report.undecided import one_process_more
 from jaxbp.terminal import err, interval, names, out, print_table, progress
 
 
@@ -55,6 +56,12 @@ def bench(
             min=1, help="Time rules and autodiff in so many processes, which differ by more than one can tell."
         ),
     ] = 1,
+    most_processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Time default rules that --processes leave undecided in further ones, up to so many in all."
+        ),
+    ] = None,
     allocator: Annotated[
         str,
         typer.Option(
@@ -83,7 +90,9 @@ def bench(
     chosen = [name for name, asked in (("quick", quick), ("full", full), ("growth", growth)) if asked]
     if len(chosen) > 1:
         raise UsageError(f"{_listed(chosen)} exclude each other; give one of them, or none.")
-    of_ops = any((full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1, allocator != "kept"))
+    of_ops = any(
+        (full, growth, ops, cases, peak_rss, dtypes != "f32", processes > 1, most_processes, allocator != "kept")
+    )
     if target:
         if resume:
             raise UsageError(
@@ -92,8 +101,8 @@ def bench(
             )
         if of_ops or scheduler or out_folder != Path("results"):
             raise UsageError(
-                "--full, --growth, --ops, --dtypes, --cases, --processes, --allocator, --peak-rss, --out and "
-                f"--scheduler are for the ops, and {target!r} would be a function. "
+                "--full, --growth, --ops, --dtypes, --cases, --processes, --most-processes, --allocator, --peak-rss, "
+                f"--out and --scheduler are for the ops, and {target!r} would be a function. "
                 "Lists take commas, as --ops sigmoid,tanh."
             )
         if not specs:
@@ -114,20 +123,26 @@ def bench(
     else:
         if not names(dtypes):
             raise UsageError("--dtypes names no dtype; give some of f32, f64, bf16, f16.")
+        if most_processes is not None and most_processes < processes:
+            raise UsageError(
+                f"--most-processes is {most_processes}, and --processes asks for {processes} of every case; give as "
+                "many or more."
+            )
         level = (chosen or ["standard"])[0]
         asked = {"ops": names(ops), "dtypes": names(dtypes), "cases": names(cases), "level": level}
         how = {"accelerated": bool(accelerators()), "processes": processes, "allocator": allocator}
-        request: dict[str, Any] = {**asked, **how, "peak_rss": peak_rss}
+        beside = {"most_processes": most_processes or processes, "peak_rss": peak_rss}
+        request: dict[str, Any] = {**asked, **how, **beside}
         tasks = _planned(request)
     with _executor(scheduler) as executor:
         setting = "" if allocator == "kept" else f"{allocator}-allocator"
         folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
-        todo = remaining(tasks, read_journal(folder)) if resume else tasks
-        finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
+        finished = _measure_all(folder, tasks, request, executor)
         noise = measured_noise()
     rows = read_journal(folder)
     limits = [dataclasses.asdict(limit) for limit in best_limits(rows)]
-    found = {"unfinished": len(remaining(tasks, rows)), "limits": limits, "noise_after": noise}
+    left = [*remaining(tasks, rows), *(() if finished else _further(tasks, rows, request))]
+    found = {"unfinished": len(left), "limits": limits, "noise_after": noise}
     write_machine(folder, {**read_machine(folder), **found})
     run = write_frames(folder, rows)
     reports = (write_report(run), write_page([run], folder / PAGE))
@@ -141,7 +156,23 @@ def bench(
 
 
 def _planned(request: dict[str, Any]) -> list[Task]:
-    return plan(**{name: wish for name, wish in request.items() if name != "peak_rss"})
+    return plan(**{name: wish for name, wish in request.items() if name not in ("most_processes", "peak_rss")})
+
+
+def _further(tasks: list[Task], rows: list[dict[str, Any]], request: dict[str, Any]) -> list[Task]:
+    processes = request["processes"]
+    return one_process_more(tasks, rows, processes, request.get("most_processes", processes))
+
+
+def _measure_all(
+    folder: Path, tasks: list[Task], request: dict[str, Any], executor: concurrent.futures.Executor | None
+) -> bool:
+    """What is left of the tasks, and then what they leave undecided; False where Ctrl-C ended it early."""
+    todo = remaining(tasks, read_journal(folder)) if (folder / Journal.NAME).exists() else tasks
+    finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
+    while finished and (todo := _further(tasks, read_journal(folder), request)):
+        finished = _measure(folder, todo, executor, peak_rss=False)
+    return finished
 
 
 def _listed(options: list[str]) -> str:

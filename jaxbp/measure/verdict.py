@@ -126,6 +126,21 @@ def over_processes(found: Sequence[Interval]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
+def goes_on(found: Sequence[Interval], processes: int) -> bool:
+    """Whether another process is worth its time, after at least so many `processes`, whose ratios these are.
+
+    It is where the first of them left a verdict open, until the interval of all reaches no further than the margin,
+    whatever the ratio then is: who looked at the verdict after each process, and stopped when there is one, would have
+    one by chance in the end.
+
+    >>> first = [Interval(ratio, ratio, ratio) for ratio in (0.95, 1.05, 1.0)]
+    >>> goes_on(first, 3), goes_on(first + [Interval(1.0, 1.0, 1.0)] * 10, 3)
+    (True, False)
+    """
+    now = over_processes(found)
+    return verdict(over_processes(found[:processes])) == "cannot say" and now.high > now.value * (1 + MARGIN)
+
+
 def side_ratio(side: Side, baseline: Side, *, paired: bool) -> tuple[Interval, bool]:
     """The ratio in the quiet rounds; where they are too few, that in all of them, and False."""
     sides, masks = (side, baseline), [side.quiet, baseline.quiet]

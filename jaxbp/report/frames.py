@@ -3,7 +3,7 @@
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxbp.measure.verdict import (
     FLOOR_FACTOR,
     LEAST_ROUNDS,
     MARGIN,
+    Interval,
     Side,
     enough,
     median_interval,
@@ -43,9 +44,10 @@ SUMMARY_COLUMNS = {
     "engine": "the way to the gradient",
     "mode": f"{', '.join(ALL_MODES)}, or split = fwd_res + bwd",
     "device": "what computed it",
-    "processes": "how many processes timed it one after the other. Where these are several, time and ratio are the "
+    "processes": "how many processes timed it one after the other, without those that had to wait for a core in too "
+    f"many rounds, where at least {LEAST_ROUNDS} others are left. Where these are several, time and ratio are the "
     "geometric means of what each found, their intervals are Student's over the processes, interrupted and outliers "
-    "are means, drift is the largest in size, and rounds are counted together",
+    "are means (interrupted over all processes), drift is the largest in size, and rounds are counted together",
     "time_us": "median time of a call, microseconds",
     "time_us_low": "lower end of its 95 % interval",
     "time_us_high": "upper end of it",
@@ -151,7 +153,7 @@ def samples_frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {**{key: row[key] for key in (*CELL, "engine", "mode", "repetition")}, "round": i, "time_us": time}
-            for row in _with_split(rows)
+            for row in with_split(rows)
             for i, time in enumerate(row["samples_us"])
         ],
         columns=[*CELL, "engine", "mode", "repetition", "round", "time_us"],
@@ -172,7 +174,7 @@ def summary_frame(rows: Iterable[Row], facts: Row) -> pd.DataFrame:
     """
     rows = [{**facts, **row} for row in rows]
     timed: dict[tuple[Any, ...], list[Row]] = {}
-    for row in _with_split(rows):
+    for row in with_split(rows):
         timed.setdefault((*_cell(row), row["engine"]), []).append(row)
     machines = {row["machine"] for row in rows}
     limits = {
@@ -210,7 +212,7 @@ def _cell(row: Row) -> tuple[Any, ...]:
     return tuple(row[key] for key in (*CELL, "mode"))
 
 
-def _with_split(rows: Iterable[Row]) -> list[Row]:
+def with_split(rows: Iterable[Row]) -> list[Row]:
     """The timed rows, and for each engine with separate passes a row of mode `split`."""
     timed = [row for row in rows if row["kind"] == "time"]
     backward = {_repeated(row): row for row in timed if row["mode"] == "bwd"}
@@ -275,12 +277,27 @@ def _mean(known: Iterable[float]) -> float:
     return float(pd.Series(list(known), dtype=float).mean())
 
 
+def undisturbed(rows: Sequence[Row], baselines: Mapping[int, Row]) -> Sequence[Row]:
+    """The rows of the processes that had enough quiet rounds, if these are enough; else all.
+
+    `baselines` holds, by repetition, what was sampled in the same rounds.
+    """
+    pairs = [(_side(row), _side(baselines.get(row["repetition"], row))) for row in rows]
+    known = np.array([enough(side.quiet & baseline.quiet) for side, baseline in pairs])
+    return [row for row, counts in zip(rows, known, strict=True) if counts] if enough(known) else rows
+
+
+def ratios(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> list[tuple[Interval, bool]]:
+    """What `side_ratio` says of each process and its own baseline."""
+    return [side_ratio(_side(a), _side(b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+
+
 def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> Row:
     """The columns of the ratio to a baseline, each process to its own; a verdict only where they shared the rounds.
 
     Where all processes ran one program against itself no ratio can tell more than where code and arrays lay.
     """
-    found = [side_ratio(_side(a), _side(b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+    found = ratios(rows, baselines, paired=paired)
     ratio = over_processes([ratio for ratio, _ in found])
     columns: Row = {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
     row = rows[0]
@@ -295,7 +312,13 @@ def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -
 
 def _summarize(rows: Sequence[Row], baselines: Sequence[Row], limits: Limits | None) -> Row:
     """The cell of what one process has timed, or several, each of them beside its own baseline."""
-    row, time = rows[0], timing(*rows)
+    waited = _mean(_timed(row)[1] for row in rows)
+    of = {other["repetition"]: other for other in baselines}
+    # Rules are sampled in the same rounds as autodiff; other engines are not.
+    interleaved = rows[0]["interleaved"] and (rows[0]["engine"] == "autodiff" or rows[0]["engine"].startswith("rule:"))
+    if interleaved:
+        rows = undisturbed(rows, of)
+    row, time = rows[0], {**timing(*rows), "interrupted": waited}
     forward, backward = _passes(row["mode"])
     flops = forward * row["flops_fwd"] + backward * row["flops_bwd"]
     # Each pass reads the arguments (or residuals) and writes its results, which are as large as what it is given.
@@ -320,12 +343,9 @@ def _summarize(rows: Sequence[Row], baselines: Sequence[Row], limits: Limits | N
         "roofline": reached[0] if reached else math.nan,
         "bound": reached[1] if reached else "",
     }
-    of = {other["repetition"]: other for other in baselines}
     compared = [row for row in rows if row["repetition"] in of]
     if not compared:
         return cell
-    # Rules are sampled in the same rounds as autodiff; other engines are not.
-    interleaved = row["interleaved"] and (row["engine"] == "autodiff" or row["engine"].startswith("rule:"))
     return cell | comparison(compared, [of[row["repetition"]] for row in compared], paired=interleaved)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import allocator_of
+from jaxbp.measure.verdict import MARGIN
 from jaxbp.report import resources, steadiness, tables
 from jaxbp.report.tables import failures, size, unique
 
@@ -68,7 +69,7 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
         "Devices": ", ".join(str(device) for device in floors["device"].dropna()),
         "Started": f"{machine['started']}, level {machine['level']}",
         "Versions": f"Python {machine['python']}, {versions}",
-        **_processes(summary),
+        **_processes(machine, summary),
         "Commit": machine["commit"] or "not run from a git checkout",
         "Noise before the run": f"{noise['verdict']}: load {noise['load']:.1f} per core, spread of a fixed "
         f"computation {100 * noise['spread']:.0f} %",
@@ -84,14 +85,20 @@ def facts(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def _processes(summary: pd.DataFrame) -> dict[str, str]:
-    several = tables.processes(summary)
+def _processes(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]:
+    several, request = tables.processes(summary), machine.get("request", {})
     if not several:
         return {}
-    return {
-        "Processes": f"{several}, one after the other, timed rules and autodiff: a ratio is the geometric mean of "
-        "theirs, and its interval is Student's over them"
-    }
+    told = (
+        f"{several}, one after the other, timed rules and autodiff: a ratio is the geometric mean of theirs, and its "
+        "interval is Student's over them"
+    )
+    if request.get("most_processes", 1) > request.get("processes", 1):
+        told += (
+            f"; where {request['processes']} left a default rule undecided, more did, {request['most_processes']} at "
+            f"most, until its interval reached no further than {MARGIN:.0%}"
+        )
+    return {"Processes": told}
 
 
 def _against_itself(summary: pd.DataFrame) -> dict[str, str]:

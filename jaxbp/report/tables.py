@@ -228,10 +228,10 @@ def failures(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def processes(summary: pd.DataFrame) -> str:
-    """How many processes timed the rules, as `5`, or `3 to 5` where a run was stopped; empty where it was one.
+    """How many processes timed the rules, as `5`, or `5 to 20` where they are not equally many; empty where it was one.
 
-    >>> processes(pd.DataFrame({"engine": ["rule:a", "rule:b", "numpy"], "processes": [3, 5, 1]}))
-    '3 to 5'
+    >>> processes(pd.DataFrame({"engine": ["rule:a", "rule:b", "numpy"], "processes": [5, 20, 1]}))
+    '5 to 20'
     >>> processes(pd.DataFrame({"engine": ["rule:a", "numpy"], "processes": [float("nan"), 1]}))
     ''
     """

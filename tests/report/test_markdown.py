@@ -1,5 +1,6 @@
 """The report: its cells hold whatever they are given, its failures are listed, its pictures are there."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_a_report_says_when_several_processes_timed_the_rules(tmp_path):
     two = write_report(small_run(tmp_path / "two", again)).read_text()
     assert "- Processes: 1 to 2, one after the other, timed rules and autodiff" in two
     assert "- Processes" not in one
+
+
+def test_a_report_says_that_what_was_undecided_went_on(tmp_path):
+    run = small_run(tmp_path, time_row(op="sigmoid", case="memory", engine="rule:stable", repetition=1))
+    asked = {"request": {"processes": 1, "most_processes": 2}}
+    text = write_report(dataclasses.replace(run, machine={**run.machine, **asked})).read_text()
+    assert (
+        "; where 1 left a default rule undecided, more did, 2 at most, until its interval reached no further than 2%"
+        in text
+    )
+    assert "undecided" not in write_report(run).read_text()
 
 
 def test_a_report_counts_the_intervals_that_hold_1_where_the_ratio_is_1_for_certain(tmp_path):
