@@ -82,6 +82,8 @@ LEVELS = {
             without=("forward_difference",),
             skipped=("small", "cache", VOCABULARY),
             option_budget=Budget(0.3, LEAST_ROUNDS, 400),
+            # Where `VOCABULARY` is asked for, the truth alone takes a minute or two.
+            timeout_seconds=600,
         ),
         Level(
             "growth",
