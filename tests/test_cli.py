@@ -293,6 +293,7 @@ def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_
     def measured(tasks, journal, *, progress, peak_rss):
         asked.append([(task.op, task.repetition) for task in tasks if task.owner == "jax"])
         for task in tasks:
+            progress(task)
             if task.repetition in stops:
                 raise KeyboardInterrupt
             ratio = 0.5 if task.op == "log" else 0.9 + 0.2 * (task.repetition % 2)
@@ -304,7 +305,9 @@ def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_
 
     monkeypatch.setattr("jaxbp.cli.bench.run_tasks", measured)
     command = ("bench", "--quick", "--ops", "exp,log", "--processes", 2, "--most-processes", 6, "--out", tmp_path)
-    assert run(*command).code == 130
+    result = run(*command)
+    assert result.code == 130
+    assert "0/1 exp cache float32 jax, process 3\n" in result.err
     assert asked == [[("exp", 0), ("log", 0), ("exp", 1), ("log", 1)], [("exp", 2)], [("exp", 3)], [("exp", 4)]]
     folder = only_run(tmp_path)
     assert json.loads((folder / "machine.json").read_text())["unfinished"] == 1

@@ -197,7 +197,8 @@ def _measure(folder: Path, tasks: list[Task], executor: concurrent.futures.Execu
 
     def work(journal: Journal, tell: Callable[[str], None]) -> None:
         def told(task: Task) -> None:
-            tell(f"{task.op} {task.case} {task.dtype} {task.owner}")
+            process = f", process {task.repetition + 1}" if task.repetition else ""
+            tell(f"{task.op} {task.case} {task.dtype} {task.owner}{process}")
 
         if executor is None:
             run_tasks(tasks, journal, progress=told, peak_rss=peak_rss)
