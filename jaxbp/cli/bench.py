@@ -137,7 +137,10 @@ def bench(
     with _executor(scheduler) as executor:
         setting = "" if allocator == "kept" else f"{allocator}-allocator"
         folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
-        finished = _measure_all(folder, tasks, request, executor)
+        todo = remaining(tasks, read_journal(folder)) if resume else tasks
+        finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
+        while finished and (todo := _further(tasks, read_journal(folder), request)):
+            finished = _measure(folder, todo, executor, peak_rss=False)
         noise = measured_noise()
     rows = read_journal(folder)
     limits = [dataclasses.asdict(limit) for limit in best_limits(rows)]
@@ -160,19 +163,8 @@ def _planned(request: dict[str, Any]) -> list[Task]:
 
 
 def _further(tasks: list[Task], rows: list[dict[str, Any]], request: dict[str, Any]) -> list[Task]:
-    processes = request["processes"]
+    processes = request.get("processes", 1)
     return one_process_more(tasks, rows, processes, request.get("most_processes", processes))
-
-
-def _measure_all(
-    folder: Path, tasks: list[Task], request: dict[str, Any], executor: concurrent.futures.Executor | None
-) -> bool:
-    """What is left of the tasks, and then what they leave undecided; False where Ctrl-C ended it early."""
-    todo = remaining(tasks, read_journal(folder)) if (folder / Journal.NAME).exists() else tasks
-    finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
-    while finished and (todo := _further(tasks, read_journal(folder), request)):
-        finished = _measure(folder, todo, executor, peak_rss=False)
-    return finished
 
 
 def _listed(options: list[str]) -> str:
