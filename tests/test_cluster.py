@@ -71,13 +71,16 @@ def test_the_command_writes_the_same_record(run, address, tmp_path):
 
 
 def test_times_are_measured_by_workers_and_name_their_machine(run, address, tmp_path):
-    result = run("bench", "--quick", "--ops", "exp,log", "--out", tmp_path, "--scheduler", address)
+    command = ("bench", "--quick", "--ops", "exp,log", "--out", tmp_path, "--scheduler", address)
+    result = run(*command, "--processes", 2, "--most-processes", 3)
     assert result.code == 0, result.err
     (folder,) = (path.parent for path in tmp_path.rglob("journal.jsonl"))
     rows = read_journal(folder)
     assert {row["op"] for row in rows if row["kind"] == "time"} == {"exp", "log"}
-    machine = json.loads((folder / "machine.json").read_text())["name"]
-    assert {row["machine"] for row in rows} == {machine}
+    assert {row["repetition"] for row in rows if row["kind"] == "time"} >= {0, 1}
+    machine = json.loads((folder / "machine.json").read_text())
+    assert {row["machine"] for row in rows} == {machine["name"]}
+    assert machine["unfinished"] == 0
 
 
 def test_a_cluster_that_cannot_do_it_is_a_sentence(run, tmp_path, monkeypatch):

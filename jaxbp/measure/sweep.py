@@ -5,6 +5,7 @@ the sweep goes on with a new worker.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -202,8 +203,9 @@ def _drop_cut_off_line(path: Path) -> None:
 
 def remaining(tasks: list[Task], rows: list[Row]) -> list[Task]:
     """The tasks that the rows of a journal do not close."""
-    done = [{**row, "kind": None} for row in rows if row["kind"] == "done"]
-    return [task for task in tasks if {**json.loads(json.dumps(task.to_json())), "kind": None} not in done]
+    about = [field.name for field in dataclasses.fields(Task)]  # On a cluster a row names its machine as well.
+    done = [{name: row.get(name) for name in about} for row in rows if row["kind"] == "done"]
+    return [task for task in tasks if json.loads(json.dumps(task.to_json())) not in done]
 
 
 def run_tasks(

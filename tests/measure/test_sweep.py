@@ -336,6 +336,8 @@ def test_only_finished_tasks_are_dropped():
     as_read = json.loads(json.dumps(rows))
     assert remaining(tasks, as_read) == [tasks[0], tasks[2], tasks[3]]
     assert remaining(tasks, []) == tasks
+    named = [{**row, "machine": "one of a cluster"} for row in as_read]
+    assert remaining(tasks, named) == remaining(tasks, as_read)
     # Another level measures something else.
     assert remaining([dataclasses.replace(tasks[1], level="full")], as_read) != []
 

@@ -1,5 +1,6 @@
 """Which cases get further processes, and when they stop."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def test_what_has_a_verdict_or_a_narrow_interval_is_not():
     # No verdict, but known to the margin: no number of processes may ever decide it.
     assert asked(journal(0.979, 0.98, 0.981)) == []
     assert asked(journal(*OPEN, program="the same")) == []
+    # A call that costs no more than calls do gets no verdict from any number.
+    assert asked(journal(*OPEN, floor_us=1000.0)) == []
 
 
 def test_both_passes_apart_count_as_well():
@@ -75,6 +78,16 @@ def test_a_process_that_fails_counts():
     failed = {**TASK.to_json(), "repetition": 3, "kind": "done"}
     assert asked([*journal(*OPEN), failed], most=5) == [("multiply", 4, (RULE, "autodiff"))]
     assert asked([*journal(*OPEN), failed], most=4) == []
+
+
+def test_those_behind_come_first():
+    """As where a run was stopped between them: each process is one for all its tasks."""
+    other = dataclasses.replace(TASK, case="cache")
+    ahead = [{**row, "case": "cache"} for row in journal(*OPEN, 1.1)]
+    assert asked([*journal(*OPEN), *ahead], tasks=(other, TASK)) == [
+        ("multiply", 3, (RULE, "autodiff")),
+        ("multiply", 4, (RULE, "autodiff")),
+    ]
 
 
 def test_a_process_without_quiet_rounds_is_made_up_for():
