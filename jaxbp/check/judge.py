@@ -9,7 +9,7 @@ import numpy as np
 from jaxbp.check.compare import Comparison, compare
 from jaxbp.check.diagnosis import looks_like, place_of
 from jaxbp.check.findings import Finding
-from jaxbp.check.kinks import Sides, sides, uneven_shares
+from jaxbp.check.kinks import Sides, at_kinks, sides, uneven_shares
 from jaxbp.check.reference import Reference
 from jaxbp.check.trials import FAR, Trial
 from jaxbp.check.witness import certified
@@ -133,8 +133,8 @@ class Judge:
         """Findings of all arguments; at kinks any value between the one-sided derivatives will do."""
         beside = sides(self.reference, call.xs, self.seed)
         leaves = dict(zip(self.reference.subject.names, call.trial.leaves, strict=True))
-        at_kinks = [found.wrong & side.admits(found) for found, side in zip(gradients.values(), beside, strict=True)]
-        for (name, found), side, at_kink in zip(gradients.items(), beside, at_kinks, strict=True):
+        kinks = at_kinks(self.reference, call.xs, list(gradients.values()), beside)
+        for (name, found), side, at_kink in zip(gradients.items(), beside, kinks, strict=True):
             if at_kink.any():
                 yield self._kink(name, found, side, at_kink, call.where)
             wrong = found.where(~at_kink)
@@ -143,13 +143,13 @@ class Judge:
                 if self._ignores(name, wrong):
                     likeness = "the cotangent is ignored"
                 yield gradient_finding("gradient", name, wrong, likeness, call.where)
-        if any(at_kink.any() for at_kink in at_kinks) and all(
-            (at_kink == found.wrong).all() for at_kink, found in zip(at_kinks, gradients.values(), strict=True)
+        if any(at_kink.any() for at_kink in kinks) and all(
+            (at_kink == found.wrong).all() for at_kink, found in zip(kinks, gradients.values(), strict=True)
         ):
             share = uneven_shares(self.reference, call.xs, list(gradients.values()), beside)
             if share is not None:
                 likeness = "wrong at ties"
-                names = ", ".join(name for name, kink in zip(gradients, at_kinks, strict=True) if kink.any())
+                names = ", ".join(name for name, kink in zip(gradients, kinks, strict=True) if kink.any())
                 text = (
                     f"At a tie the cotangents of {names} are each between the one-sided derivatives, but together they "
                     f"are {share:.4g} times what they should be ({call.where}). It looks like: {likeness}."

@@ -8,9 +8,11 @@ import numpy as np
 from jaxbp.check.compare import Comparison
 from jaxbp.check.reference import Reference
 
-#: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at: of
-#: ten that are tied each should be the largest once.
+#: Inputs this close to a kink, relative to their size, are taken for it; and how many of them are looked at, all
+#: entries moved at once: of ten that are tied each should be the largest once.
 CLOSE, SIDES = 2.0**-40, 64
+#: Entries that are moved by themselves, as of hundreds that are tied hardly one is the largest among those.
+ALONE = 4096
 #: What stands for infinity there.
 MASK = 1e30
 #: A jump of the derivative beside an input that is no rounding.
@@ -53,16 +55,61 @@ def sides(reference: Reference, xs: Sequence[np.ndarray], seed: int) -> list[Sid
     n = len(reference.subject.shapes)
     found = reference.truth(*xs)[n:]
     low, high = list(found), list(found)
+    wide = _with_neighbours(reference, xs)
     for _ in range(SIDES):
-        moved = list(xs)
+        moved = list(wide)
         for i in reference.subject.floats:
-            # A mask of -inf may as well be a huge number; then it has neighbours.
-            wide = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=MASK, neginf=-MASK)
-            step = CLOSE * rng.choice([-1.0, 1.0], wide.shape) * rng.uniform(0.5, 1, wide.shape)
-            moved[i] = wide + step * np.where(wide == 0, 1, np.abs(wide))
+            step = rng.choice([-1.0, 1.0], wide[i].shape) * rng.uniform(0.5, 1, wide[i].shape)
+            moved[i] = wide[i] + step * _hair(wide[i])
         for j, g in enumerate(reference.truth(*moved)[n:]):
             low[j], high[j] = np.fmin(low[j], g), np.fmax(high[j], g)
-    return [Sides(a, b) for a, b in zip(low, high, strict=True)]
+    return [Sides(np.array(a), np.array(b)) for a, b in zip(low, high, strict=True)]
+
+
+def at_kinks(
+    reference: Reference, xs: Sequence[np.ndarray], gradients: Sequence[Comparison], beside: Sequence[Sides]
+) -> list[np.ndarray]:
+    """Where what is wrong is between the one-sided derivatives of a kink.
+
+    Entries that `beside` does not admit are moved up and down by themselves, which widens it: those furthest off first,
+    and none after one that is not admitted even then, as one fault is enough. Beyond the `ALONE` first, all of them
+    admitted, the others are taken to be as they are.
+    """
+    n, floats = len(reference.subject.shapes), reference.subject.floats
+    wide = _with_neighbours(reference, xs)
+    admitted = [found.wrong & side.admits(found) for found, side in zip(gradients, beside, strict=True)]
+    left = [
+        (j, tuple(index))
+        for j, (found, entries) in enumerate(zip(gradients, admitted, strict=True))
+        for index in np.argwhere(found.wrong & ~entries)
+    ]
+    errors = [found.error for found in gradients]
+    left.sort(key=lambda entry: -errors[entry[0]][entry[1]])
+    for j, index in left[:ALONE]:
+        i, side = floats[j], beside[j]
+        for sign in (-1, 1):
+            moved = list(wide)
+            moved[i] = np.array(wide[i])
+            moved[i][index] += sign * _hair(wide[i][index])
+            derivative = reference.truth(*moved)[n + j][index]
+            side.low[index] = np.fmin(side.low[index], derivative)
+            side.high[index] = np.fmax(side.high[index], derivative)
+        if not side.admits(gradients[j])[index]:
+            return admitted
+        admitted[j][index] = True
+    return [found.wrong for found in gradients]
+
+
+def _with_neighbours(reference: Reference, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The arguments in float64; a mask of -inf may as well be a huge number, and then has numbers beside it."""
+    wide = list(xs)
+    for i in reference.subject.floats:
+        wide[i] = np.nan_to_num(xs[i].astype(np.float64), nan=np.nan, posinf=MASK, neginf=-MASK)
+    return wide
+
+
+def _hair(x: np.ndarray) -> np.ndarray:
+    return CLOSE * np.where(x == 0, 1, np.abs(x))
 
 
 def uneven_shares(

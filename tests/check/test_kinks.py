@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.check import kinks
 from tests.mutants.mutant import custom
 
 X = np.array([1, -2, 3, 0, 5, 0.5], np.float32)
@@ -59,3 +60,42 @@ def test_where_a_condition_hides_the_derivative_its_neighbours_count():
     g = custom(f, lambda x, w: (f(x, w), (x, w)), bwd)
     report = jaxbp.check_vjp(g, jnp.linspace(1, 2, 12), jnp.zeros(12), level="quick")
     assert report.passed, str(report)
+
+
+def first_largest(weights):
+    """A maximum over all entries that shares the cotangent among tied ones by these weights, in their order."""
+
+    def bwd(x, ct):
+        tied = jnp.ravel(x == jnp.max(x))
+        rank = jnp.cumsum(tied) - 1
+        return (jnp.where(tied, ct * jnp.asarray(weights(jnp.sum(tied), rank), ct.dtype), 0).reshape(x.shape),)
+
+    return custom(jnp.max, lambda x: (jnp.max(x), x), bwd)
+
+
+@pytest.mark.parametrize(("limit", "tied"), [(kinks.ALONE, lambda x: np.where(x > 0, x.max(), x)), (3, np.zeros_like)])
+def test_of_hundreds_of_tied_entries_each_may_get_all(monkeypatch, limit, tied):
+    monkeypatch.setattr(kinks, "ALONE", limit)
+    x = tied(np.random.default_rng(0).standard_normal((16, 32)).astype(np.float32))
+    for weights in (
+        lambda n, rank: rank == 0,
+        lambda n, rank: rank == n - 1,
+        lambda n, rank: 2 * (n - rank) / (n * (n + 1)),
+    ):
+        report = jaxbp.check_vjp(first_largest(weights), x, level="quick")
+        assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("factor", [1.5, -1])
+def test_of_hundreds_of_tied_entries_none_may_get_more_than_all(factor):
+    x = np.zeros((16, 32), np.float32)
+    # The first gets too much, or too little, the last makes up for it: the sum is right.
+    wrong = first_largest(lambda n, rank: factor * (rank == 0) + (1 - factor) * (rank == n - 1))
+    report = jaxbp.check_vjp(wrong, x, level="quick")
+    assert not report.passed
+    assert "between the one-sided derivatives" not in report.faults[0].text
+
+
+def test_the_one_entry_of_a_scalar_is_moved_too():
+    wrong = custom(jnp.abs, lambda x: (jnp.abs(x), x), lambda x, ct: (jnp.where(x == 0, 2, jnp.sign(x)) * ct,))
+    assert not jaxbp.check_vjp(wrong, np.float32(0), level="quick").passed
