@@ -18,7 +18,7 @@ from jaxbp.check.reference import Reference
 from jaxbp.check.shapes import other_shapes
 from jaxbp.check.subject import RuleRaisedError, Subject, make_subject, summary
 from jaxbp.check.transforms import Run, SecondOrder, transforms
-from jaxbp.check.trials import Trial, cotangents, require_intervals, trials
+from jaxbp.check.trials import Trial, cotangents, declared_domain, require_intervals, trials
 from jaxbp.check.witness import slopes
 from jaxbp.errors import UsageError, unknown_name
 
@@ -58,7 +58,7 @@ class Checker:
             if name not in self.subject.names:
                 raise unknown_name("argument", name, self.subject.names)
         require_intervals(domain)
-        self.domain, self.level, self.shapes = domain, level, shapes
+        self.domain, self.level, self.shapes = {**declared_domain(f), **domain}, level, shapes
         self.strict = frozenset(["kink"] * (kinks == "error") + ["precision"] * (precision == "error"))
         self.given = tuple(_given(self.subject, inputs))
         self.cts = _given_cotangents(self.subject, cotangents)
@@ -262,7 +262,8 @@ def check_vjp(
             callback, a foreign function.
         inputs: further tuples of arguments.
         cotangents: a cotangent of the output's structure, to be tried besides the usual ones.
-        domain: by the name of an argument, as `args[0]`, the interval that inputs are drawn from.
+        domain: by the name of an argument, as `args[0]`, the interval that inputs are drawn from; of an op of jaxbp the
+            one that it declares, if that has two ends.
         kinks: at a kink any value between the one-sided derivatives is right; `error` insists on JAX's.
         precision: a cotangent that is as right as autodiff of the primal, but has lost digits that another formula
             keeps, is reported; `error` makes it a fault.

@@ -1,14 +1,18 @@
 """What a rule is tried with: inputs from the given ones, at several scales, with ties and zeros, and cotangents."""
 
 import dataclasses
+import functools
+import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from jaxbp.check.subject import Leaves, Subject
 from jaxbp.errors import UsageError
 from jaxbp.jaxprs import is_float
+from jaxbp.op import BoundRule, Op
 
 #: Share of the entries that are 0, or masked, where some are.
 SOME = 0.5, 0.25
@@ -111,6 +115,21 @@ def _masked(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if x.ndim > 1 and len(x) > 1:
         masked[-1] = -np.inf
     return masked
+
+
+def declared_domain(f: Callable[..., Any]) -> Domain:
+    """The intervals that an op, or a rule of one, declares for its arguments.
+
+    Those with two ends: beyond one end alone ops are NaN, half of what is drawn lies there, and the other half goes
+    closer to the end than what is folded into a half-line does.
+    """
+    while isinstance(f, functools.partial) and not f.args:
+        f = f.func
+    op = f.op if isinstance(f, BoundRule) else f
+    if not isinstance(op, Op):
+        return {}
+    ends = ((i, op.domain[name]) for i, name in enumerate(op.arguments) if name in op.domain)
+    return {f"args[{i}]": (d.low, d.high) for i, d in ends if math.isfinite(d.low) and math.isfinite(d.high)}
 
 
 def require_intervals(domain: Domain) -> None:

@@ -12,6 +12,7 @@ import typer
 from jaxbp.check.load import load_function, make_arguments, wants_x64
 from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
+from jaxbp.check.trials import declared_domain
 from jaxbp.cli.root import Json, app
 from jaxbp.environment import cores
 from jaxbp.errors import UsageError
@@ -44,10 +45,11 @@ def check(
     """Check the custom VJPs in a function: exit status 0 if right, 1 if wrong, 2 if it cannot be checked."""
     with jax.enable_x64(wants_x64(specs)):
         limits = dict(interval(text) for text in domain or [])
-        args = make_arguments(specs, seed, limits)
+        f = load_function(target)
+        args = make_arguments(specs, seed, {**declared_domain(f), **limits})
         ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
         plain = load_function(stock) if stock else None
-        found = check_vjp(load_function(target), *args, stock=plain, domain=limits, **ways)
+        found = check_vjp(f, *args, stock=plain, domain=limits, **ways)
     if as_json:
         print(found.to_json())
     else:

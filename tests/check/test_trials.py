@@ -1,13 +1,16 @@
 """Inputs hold what they promise under every seed: zeros, tails of both signs; and no two purposes draw the same."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.check.run import Checker
 from jaxbp.check.subject import make_subject
-from jaxbp.check.trials import cotangents, trials
+from jaxbp.check.trials import cotangents, declared_domain, trials
 
 SHAPES = [(9,), (3, 5), (2, 3, 4), (1,)]
 
@@ -38,6 +41,24 @@ def test_cotangents_are_not_the_arguments_again():
     inputs = [trial.leaves[0] for trial in trials(subject, {}, "standard", 0)]
     for _, (ct,) in cotangents(subject, "standard", 0):
         assert not any(np.array_equal(ct, x) for x in inputs)
+
+
+@pytest.mark.parametrize(
+    "f", [jaxbp.kepler, jaxbp.kepler.rules["implicit"], functools.partial(jaxbp.kepler.rules["implicit"])]
+)
+def test_an_op_is_tried_where_it_is_defined(f):
+    x = np.full(200, 0.5, np.float32)
+    checker = Checker(f, x, x, domain={"args[0]": (0, 1)})
+    for trial in trials(checker.subject, checker.domain, "thorough", 0):
+        anomaly, eccentricity = trial.leaves
+        assert (anomaly >= 0).all()
+        assert (anomaly <= 1).all()
+        assert (np.abs(eccentricity) <= 1).all()
+
+
+def test_what_is_not_defined_beyond_one_end_is_tried_there_too():
+    assert declared_domain(jaxbp.log) == declared_domain(jnp.log) == {}
+    assert declared_domain(jaxbp.logit) == {"args[0]": (0, 1)}
 
 
 def first_of_the_largest(x):
