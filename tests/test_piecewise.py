@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxbp
+from jaxbp.programs import fingerprint
 
 CLIP = pytest.mark.parametrize("rule", jaxbp.clip.rules)
 
@@ -73,3 +74,20 @@ def test_names_of_builtins_are_the_ops_where_asked_for_and_nowhere_else():
     assert names["sigmoid"] is jaxbp.sigmoid
     assert not {"sum", "max", "min"} & set(names)
     assert not (set(names) - {"__builtins__"}) & set(dir(builtins))
+
+
+def test_where_is_the_program_that_autodiff_makes():
+    x = np.ones(2**20, np.float32)
+
+    def program(f, split):
+        y, pull = jax.vjp(f, x > 0, x, x)
+        if split:
+            leaves, tree = jax.tree.flatten(pull)
+            return compiled(lambda ct, *leaves: jax.tree.unflatten(tree, leaves)(ct)[1:], y, *leaves)
+        return compiled(lambda ct, *args: (f(*args), jax.vjp(f, *args)[1](ct)[1:]), y, x > 0, x, x)
+
+    def compiled(f, *args):
+        return fingerprint(str(jax.jit(f).lower(*args).compile().as_text()))
+
+    for split in (True, False):
+        assert program(jaxbp.where, split) == program(jnp.where, split)

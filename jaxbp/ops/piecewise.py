@@ -1,5 +1,6 @@
 """Piecewise gates: maximum, minimum, clip, where, absolute."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -236,10 +237,17 @@ def where_fwd(condition, x, y):
     return jnp.where(condition, x, y), (condition, shape_of(x), shape_of(y))
 
 
+@jax.jit
+def _routed_by(condition, ct):
+    # Selected, not multiplied with the condition: 0 times an infinite cotangent would be NaN.
+    return jnp.where(condition, ct, 0), jnp.where(condition, 0, ct)
+
+
 def where_bwd(res, ct):
     condition, x, y = res
-    # Selected, not multiplied with the condition: 0 times an infinite cotangent would be NaN.
-    return None, sum_to(jnp.where(condition, ct, 0), x), sum_to(jnp.where(condition, 0, ct), y)
+    # In one call, as autodiff has it: by itself XLA computes them in the other order, which is another program.
+    ct_x, ct_y = _routed_by(condition, ct)
+    return None, sum_to(ct_x, x), sum_to(ct_y, y)
 
 
 def where_reference_vjp(ct, condition, x, y):
@@ -260,6 +268,7 @@ where = Op(
     cases=elementwise_cases(Mask(), Normal(), Normal()),
     flops=Flops(1, 2),
     torch=lambda torch: lambda condition, x, y: torch.where(condition.bool(), x, y),
+    version=2,
     source="A gate that copies one of its inputs routes the cotangent to that one.",
     example=""">>> condition = jnp.array([True, False])
 >>> y, (_, ct_x, ct_y) = jaxbp.where.value_and_vjp((condition, jnp.array([1.0, 2.0]), 0.0), jnp.array([3.0, 4.0]))
