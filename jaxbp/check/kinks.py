@@ -77,15 +77,8 @@ def at_kinks(
     """
     n, floats = len(reference.subject.shapes), reference.subject.floats
     wide = _with_neighbours(reference, xs)
-    admitted = [found.wrong & side.admits(found) for found, side in zip(gradients, beside, strict=True)]
-    left = [
-        (j, tuple(index))
-        for j, (found, entries) in enumerate(zip(gradients, admitted, strict=True))
-        for index in np.argwhere(found.wrong & ~entries)
-    ]
-    errors = [found.error for found in gradients]
-    left.sort(key=lambda entry: -errors[entry[0]][entry[1]])
-    for j, index in left[:ALONE]:
+    admitted = [np.array(found.wrong & side.admits(found)) for found, side in zip(gradients, beside, strict=True)]
+    for j, index in _worst(gradients, [~entries for entries in admitted]):
         i, side = floats[j], beside[j]
         for sign in (-1, 1):
             moved = list(wide)
@@ -98,6 +91,19 @@ def at_kinks(
             return admitted
         admitted[j][index] = True
     return [found.wrong for found in gradients]
+
+
+def _worst(gradients: Sequence[Comparison], keep: Sequence[np.ndarray]) -> list[tuple[int, tuple[int, ...]]]:
+    """Which entries of which cotangents are wrong, of those to keep: the `ALONE` that are furthest off, in order."""
+    errors = [found.where(kept).error for found, kept in zip(gradients, keep, strict=True)]
+    starts = np.cumsum([0, *(error.size for error in errors)])
+    flat = np.concatenate([error.ravel() for error in errors])
+    places = np.argsort(-flat, kind="stable")[: min(ALONE, int(np.count_nonzero(flat)))]
+    owners = np.searchsorted(starts, places, side="right") - 1
+    return [
+        (int(j), tuple(int(k) for k in np.unravel_index(place - starts[j], errors[j].shape)))
+        for j, place in zip(owners, places, strict=True)
+    ]
 
 
 def _with_neighbours(reference: Reference, xs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -99,3 +99,17 @@ def test_of_hundreds_of_tied_entries_none_may_get_more_than_all(factor):
 def test_the_one_entry_of_a_scalar_is_moved_too():
     wrong = custom(jnp.abs, lambda x: (jnp.abs(x), x), lambda x, ct: (jnp.where(x == 0, 2, jnp.sign(x)) * ct,))
     assert not jaxbp.check_vjp(wrong, np.float32(0), level="quick").passed
+
+
+def test_a_scalar_that_ties_with_hundreds_may_get_all():
+    def largest(x, y):
+        return jnp.maximum(x, jnp.max(y))
+
+    def bwd(kept, ct):
+        x, y = kept
+        first = jnp.zeros_like(y).at[jnp.argmax(y)].set(1)
+        return jnp.where(x >= jnp.max(y), ct, 0), jnp.where(x >= jnp.max(y), 0, ct) * first
+
+    f = custom(largest, lambda x, y: (largest(x, y), (x, y)), bwd)
+    report = jaxbp.check_vjp(f, np.float32(2), np.full(500, 2, np.float32))
+    assert report.passed, str(report)
