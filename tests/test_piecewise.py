@@ -87,7 +87,9 @@ def test_where_is_the_program_that_autodiff_makes():
         return compiled(lambda ct, *args: (f(*args), jax.vjp(f, *args)[1](ct)[1:]), y, x > 0, x, x)
 
     def compiled(f, *args):
-        return fingerprint(str(jax.jit(f).lower(*args).compile().as_text()))
+        found = fingerprint(str(jax.jit(f).lower(*args).compile().as_text()))
+        assert found
+        return found
 
     for split in (True, False):
         assert program(jaxbp.where, split) == program(jnp.where, split)

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbp.check.trials import require_intervals, within
+from jaxbp.check.trials import declared_domain, require_intervals, within
 from jaxbp.errors import UsageError, unknown_name
 
 DTYPES = {
@@ -79,11 +79,17 @@ def wants_x64(specs: Sequence[str]) -> bool:
     return any(re.match(r"[a-z]64[\[:]", spec.strip()) for spec in specs)
 
 
-def make_arguments(specs: Sequence[str], seed: int, domain: Mapping[str, tuple[float, float]]) -> list[Any]:
-    """The arguments that specs say, drawn from a seed; `domain` has the limits of some, as those of `args[0]`."""
+def make_arguments(
+    f: Callable[..., Any], specs: Sequence[str], seed: int, domain: Mapping[str, tuple[float, float]]
+) -> list[Any]:
+    """Arguments of a function that specs say, drawn from a seed, where the function is defined.
+
+    `domain` has the limits of some, as those of `args[0]`; before those that an op declares.
+    """
     require_intervals(domain)
+    limits = {**declared_domain(f), **domain}
     rng = np.random.default_rng(seed)
-    return [make_argument(spec, rng, domain.get(f"args[{i}]")) for i, spec in enumerate(specs)]
+    return [make_argument(spec, rng, limits.get(f"args[{i}]")) for i, spec in enumerate(specs)]
 
 
 def make_values(texts: Sequence[str], seed: int) -> list[Any]:

@@ -12,7 +12,6 @@ import typer
 from jaxbp.check.load import load_function, make_arguments, wants_x64
 from jaxbp.check.run import check_vjp
 from jaxbp.check.selftest import checkers, corpora
-from jaxbp.check.trials import declared_domain
 from jaxbp.cli.root import Json, app
 from jaxbp.environment import cores
 from jaxbp.errors import UsageError
@@ -46,7 +45,7 @@ def check(
     with jax.enable_x64(wants_x64(specs)):
         limits = dict(interval(text) for text in domain or [])
         f = load_function(target)
-        args = make_arguments(specs, seed, {**declared_domain(f), **limits})
+        args = make_arguments(f, specs, seed, limits)
         ways = {"kinks": kinks, "precision": precision, "shapes": shapes, "level": level, "seed": seed}
         plain = load_function(stock) if stock else None
         found = check_vjp(f, *args, stock=plain, domain=limits, **ways)

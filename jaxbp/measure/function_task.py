@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxbp.check.load import load_function, make_arguments, wants_x64
-from jaxbp.check.trials import declared_domain
 from jaxbp.errors import MissingExtraError, UsageError
 from jaxbp.measure.function import measure_function
 from jaxbp.measure.sweep import Row, Worker, WorkerError
@@ -53,7 +52,7 @@ def measure_target(task: FunctionTask) -> Iterator[Row]:
     """What a worker does with a task; what makes no sense becomes a row of kind `refusal`."""
     try:
         f = load_function(task.target)
-        args = make_arguments(task.specs, task.seed, {**declared_domain(f), **task.domain})
+        args = make_arguments(f, task.specs, task.seed, task.domain)
         stock = load_function(task.stock) if task.stock else None
         options = {"stock": stock, "domain": task.domain, "level": task.level, "seed": task.seed}
         yield from measure_function(f, args, **options)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp.check.load import load_function, make_argument
+import jaxbp
+from jaxbp.check.load import load_function, make_argument, make_arguments
 from jaxbp.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -128,6 +129,16 @@ def test_the_command_says_right_wrong_or_cannot(run, rules):
         result = run("check", *words)
         assert result.code == 2
         assert result.err.startswith("jaxbp: ")
+
+
+def test_arguments_are_drawn_where_an_op_is_defined(run):
+    specs = ("f32[200]", "f32[200]")
+    for domain, most in ({}, 1), ({"args[1]": (2.0, 3.0)}, 3):
+        anomaly, eccentricity = make_arguments(jaxbp.kepler, specs, 0, domain)
+        assert np.abs(anomaly).max() <= np.float32(np.pi)
+        assert most - 1 < np.abs(eccentricity).max() <= most
+    result = run("check", "jaxbp:kepler", *specs, "--level", "quick")
+    assert result.code == 0, result.out
 
 
 def test_the_command_takes_domains_and_float64(run):
