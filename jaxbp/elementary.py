@@ -213,12 +213,14 @@ def exp2_growth(f: jax.Array) -> jax.Array:
     >>> round(float(exp2_growth(jnp.float32(0.5))), 6)
     0.414214
     """
-    return f * exp2_quotient(f)
+    return f * polynomial(f, _EXP2)
 
 
 def exp2_quotient(f: jax.Array) -> jax.Array:
-    """(2^f - 1) / f for |f| <= 0.501."""
-    return polynomial(f, _EXP2)
+    """(2^f - 1) / f for |f| <= 0.501, from pairs of terms (Estrin): for loops that wait for one after the other."""
+    c, square = _EXP2[f.dtype], f * f
+    *lower, last = (even + odd * f for even, odd in zip(c[::2], c[1::2], strict=True))
+    return functools.reduce(lambda y, pair: y * square + pair, reversed(lower), last)
 
 
 @jax.custom_jvp

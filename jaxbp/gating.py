@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxbp.elementary import (
     Coefficients,
@@ -35,11 +34,6 @@ LOG2_E = Fraction("1.442695040888963407359924681001892137427")
 #: In gelu's tanh(u), v = 2u = a x + b x^3 with a = 2 sqrt(2/pi) and b = 0.044715 a.
 SLOPE = Fraction("1.595769121605730711759784239737527473903")
 CUBE = Fraction("0.07135481627260024877633875227986354099557")
-#: So many binary digits after the point has what |x| is rounded to, one less from the last number on; so many has the
-#: first part of the cubic coefficient, and so many after the point that of the linear one. Their quadratic is exact.
-_SHORT = {jnp.dtype("float32"): (5, 7, 19, 11.5), jnp.dtype("float64"): (12, 20, 46, 24.0)}
-#: Where it loses that digit, for the tests to look at.
-SHORT_ENDS = tuple(-last for *_, last in _SHORT.values())
 #: How the exponential of a gate is had, as `growth_in_factors`.
 Exponential = Callable[[jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
 #: The |x| where an activation of a negative x has vanished, where its product with any number has, and from which on it
@@ -274,34 +268,25 @@ def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> t
     return (near if crossing.reach[1] >= 0 else near & (x < crossing.reach[1])), slope
 
 
-def short_quadratic(
-    y: jax.Array, slope: Fraction, cube: Fraction
-) -> tuple[jax.Array, jax.Array, jax.Array, Fraction, Fraction]:
-    """`(s, s^2, a + c s^2, a, c)`, all exact, for s close to y, and a and c close to slope and cube; 0 <= y <= 27.5."""
-    point, digits, linear_point, last = _SHORT[y.dtype]
-    a, c = Fraction(round(slope * 2**linear_point), 2**linear_point), Fraction(two_parts(cube, digits)[0])
-    # The sum with it reaches the next power of 2, and loses a digit, where y is the last number.
-    shift = 2.0 ** (jnp.finfo(y.dtype).nmant + 1 - point) - last
-    short = rounded(lax.stop_gradient(y) + shift) - shift
-    square = short * short
-    return short, square, float(a) + float(c) * square, a, c
+def cubic_less_whole(y: jax.Array, slope: Fraction, cube: Fraction, plus: int = 0) -> tuple[jax.Array, jax.Array]:
+    """`(f, n + plus)`: slope y + cube y^3 = n + f, with n whole, for 0 <= y <= 27.5.
 
-
-def _cubic_less_whole(y: jax.Array, slope: Fraction, cube: Fraction, plus: int) -> tuple[jax.Array, jax.Array]:
-    """`(f, n + plus)`: slope y + cube y^3 = n + f, with n whole and |f| at most about 1/2, for 0 <= y <= 27.5.
-
-    f is right to the digits of 1/2, not to those of the cubic.
+    |f| is at most 1/2 and 2^-11 of the cubic.
+    Where a product that is added is not rounded, f is right to the digits of 1/2, not to those of the cubic. XLA's
+    backends for CPUs and GPUs see to that in one executable; where each operation is by itself, the error is relative
+    to the cubic.
     """
-    # A sum of fewer terms is there earlier than that of the parts, and as near a whole number.
-    mean = float(slope) + float(cube) * (y * y)
-    k, n = nearest_whole(y * mean, plus)
-    short, square, exact, a, c = short_quadratic(y, slope, cube)
-    factor = upper_half(exact)
-    rest = (exact - factor) + (float(slope - a) + float(cube - c) * square)
-    # The cubic's difference quotient from `short` to y.
-    quotient = mean + float(cube) * (short * y + square)
-    # The first difference is exact: with half of its digits in `factor`, the product is, and so near k.
-    return ((short * factor - k) + quotient * (y - short)) + short * rest, n
+    nmant = jnp.finfo(y.dtype).nmant
+    b, b_rest = two_parts(cube, nmant + 1)
+    # It has no digit after the last one of the largest mean, so that the difference of the two is exact.
+    a, a_rest = two_parts(slope, nmant - 4)
+    half = upper_half(y)
+    square = half * half
+    mean = rounded(a + b * (y * y))
+    k, n = nearest_whole(half * mean, plus)
+    # What `square`, a and b leave out, by b.
+    rest = ((y - half) * (y + half) + a_rest / b) + (b_rest / b) * square
+    return (y * mean - k) + y * (((a - mean) + b * square) + b * rest), n
 
 
 def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool) -> Gate:
@@ -342,7 +327,7 @@ def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
 
 def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
     def exponential(y, plus):
-        f, n = _cubic_less_whole(y, SLOPE * LOG2_E, CUBE * LOG2_E, plus)
+        f, n = cubic_less_whole(y, SLOPE * LOG2_E, CUBE * LOG2_E, plus)
         return f, exp2_quotient(f), n
 
     return _gate(x, TANH_REACH, exponential, multiplied)

@@ -10,7 +10,7 @@ import pytest
 
 import jaxbp
 from jaxbp.accuracy.exact import exact_vjp
-from jaxbp.gating import CUBE, ERF_CROSSING, LOG2_E, SILU_CROSSING, SLOPE, TANH_CROSSING, TANH_REACH, short_quadratic
+from jaxbp.gating import CUBE, ERF_CROSSING, LOG2_E, SILU_CROSSING, SLOPE, TANH_CROSSING, TANH_REACH, cubic_less_whole
 from jaxbp.ops.gated import MISH_CROSSING
 
 GATED = {
@@ -70,13 +70,20 @@ def test_second_derivatives_agree_with_those_of_stock_in_float64(form):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_the_exponent_of_gelu_is_computed_from_is_exact(dtype):
-    """Were it not, the error would be as many times as large as the exponent is."""
+def test_the_exponent_of_gelu_has_the_digits_of_a_half_and_not_those_of_its_own_size(dtype):
+    """Were they not, the error of a gradient would be as many times as large as the exponent is: 100 ULP and more."""
+    slope, cube = SLOPE * LOG2_E, CUBE * LOG2_E
     with jax.enable_x64(True):
         _, vanished, _ = TANH_REACH[jnp.dtype(dtype)]
         y = np.append(np.random.default_rng(0).uniform(0, vanished, 20_000), vanished).astype(dtype)
-        s, square, quadratic, a, c = jax.device_get(short_quadratic(jnp.asarray(y), SLOPE * LOG2_E, CUBE * LOG2_E))
-        assert np.abs(s - y).max() <= 2.0 ** (-5 if dtype == "float32" else -12)
-        for one, its_square, value in zip(s.tolist(), square.tolist(), quadratic.tolist(), strict=True):
-            assert Fraction(its_square) == Fraction(one) ** 2
-            assert Fraction(value) == a + c * Fraction(one) ** 2
+        exponent = functools.partial(cubic_less_whole, slope=slope, cube=cube)
+        f, n = jax.device_get(jax.jit(exponent)(y))
+        with jax.disable_jit():
+            by_itself, whole = jax.device_get(exponent(jnp.asarray(y)))
+    eps = float(np.finfo(dtype).eps)
+    exact = [Fraction(one) * (slope + cube * Fraction(one) ** 2) for one in y.tolist()]
+    assert max(abs(e - k - Fraction(r)) for e, k, r in zip(exact, n.tolist(), f.tolist(), strict=True)) < eps / 2
+    # What is left out of the half of y is relative to the exponent.
+    assert max(abs(r) - 0.5 - float(e) * 2.0**-11 for e, r in zip(exact, f.tolist(), strict=True)) < 1e-6
+    pairs = zip(exact, whole.tolist(), by_itself.tolist(), strict=True)
+    assert max(abs(e - k - Fraction(r)) / (1 + e) for e, k, r in pairs) < eps

@@ -145,7 +145,7 @@ gelu = Op(
 (0.8412, 0.8413)
 >>> print(f"{jax.grad(jaxbp.gelu)(-6.0):.3e}, where jax.nn gives {jax.grad(jax.nn.gelu)(-6.0):.0f}")
 -7.710e-10, where jax.nn gives 0""",
-    version=6,
+    version=7,
 )
 
 
