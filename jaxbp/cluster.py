@@ -113,7 +113,7 @@ def run_tasks_on(
             except _killed_worker():
                 about, reason = task.to_json(), "It killed one worker of the cluster after the other."
                 failed = [{**about, "engine": name, "kind": "failure", "reason": reason} for name in task.engines]
-                rows = [{**about, "kind": "task"}, *failed, {**about, "kind": "done"}]
+                rows = [{**about, "kind": "task"}, *failed, {**about, "kind": "done", "failed": True}]
             for row in rows:
                 journal.append(row)
     except ResultsError:

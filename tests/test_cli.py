@@ -15,6 +15,7 @@ from jaxbp.cli import bench, runs
 from jaxbp.measure.limits import Limits
 from jaxbp.measure.machine import describe_machine
 from jaxbp.measure.plan import ALL_MODES
+from jaxbp.measure.sweep import read_journal
 from jaxbp.report import resources
 from tests.report.synthetic import time_row
 
@@ -84,6 +85,23 @@ def test_the_peak_resident_set_is_measured_on_request(run, monkeypatch, tmp_path
     path.write_text(json.dumps(machine))
     assert run("bench", "--resume", path.parent).code == 0
     assert told == [False, True, True, False]
+
+
+def test_a_resumed_run_tries_again_what_failed(run, tmp_path, finished):
+    folder = tmp_path / "failed"
+    shutil.copytree(finished[0], folder)
+    rows = read_journal(folder)
+    planted = {"engine": "numpy", "kind": "failure", "reason": "planted"}
+    failed = [row for row in rows if row.get("owner") == "numpy" and row["kind"] in ("task", "done")]
+    about = [{**failed[0], **planted}, {**failed[1], "failed": True}]
+    kept = [row for row in rows if row.get("owner") != "numpy" and row.get("engine") != "numpy"]
+    (folder / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*kept, failed[0], *about]))
+    result = run("bench", "--resume", folder)
+    assert result.code == 0, result.err
+    assert "0/1 sigmoid small float32 numpy" in result.err
+    assert set(pd.read_csv(folder / "summary.csv")["status"]) == {"ok"}
+    # And nothing is left to be tried again.
+    assert "0/1" not in run("bench", "--resume", folder).err
 
 
 @pytest.mark.parametrize(

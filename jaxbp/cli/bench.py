@@ -137,7 +137,7 @@ def bench(
     with _executor(scheduler) as executor:
         setting = "" if allocator == "kept" else f"{allocator}-allocator"
         folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
-        todo = remaining(tasks, read_journal(folder)) if resume else tasks
+        todo = remaining(tasks, read_journal(folder), and_failed=True) if resume else tasks
         finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
         while finished and (todo := _further(tasks, read_journal(folder), request)):
             finished = _measure(folder, todo, executor, peak_rss=False)

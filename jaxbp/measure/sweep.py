@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from jaxbp.engines import Owner
 from jaxbp.environment import ALLOCATORS, accelerators
 from jaxbp.errors import ResultsError
@@ -31,6 +33,8 @@ SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 #: One thread for the NumPy that computes the reference in a process whose JAX computes on the same cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 STARTUP_SECONDS = 120.0
+#: The share of the machine's memory that a process may hold while another measures.
+HELD = 1 / 6
 
 
 def environment_of(owner: Owner, allocator: str = "kept") -> dict[str, str]:
@@ -79,6 +83,13 @@ class Worker:
         """The columns that all rows of this process share."""
         shared = {name: fact for name, fact in self.about.items() if name not in ("kind", "owner")}
         return {**shared, "environment": json.dumps(self.environment)}
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the process holds of the machine's memory; 0 where it has ended."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._process.pid).memory_info().rss
+        return 0
 
     def rows(self, task: HasJson, timeout_seconds: float) -> Iterator[Row]:
         """The rows of a task as they are measured."""
@@ -138,8 +149,9 @@ Workers = dict[tuple[Owner, bool, int], Worker]
 class Journal:
     """The rows of a run as JSON lines; each is on the disk before the next is measured.
 
-    A row of kind `task` opens each task and one of kind `done` closes it; a run that is resumed repeats the tasks
-    without the latter, and what an earlier attempt has left counts no more.
+    A row of kind `task` opens each task and one of kind `done` closes it, and says whether an engine failed; a run
+    that is resumed repeats the tasks without the latter and those that failed, and what an earlier attempt has left
+    counts no more.
     """
 
     NAME = "journal.jsonl"
@@ -201,10 +213,11 @@ def _drop_cut_off_line(path: Path) -> None:
         os.truncate(path, text.rfind(b"\n") + 1)
 
 
-def remaining(tasks: list[Task], rows: list[Row]) -> list[Task]:
-    """The tasks that the rows of a journal do not close."""
+def remaining(tasks: list[Task], rows: list[Row], *, and_failed: bool = False) -> list[Task]:
+    """The tasks that the rows of a journal do not close; with `and_failed` those too of which an engine failed."""
     about = [field.name for field in dataclasses.fields(Task)]  # On a cluster a row names its machine as well.
-    done = [{name: row.get(name) for name in about} for row in rows if row["kind"] == "done"]
+    closed = (row for row in rows if row["kind"] == "done" and not (and_failed and row.get("failed")))
+    done = [{name: row.get(name) for name in about} for row in closed]
     return [task for task in tasks if json.loads(json.dumps(task.to_json())) not in done]
 
 
@@ -233,11 +246,13 @@ def run_tasks(
 def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterator[Row]:
     """All that the journal holds of a task, measured by one of the workers, or by a new one, which joins them.
 
-    Those of another repetition end: another process is what it is for.
+    Those of another repetition end: another process is what it is for. So do those that hold much memory: what an
+    allocator keeps for one owner another may need.
     """
     yield {**task.to_json(), "kind": "task"}
     key = (task.owner, task.dtype == "float64", task.repetition)
-    for other in [other for other in workers if other[2] != task.repetition]:
+    most = psutil.virtual_memory().total * HELD
+    for other in [k for k, w in workers.items() if k[2] != task.repetition or (k != key and w.resident_bytes > most)]:
         workers.pop(other).close()
     settled: dict[str, str] = {}
     try:
@@ -256,5 +271,6 @@ def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterat
         if key in workers:
             workers.pop(key).close()
         for engine in (name for name in task.engines if name not in settled):
+            settled[engine] = "failure"
             yield {**task.to_json(), "engine": engine, "kind": "failure", "reason": str(error)}
-    yield {**task.to_json(), "kind": "done"}
+    yield {**task.to_json(), "kind": "done", "failed": "failure" in settled.values()}

@@ -133,7 +133,11 @@ def test_a_worker_that_fails_costs_its_task(fake, tmp_path, monkeypatch, op, rea
     assert len(fake) == 2
     assert not any(alive(pid) for pid in pids)
     assert [row["op"] for row in by_kind["done"]] == ["before", op, "after"]
+    # A run that is resumed tries it again, until it has succeeded once.
     assert remaining(tasks, rows) == []
+    assert remaining(tasks, rows, and_failed=True) == [tasks[1]]
+    succeeded = {**by_kind["done"][1], "failed": False}
+    assert remaining(tasks, [*rows, succeeded], and_failed=True) == []
 
 
 def test_the_peak_resident_set_is_asked_for_of_each_engine_that_was_timed(fake, tmp_path, monkeypatch):
@@ -206,6 +210,24 @@ def test_one_worker_per_owner_and_precision(fake, tmp_path):
     timed = [row for row in rows if row["kind"] == "time"]
     assert all(json.loads(row["environment"]).items() >= ALLOCATOR.items() for row in timed)
     assert all((row["device"], row["floor_us"], row["level"]) == ("cpu", 1.0, "quick") for row in timed)
+
+
+def test_a_process_that_holds_much_memory_ends_before_another_measures(fake, tmp_path, monkeypatch):
+    tasks = [task("a"), task("b", "numpy"), task("c")]
+    assert len({row["pid"] for row in run(tasks, tmp_path / "little") if row["kind"] == "time"}) == 2
+    monkeypatch.setattr(sweep, "HELD", 0.0)
+    timed = [row for row in run([*tasks, task("d")], tmp_path / "much") if row["kind"] == "time"]
+    # One process for each change of owner; the last task finds its own.
+    pids = list(dict.fromkeys(row["pid"] for row in timed))
+    assert [pids.index(row["pid"]) for row in timed if row["engine"] == "rule:a"] == [0, 1, 2, 2]
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_process_that_has_ended_holds_nothing(fake):
+    worker = Worker("jax", x64=False)
+    assert worker.resident_bytes > 2**20
+    worker.close()
+    assert worker.resident_bytes == 0
 
 
 def test_memory_is_the_c_librarys_where_that_is_asked_for(fake, tmp_path):
