@@ -271,7 +271,9 @@ def slope_at_crossing(x: jax.Array, crossing: Crossing, times: float = 1.0) -> t
 def cubic_less_whole(y: jax.Array, slope: Fraction, cube: Fraction, plus: int = 0) -> tuple[jax.Array, jax.Array]:
     """`(f, n + plus)`: slope y + cube y^3 = n + f, with n whole, for 0 <= y <= 27.5.
 
-    |f| is at most 1/2 and 2^-11 of the cubic.
+    |f| is at most 1/2 plus 2^-11 of the cubic, which is more than `exp2_quotient` is made for where the cubic is above
+    2: by 2^-24 of the exponential where it is 100, and by 2^-22 at the end.
+
     Where a product that is added is not rounded, f is right to the digits of 1/2, not to those of the cubic. XLA's
     backends for CPUs and GPUs see to that in one executable; where each operation is by itself, the error is relative
     to the cubic.

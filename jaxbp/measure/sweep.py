@@ -266,7 +266,9 @@ def task_rows(task: Task, workers: Workers, *, peak_rss: bool = False) -> Iterat
                 settled[row["engine"]] = row["kind"]
         measured = [name for name, kind in settled.items() if kind == "time"]
         for engine in measured if peak_rss and not task.repetition else ():
-            yield {**resident_row(task, engine, worker.environment), **about}
+            row = resident_row(task, engine, worker.environment)
+            settled[engine] = row["kind"]
+            yield {**row, **about}
     except WorkerError as error:
         if key in workers:
             workers.pop(key).close()

@@ -29,6 +29,8 @@ STYLES = {
     "torch": ("#E69F00", "X"),
 }
 COLUMNS = 6
+#: Inches that an entry of a legend takes, at most.
+LEGEND_ENTRY = 1.7
 #: Errors below this, correctly rounded results, are drawn at the bottom.
 LEAST_ULP = 0.25
 #: Gradients within this many ULP are in the green band.
@@ -102,7 +104,7 @@ def draw_legend(figure: Figure, used: list[str]) -> None:
     figure.legend(
         handles=handles,
         loc="outside lower center" if figure.get_layout_engine() else "lower center",
-        ncols=len(handles),
+        ncols=min(len(handles), int(figure.get_figwidth() / LEGEND_ENTRY)),
         fontsize=9,
         frameon=False,
     )

@@ -165,6 +165,17 @@ def test_the_peak_resident_set_is_asked_for_of_each_engine_that_was_timed(fake, 
     assert remaining(tasks, rows) == []
 
 
+def test_a_peak_resident_set_that_could_not_be_had_is_asked_for_again(fake, tmp_path, monkeypatch):
+    failure = {"kind": "failure", "reason": "No peak resident set: planted."}
+    monkeypatch.setattr(sweep, "resident_row", lambda task, engine, _: {**failure, "op": task.op, "engine": engine})
+    journal = Journal(tmp_path / "run")
+    run_tasks([task("a")], journal, peak_rss=True)
+    journal.close()
+    rows = read_journal(tmp_path / "run")
+    assert remaining([task("a")], rows) == []
+    assert remaining([task("a")], rows, and_failed=True) == [task("a")]
+
+
 def test_the_peak_resident_set_is_not_measured_unasked(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "resident_row", lambda *args: pytest.fail("measured all the same"))
     run([task("a")], tmp_path / "run")
