@@ -64,13 +64,13 @@ def test_each_engine_is_a_point_at_its_time_and_error(tmp_path):
 @pytest.mark.parametrize("engines", [1, 3, len(plots.STYLES)])
 @pytest.mark.parametrize("columns", [3, plots.COLUMNS])
 def test_the_legend_is_within_the_picture_and_below_the_panels(columns, engines):
-    figure, axes = plt.subplots(1, columns, figsize=(2.3 * columns, 2.65), layout="constrained")
+    figure, _ = plt.subplots(1, columns, figsize=(2.3 * columns, 2.65), layout="constrained")
     plots.draw_legend(figure, list(plots.STYLES)[:engines])
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
-    assert figure.bbox.y0 <= box.y0 < box.y1 <= min(axis.get_tightbbox().y0 for axis in axes)
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
 
 
 def test_growth_connects_the_sizes_of_each_engine_and_marks_extrapolations(tmp_path):
