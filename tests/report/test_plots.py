@@ -70,7 +70,9 @@ def test_the_legend_is_within_the_picture_and_below_the_panels(columns, engines)
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
-    assert figure.bbox.y0 <= box.y0 < box.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
+    extents = [extent for axis in figure.axes if (extent := axis.get_tightbbox())]
+    assert len(extents) == columns
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= min(extent.y0 for extent in extents)
 
 
 def test_growth_connects_the_sizes_of_each_engine_and_marks_extrapolations(tmp_path):
