@@ -1,6 +1,5 @@
 """The generated parts of pages: a line `<!-- generated: NAME -->` is replaced by what `PARTS[NAME]` makes."""
 
-import dataclasses
 import functools
 import pkgutil
 import re
@@ -235,7 +234,8 @@ def stated(accuracy: Accuracy | None) -> str:
     """The accuracy that a rule states, by dtype."""
     if accuracy is None:
         return "none"
-    return "; ".join(f"{name} {shown(ulps)}" for name, ulps in dataclasses.asdict(accuracy).items())
+    where = f"; where {text(accuracy.note)}" if accuracy.where else ""
+    return "; ".join(f"{name} {shown(ulps)}" for name, ulps in accuracy.by_dtype.items()) + where
 
 
 def census(dtype: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Shapes = tuple[tuple[int, ...], ...]
 #: A number, or a row of them.
@@ -22,24 +23,39 @@ BROADCAST = "x [...], y [...] -> y [...], floating, broadcast as NumPy does."
 class Accuracy:
     """The stated accuracy of a rule: the largest error in ULP, of the value and of each gradient, by dtype.
 
-    It holds on a CPU for every argument and the cotangent 1, wherever the exact result is a normal number or larger
-    than all of them; and no result is a wrong zero, infinity or NaN. Results below the smallest normal number may be
-    flushed to 0. Tests sample it, the census under `results/census/` proves it.
+    It holds on a CPU for every argument, or those in `where`, and the cotangent 1, wherever the exact result is a
+    normal number or larger than all of them; and no result is a wrong zero, infinity or NaN. Results below the smallest
+    normal number may be flushed to 0. Tests sample it, the census under `results/census/` proves it.
 
     Attributes:
         float32: (value, gradient).
         float64: likewise, over samples: float64 cannot be swept whole.
         narrow: likewise for float16 and bfloat16, which are computed in float32 and rounded once.
+        where: from the arguments, NumPy's, and the options, the entries for which it is stated; None if for all.
+        note: in words, after "where".
     """
 
     float32: tuple[float, float]
     float64: tuple[float, float]
     narrow: tuple[float, float] = (0.51, 0.51)
+    where: Callable[..., Any] | None = None
+    note: str = ""
+
+    @property
+    def by_dtype(self) -> dict[str, tuple[float, float]]:
+        """(value, gradient) by the name of each attribute."""
+        return {"float32": self.float32, "float64": self.float64, "narrow": self.narrow}
+
+    def holds(self, *args: np.ndarray, **options: Any) -> np.ndarray:
+        """The entries of these arguments for which it is stated."""
+        if self.where is None:
+            return np.ones(np.broadcast_shapes(*(x.shape for x in args)), bool)
+        with np.errstate(all="ignore"):
+            return self.where(*args, **options)
 
     def bound(self, dtype: jax.typing.DTypeLike, quantity: str) -> float:
         """The bound for a dtype and a quantity, `value` or `ct_<argument>`."""
-        wide = {"float32": self.float32, "float64": self.float64}
-        return wide.get(jnp.dtype(dtype).name, self.narrow)[quantity != "value"]
+        return self.by_dtype.get(jnp.dtype(dtype).name, self.narrow)[quantity != "value"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Activations that gate their own input, and their slopes, right to a few ULP: what the gated ops share."""
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -149,6 +150,17 @@ def edges(reach: Reach) -> tuple[float, ...]:
     return tuple(-place for places in reach.values() for place in places)
 
 
+class Use(enum.Enum):
+    """What becomes of an activation or its slope."""
+
+    #: It is the result.
+    RESULT = enum.auto()
+    #: Something is multiplied with it, as a number of its dtype.
+    FACTOR = enum.auto()
+    #: Likewise, and it matters as long as its product with any number does: it is returned scaled.
+    ANY_PRODUCT = enum.auto()
+
+
 class Scaled(NamedTuple):
     """The number z times some factors of at most 1, whose product may be subnormal or 0 where a result is not.
 
@@ -178,9 +190,9 @@ class Gate:
         x: the argument.
         y: |x|, but no more than where all has vanished.
         share_of: z / (1 + e^|v|) for z, scaled: z = 1 is the share of -y that passes.
-        factors: of the scaled share; as it is for x >= 0 if results are multiplied.
+        factors: of the scaled share; as it is for x >= 0 if the use is any product.
         unit: what the share's factors make close to 0.
-        multiplied: whether results are, and so are returned scaled.
+        use: what becomes of results.
     """
 
     x: jax.Array
@@ -188,16 +200,17 @@ class Gate:
     share_of: Callable[[jax.Array | float], jax.Array]
     factors: tuple[jax.Array, ...]
     unit: float
-    multiplied: bool
+    use: Use
 
     def value(self) -> Scaled:
         """x / (1 + e^-v)."""
         # Not `maximum`, which takes XLA more instructions for NaN; y is NaN where x is. At -inf it is y that is made 0,
         # not the product: XLA would read the share through a mask, which takes half as long again from memory.
-        positive = jnp.where(self.x > 0, self.x, 0)
+        # With x = 0 among them: the derivative of |x| there is 1, so that of this must be.
+        positive = jnp.where(self.x >= 0, self.x, 0)
         y = self._finished(self.y)
-        # A gradient that needs the value too shares what is divided by, or else the share.
-        passed = y * self.share_of(1.0) if self.multiplied else self.share_of(y)
+        # A gradient that needs the value too shares what is divided by; beside factors, which are read, the share.
+        passed = self.share_of(y) if self.use is Use.RESULT else y * self.share_of(1.0)
         return self._scaled(positive - self._times_unit(passed))
 
     def slope(self, linear: jax.Array, near: jax.Array, close: jax.Array) -> Scaled:
@@ -212,15 +225,15 @@ class Gate:
         return self._scaled(self._finished(jnp.where(self.x >= 0, 1 - below, below)))
 
     def _finished(self, z: jax.Array) -> jax.Array:
-        """z, but 0 at -inf where results are multiplied."""
-        return _unless_minus_infinity(self.x, z) if self.multiplied else z
+        """z, but 0 at -inf where it is not clipped to where all has vanished."""
+        return _unless_minus_infinity(self.x, z) if self.use is Use.ANY_PRODUCT else z
 
     def _times_unit(self, z: jax.Array) -> jax.Array:
         """z times the factors of the share, or as much of that as it is for x >= 0."""
-        return z if self.multiplied else z * self.unit
+        return z if self.use is Use.ANY_PRODUCT else z * self.unit
 
     def _scaled(self, z: jax.Array) -> Scaled:
-        return Scaled(z, self.factors if self.multiplied else ())
+        return Scaled(z, self.factors if self.use is Use.ANY_PRODUCT else ())
 
 
 def _unless_minus_infinity(x: jax.Array, z: jax.Array) -> jax.Array:
@@ -234,19 +247,19 @@ def _halves_of_square(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return square, (high * high - square) + (x - high) * (x + high)
 
 
-def _exp2_of_two_parts(high: jax.Array, low: jax.Array, multiplied: bool) -> Scaled:
+def _exp2_of_two_parts(high: jax.Array, low: jax.Array, use: Use) -> Scaled:
     """2^(high + low) for high + low < 0: 1 + g, as which g is returned, times powers of two.
 
     What the exponent is rounded by is an error of the result, relative to 1.
     """
     k, n = nearest_whole(high)
     f = (high - k) + low
-    return Scaled(exp2_growth(f), _powers(n, f.dtype, multiplied))
+    return Scaled(exp2_growth(f), _powers(n, f.dtype, use))
 
 
-def _powers(k: jax.Array, dtype: np.dtype, multiplied: bool) -> tuple[jax.Array, ...]:
+def _powers(k: jax.Array, dtype: np.dtype, use: Use) -> tuple[jax.Array, ...]:
     """2^k as a product, for whole k <= 0. Three reach twice as far as two; the first of them is the least."""
-    if not multiplied:
+    if use is not Use.ANY_PRODUCT:
         return two_powers(k, dtype)
     part = (5 * k + 15) >> 4
     return power_of_two(k - 2 * part, dtype), *(power_of_two(part, dtype),) * 2
@@ -291,12 +304,12 @@ def cubic_less_whole(y: jax.Array, slope: Fraction, cube: Fraction, plus: int = 
     return (y * mean - k) + y * (((a - mean) + b * square) + b * rest), n
 
 
-def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool) -> Gate:
+def _gate(x: jax.Array, reach: Reach, exponential: Exponential, use: Use) -> Gate:
     """The gate where e^|v| = (1 + f q) 2^n, for `f, q, n + plus = exponential(y, plus)`."""
     vanished, product_vanished, far_from = reach[x.dtype]
     bias = jnp.finfo(x.dtype).maxexp - 1
     # 1 + e^|v| may overflow where results do not vanish: it is computed times a power of 2.
-    if multiplied:
+    if use is Use.ANY_PRODUCT:
         # Above `far_from` a share is nothing beside x.
         shrunk = jnp.clip(x, -product_vanished, far_from)
         y, far, unit = jnp.abs(shrunk), shrunk < -far_from, 1.0
@@ -313,36 +326,36 @@ def _gate(x: jax.Array, reach: Reach, exponential: Exponential, multiplied: bool
         one = jnp.full_like(x, unit)
         factors = (one,)
     share_of = functools.partial(scaled_share, f, q, power_of_biased(n, x.dtype), one)
-    return Gate(x, y, share_of, factors, unit, multiplied)
+    return Gate(x, y, share_of, factors, unit, use)
 
 
-def silu(x: jax.Array, multiplied: bool = False) -> Scaled:
-    """x / (1 + e^-x); `multiplied` where the result is, and so matters as long as its product with any number does."""
-    return _gate(x, SILU_REACH, growth_in_factors, multiplied).value()
+def silu(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
+    """x / (1 + e^-x)."""
+    return _gate(x, SILU_REACH, growth_in_factors, use).value()
 
 
-def silu_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+def silu_slope(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
     """Its derivative."""
-    gate = _gate(x, SILU_REACH, growth_in_factors, multiplied)
+    gate = _gate(x, SILU_REACH, growth_in_factors, use)
     return gate.slope(1 - gate.y, *slope_at_crossing(-gate.y, SILU_CROSSING, 1 / gate.unit))
 
 
-def _tanh_gate(x: jax.Array, multiplied: bool) -> Gate:
+def _tanh_gate(x: jax.Array, use: Use) -> Gate:
     def exponential(y, plus):
         f, n = cubic_less_whole(y, SLOPE * LOG2_E, CUBE * LOG2_E, plus)
         return f, exp2_quotient(f), n
 
-    return _gate(x, TANH_REACH, exponential, multiplied)
+    return _gate(x, TANH_REACH, exponential, use)
 
 
-def tanh_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
+def tanh_gated(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
     """x (1 + tanh(u)) / 2 = x / (1 + e^-v)."""
-    return _tanh_gate(x, multiplied).value()
+    return _tanh_gate(x, use).value()
 
 
-def tanh_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+def tanh_slope(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
     """Its derivative."""
-    gate = _tanh_gate(x, multiplied)
+    gate = _tanh_gate(x, use)
     linear, close = _tanh_terms(gate.y, 1 / gate.unit)
     return gate.slope(linear, gate.y < TANH_CROSSING.reach, close)
 
@@ -361,39 +374,39 @@ def _tanh_terms(y: jax.Array, times: float) -> tuple[jax.Array, jax.Array]:
     return linear, before * (first + products * polynomial(square, {y.dtype: coefficients})) + low * at_root
 
 
-def _normal_tail(x, multiplied):
+def _normal_tail(x: jax.Array, use: Use):
     """For |x| > 0.9: e^(-x^2/2) as from `_exp2_of_two_parts`, |x|, its square in two parts, and q."""
-    y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if multiplied else (16.0, 40.0))), 0.5)
+    y = jnp.maximum(jnp.abs(clipped(x, (19.5, 54.0) if use is Use.ANY_PRODUCT else (16.0, 40.0))), 0.5)
     c, d = halves(LOG2_E / 2, x.dtype)
     square, rest = _halves_of_square(y)
-    bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), multiplied)
+    bell = _exp2_of_two_parts(-(square * c), -(y * y * d + rest * c), use)
     return bell, y, (square, rest), polynomial(y, _TAIL_ABOVE) / polynomial(y, _TAIL_BELOW)
 
 
-def normal_gated(x: jax.Array, multiplied: bool = False) -> Scaled:
+def normal_gated(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
     """x times the probability that a normal number is below x."""
-    (g, (first, *others)), y, _, q = _normal_tail(x, multiplied)
+    (g, (first, *others)), y, _, q = _normal_tail(x, use)
     z = BELL * q - BELL
     tail = Scaled((z + z * g) * first, tuple(others))
     centre = x * (0.5 + x * polynomial(jnp.minimum(x * x, 1), _CENTRE))
     z = jnp.where(y < 0.9, centre, jnp.where(x >= 0, x + tail.value(), tail.z))
-    z = _unless_minus_infinity(x, z) if multiplied else z
+    z = _unless_minus_infinity(x, z) if use is Use.ANY_PRODUCT else z
     return Scaled(z, tuple(jnp.where(x <= -0.9, p, 1) for p in others))
 
 
-def normal_slope(x: jax.Array, multiplied: bool = False) -> Scaled:
+def normal_slope(x: jax.Array, use: Use = Use.RESULT) -> Scaled:
     """Its derivative."""
-    (g, (first, *others)), y, (square, rest), q = _normal_tail(x, multiplied)
+    (g, (first, *others)), y, (square, rest), q = _normal_tail(x, use)
     z = BELL * ((1 - square) - (rest + q)) / y
     crossing = slope_at_crossing(-jnp.abs(clipped(x, (19.5, 54.0))), ERF_CROSSING)
     below = Scaled((z + z * g) * first, tuple(others)).unless(*crossing)
     slope = below.unless(x >= 0, 1 - below.value())
-    return slope._replace(z=_unless_minus_infinity(x, slope.z)) if multiplied else slope
+    return slope._replace(z=_unless_minus_infinity(x, slope.z)) if use is Use.ANY_PRODUCT else slope
 
 
-def gelu(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
-    return tanh_gated(x, multiplied) if approximate else normal_gated(x, multiplied)
+def gelu(x: jax.Array, approximate: bool, use: Use = Use.RESULT) -> Scaled:
+    return tanh_gated(x, use) if approximate else normal_gated(x, use)
 
 
-def gelu_slope(x: jax.Array, approximate: bool, multiplied: bool = False) -> Scaled:
-    return tanh_slope(x, multiplied) if approximate else normal_slope(x, multiplied)
+def gelu_slope(x: jax.Array, approximate: bool, use: Use = Use.RESULT) -> Scaled:
+    return tanh_slope(x, use) if approximate else normal_slope(x, use)

@@ -64,7 +64,7 @@ def test_quotients_that_are_off(op, rule, options):
         args = (np.concatenate([hard_points(op, "float32"), random_points("float32", 30_000)]),)
     else:
         args = tuple(random_points("float32", 30_000, seed) for seed in (1, 2))
-    exact = reference_values(op, args, options)
+    exact, stated = reference_values(op, args, options), rule.accuracy.holds(*args, **options)
     jaxpr = jax.make_jaxpr(passes)(*args)
     run = jax.jit(lambda end, *args: evaluated(jaxpr, args, end))
     low, high = RANGES.get(op.name, (-np.inf, np.inf))
@@ -72,7 +72,7 @@ def test_quotients_that_are_off(op, rule, options):
         results = [np.asarray(result) for result in run(np.float32(end), *args)]
         assert not ((results[0] < low) | (results[0] > high)).any()
         for quantity, actual, truth in zip(quantities(op), results, exact, strict=True):
-            normal = ~(np.abs(truth) < 2 * np.finfo(np.float32).tiny)
+            normal = stated & ~(np.abs(truth) < 2 * np.finfo(np.float32).tiny)
             error = summarize(actual[normal], truth[normal], nan_equal=True)
             at = [x[normal][error.worst_index] for x in args]
             assert error.wrong_nans == error.wrong_infinities == error.wrong_zeros == 0, f"at {at}: {error}"

@@ -18,6 +18,7 @@ import numpy as np
 from jaxbp.accuracy.points import argument_points, random_points, slice_of_all, slice_of_usual
 from jaxbp.accuracy.score import Row, Score
 from jaxbp.accuracy.yardstick import certified_values, quantities, reference_values
+from jaxbp.declaration import Accuracy
 from jaxbp.engines import engine_names
 from jaxbp.environment import ALLOCATOR, cores, inherited
 from jaxbp.errors import UsageError, unknown_name
@@ -68,6 +69,13 @@ class Census:
         return "every pair" if self.dtype == "bfloat16" else "a sample"
 
     @property
+    def stated(self) -> Accuracy | None:
+        """The accuracy of the first rule that states one for some arguments alone: there all engines are held, too."""
+        rules = (self.declaration.rules.get(engine.removeprefix("rule:")) for engine in self.engines)
+        stated = (rule.rule.accuracy for rule in rules if rule)
+        return next((accuracy for accuracy in stated if accuracy and accuracy.where), None)
+
+    @property
     def name(self) -> str:
         """What the folder of its record is called."""
         return "-".join((self.op, *(f"{k}={v}" for k, v in self.options), self.dtype))
@@ -81,6 +89,7 @@ class Census:
             "dtype": self.dtype,
             "inputs": self.inputs,
             "engines": list(self.engines),
+            **({"within": self.stated.note} if self.stated else {}),
         }
 
     @property
@@ -144,7 +153,7 @@ def _sample(census: Census, chunk: int) -> tuple[np.ndarray, ...]:
 
 
 def score_chunk(census: Census, chunk: int) -> list[Row]:
-    """One row per engine and quantity: the errors of a chunk."""
+    """One row per engine and quantity: the errors of a chunk; and one of those `within` what is stated in part."""
     op, options = census.declaration, dict(census.options)
     args = chunk_arguments(census, chunk)
     planned = args[0].size
@@ -152,8 +161,12 @@ def score_chunk(census: Census, chunk: int) -> list[Row]:
     if census.dtype == "float64":
         certified, known = certified_values(op, args, options)
         args, certified = (tuple(x[known] for x in arrays) for arrays in (args, certified))
-    names = quantities(op)
-    scores = {(engine, name): Score(args[0].size) for engine in census.engines for name in names}
+    names, stated = quantities(op), census.stated
+    within = None if stated is None else stated.holds(*args, **options)
+    regions = ({}, *([{"within": stated.note}] if stated else []))
+    scores = {
+        (engine, name): tuple(Score(args[0].size) for _ in regions) for engine in census.engines for name in names
+    }
     for start in range(0, args[0].size, EVALUATED):
         results = _evaluate(census, op, options, tuple(x[start : start + EVALUATED] for x in args))
         for offset in range(0, results[census.engines[0]][0].size, BLOCK):
@@ -170,10 +183,15 @@ def score_chunk(census: Census, chunk: int) -> list[Row]:
                     actual = actual[inside]
                     if name != "value" and undefined.any():
                         actual, truth = (np.where(undefined, x.dtype.type(0), x) for x in (actual, truth))
-                    scores[engine, name].add(block.start, actual, truth)
+                    everywhere, *part = scores[engine, name]
+                    everywhere.add(block.start, actual, truth)
+                    for score in part:
+                        score.add(block.start, actual, truth, None if within is None else within[block])
+    about = {"chunk": chunk, "left_out": planned - args[0].size}
     return [
-        {"chunk": chunk, "engine": engine, "quantity": name, "left_out": planned - args[0].size, **score.row(args)}
-        for (engine, name), score in scores.items()
+        {**about, "engine": engine, "quantity": name, **region, **score.row(args)}
+        for (engine, name), of_regions in scores.items()
+        for region, score in zip(regions, of_regions, strict=True)
     ]
 
 

@@ -29,8 +29,12 @@ class Score:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.worst = (-1.0, 0, 0.0, 0.0)
 
-    def add(self, start: int, actual: np.ndarray, exact: np.ndarray) -> None:
-        """Score a block that starts at entry `start` of the chunk."""
+    def add(self, start: int, actual: np.ndarray, exact: np.ndarray, counted: np.ndarray | None = None) -> None:
+        """Score a block that starts at entry `start` of the chunk, or the entries that are `counted`."""
+        if counted is not None:
+            actual, exact = (np.where(counted, x, x.dtype.type(0)) for x in (actual, exact))
+            # They are right, and in no class.
+            self.histogram[0] -= np.count_nonzero(~counted)
         if np.isnan(exact[0]) and np.isnan(exact).all() and np.isnan(actual).all():
             error = np.zeros(exact.shape)  # Far faster than to divide NaN by NaN, and half of log's arguments.
         else:

@@ -1,12 +1,11 @@
 """`jaxbp ops`, `jaxbp machine` and `jaxbp census`."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +29,8 @@ from jaxbp.terminal import names, options_of, out, print_table, progress
 def ops(as_json: Json = False) -> None:
     """List the ops, their rules with the accuracy that they state, and the cases they are measured at.
 
-    Stated is the largest error in ULP of value and gradient for every float32; --json has the other dtypes too.
+    Stated is the largest error in ULP of value and gradient for every float32, with a star for some alone; --json says
+    for which, and has the other dtypes too.
     """
     rows = [
         {
@@ -47,8 +47,7 @@ def ops(as_json: Json = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        stated = (accuracy and "{:g}/{:g}".format(*accuracy["float32"]) for accuracy in row.pop("accuracy").values())
-        row["stated ULP"] = ", ".join(text or "none" for text in stated)
+        row["stated ULP"] = ", ".join(_shown(accuracy) for accuracy in row.pop("accuracy").values())
     order = ("op", "arguments", "rules", "stated ULP", "cases", "formula")
     print_table([{name: row[name] for name in order} for row in rows])
 
@@ -118,6 +117,14 @@ def _sweeper(scheduler: str) -> Iterator[Callable[[Census, list[int]], Iterator[
         yield functools.partial(sweep_on, executor)
 
 
-def _stated(bound: BoundRule) -> dict[str, tuple[float, float]] | None:
-    """The accuracy that a rule states, by dtype."""
-    return bound.rule.accuracy and dataclasses.asdict(bound.rule.accuracy)
+def _stated(bound: BoundRule) -> dict[str, Any] | None:
+    """The accuracy that a rule states, by dtype, and the words for where."""
+    accuracy = bound.rule.accuracy
+    return accuracy and {**accuracy.by_dtype, **({"where": accuracy.note} if accuracy.where else {})}
+
+
+def _shown(stated: dict[str, Any] | None) -> str:
+    """The accuracy in float32 as text, marked where it is stated for some arguments alone."""
+    if stated is None:
+        return "none"
+    return "{:g}/{:g}".format(*stated["float32"]) + ("*" if "where" in stated else "")

@@ -20,6 +20,9 @@ ORDER = (
 )
 
 
+_NORMAL_RANGE = (
+    "Keeps the inputs alone; one exponential in each pass. Subnormal inputs and activations count as 0, as in stock."
+)
 _TEXTBOOK = (
     "The formulas of jax.nn with their digits, and the inputs alone are kept: as fast as autodiff, and faster where "
     "the passes are apart."
@@ -43,6 +46,21 @@ def _cotangents(ct, x, gate, activation, slope):
     return sum_to(_times(ct, gate, activation), x), sum_to(ct_gate, gate)
 
 
+def _factors_cotangents(ct, x, gate, activation, slope):
+    return sum_to(ct * activation, x), sum_to((ct * x) * slope, gate)
+
+
+def _in_normal_range(x, gate, activation, slope):
+    """Whether no input is subnormal, and neither are the activation and the slope of a gate that is not 0."""
+    tiny = jnp.finfo(jnp.promote_types(x.dtype, jnp.float32)).tiny
+    x, gate, activation, slope = (np.abs(a.astype(np.float64)) for a in (x, gate, activation, slope))
+    # So written NaN is in range.
+    return ((x == 0) | ~(x < tiny)) & ((gate == 0) | ~((activation < tiny) | (slope < tiny)))
+
+
+_WHERE = "x, the gate, its activation and slope are normal numbers or 0"
+
+
 def _numpy_times(factor, gate, activation):
     """A product for references: beside an infinity, an activation that vanishes, or its slope, is below 0 still."""
     vanished = np.isinf(factor) & np.isfinite(gate) & (gate < 0) & (activation == 0)
@@ -56,13 +74,25 @@ def _numpy_vjp(ct, x, gate, activation, slope):
     )
 
 
+def normal_range_swiglu_fwd(x, gate):
+    return x * gating.silu(gate, gating.Use.FACTOR).value(), (x, gate)
+
+
+def normal_range_swiglu_bwd(res, ct):
+    x, gate = res
+    activation, slope = (f(gate, gating.Use.FACTOR).value() for f in (gating.silu, gating.silu_slope))
+    return _factors_cotangents(ct, x, gate, activation, slope)
+
+
 def swiglu_fwd(x, gate):
-    return _times(x, gate, gating.silu(gate, multiplied=True)), (x, gate)
+    return _times(x, gate, gating.silu(gate, gating.Use.ANY_PRODUCT)), (x, gate)
 
 
 def swiglu_bwd(res, ct):
     x, gate = res
-    return _cotangents(ct, x, gate, gating.silu(gate, multiplied=True), gating.silu_slope(gate, multiplied=True))
+    return _cotangents(
+        ct, x, gate, gating.silu(gate, gating.Use.ANY_PRODUCT), gating.silu_slope(gate, gating.Use.ANY_PRODUCT)
+    )
 
 
 def textbook_swiglu_fwd(x, gate):
@@ -72,7 +102,7 @@ def textbook_swiglu_fwd(x, gate):
 def textbook_swiglu_bwd(res, ct):
     x, gate = res
     s = gating_references.textbook_logistic(gate)
-    return sum_to(ct * (gate * s), x), sum_to(ct * (x * gating_references.textbook_silu_slope(gate, s)), gate)
+    return _factors_cotangents(ct, x, gate, gate * s, gating_references.textbook_silu_slope(gate, s))
 
 
 swiglu = Op(
@@ -82,10 +112,24 @@ swiglu = Op(
     "ct_x = ct silu(gate), ct_gate = ct x s(gate) (1 + gate (1 - s(gate)))",
     rules=(
         Rule(
+            "normal_range",
+            normal_range_swiglu_fwd,
+            normal_range_swiglu_bwd,
+            _NORMAL_RANGE,
+            Accuracy(
+                (3.6, 4),
+                (3.8, 4.2),
+                where=lambda x, gate: _in_normal_range(
+                    x, gate, gating_references.numpy_silu(gate), gating_references.numpy_silu_slope(gate)
+                ),
+                note=_WHERE,
+            ),
+        ),
+        Rule(
             "stable",
             swiglu_fwd,
             swiglu_bwd,
-            "Keeps the inputs alone; one exponential in each pass, and the product right where silu alone vanishes.",
+            "Likewise, with subnormal inputs, and the product right where silu alone vanishes.",
             Accuracy((3.6, 4), (3.8, 4.2)),
         ),
         Rule(
@@ -115,18 +159,28 @@ swiglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.swiglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.1932, 0.7311, 2.783)""",
-    version=8,
+    version=9,
 )
 
 
+def normal_range_geglu_fwd(x, gate, *, approximate=True):
+    return x * gating.gelu(gate, approximate, gating.Use.FACTOR).value(), (x, gate)
+
+
+def normal_range_geglu_bwd(res, ct, *, approximate=True):
+    x, gate = res
+    activation, slope = (f(gate, approximate, gating.Use.FACTOR).value() for f in (gating.gelu, gating.gelu_slope))
+    return _factors_cotangents(ct, x, gate, activation, slope)
+
+
 def geglu_fwd(x, gate, *, approximate=True):
-    return _times(x, gate, gating.gelu(gate, approximate, multiplied=True)), (x, gate)
+    return _times(x, gate, gating.gelu(gate, approximate, gating.Use.ANY_PRODUCT)), (x, gate)
 
 
 def geglu_bwd(res, ct, *, approximate=True):
     x, gate = res
-    activation = gating.gelu(gate, approximate, multiplied=True)
-    return _cotangents(ct, x, gate, activation, gating.gelu_slope(gate, approximate, multiplied=True))
+    activation = gating.gelu(gate, approximate, gating.Use.ANY_PRODUCT)
+    return _cotangents(ct, x, gate, activation, gating.gelu_slope(gate, approximate, gating.Use.ANY_PRODUCT))
 
 
 def textbook_geglu_fwd(x, gate, *, approximate=True):
@@ -135,8 +189,7 @@ def textbook_geglu_fwd(x, gate, *, approximate=True):
 
 def textbook_geglu_bwd(res, ct, *, approximate=True):
     x, gate = res
-    activation, slope = gating_references.textbook_gelu(gate, approximate)
-    return sum_to(ct * activation, x), sum_to(ct * (x * slope), gate)
+    return _factors_cotangents(ct, x, gate, *gating_references.textbook_gelu(gate, approximate))
 
 
 geglu = Op(
@@ -146,10 +199,27 @@ geglu = Op(
     formula="x gelu(gate); ct_x = ct gelu(gate), ct_gate = ct x gelu'(gate)",
     rules=(
         Rule(
+            "normal_range",
+            normal_range_geglu_fwd,
+            normal_range_geglu_bwd,
+            _NORMAL_RANGE,
+            Accuracy(
+                (3.8, 4.9),
+                (3.8, 4.5),
+                where=lambda x, gate, *, approximate=True: _in_normal_range(
+                    x,
+                    gate,
+                    gating_references.numpy_gelu(gate, approximate),
+                    gating_references.numpy_gelu_slope(gate, approximate),
+                ),
+                note=_WHERE,
+            ),
+        ),
+        Rule(
             "stable",
             geglu_fwd,
             geglu_bwd,
-            "Keeps the inputs alone; one exponential in each pass, and the product right where gelu alone vanishes.",
+            "Likewise, with subnormal inputs, and the product right where gelu alone vanishes.",
             Accuracy((3.8, 4.9), (3.8, 4.5)),
         ),
         Rule(
@@ -192,5 +262,5 @@ geglu = Op(
     example=""">>> y, (ct_x, ct_gate) = jaxbp.geglu.value_and_vjp((3.0, 1.0), 1.0)
 >>> round(float(y), 4), round(float(ct_x), 4), round(float(ct_gate), 4)
 (2.5236, 0.8412, 3.2489)""",
-    version=9,
+    version=10,
 )

@@ -37,13 +37,17 @@ def stopped_census(folder: Path, head: dict[str, Any]) -> dict[int, list[dict[st
 
 
 def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
-    """One record per engine and quantity over all chunks: counts added up, the worst of the worst."""
-    records: dict[tuple[str, str], Row] = {}
+    """One record per engine and quantity over all chunks: counts added up, the worst of the worst.
+
+    Those of the inputs `within` what a rule states its accuracy for come after all others.
+    """
+    records: dict[tuple[str, str, bool], Row] = {}
     for row in sorted(rows, key=lambda row: row["chunk"]):
-        key = (row["engine"], row["quantity"])
+        key = (row["engine"], row["quantity"], "within" in row)
         if key not in records:
             zeros = {"inputs": 0, "left_out": 0, "histogram": [0] * (len(CLASSES) + 1), **dict.fromkeys(COUNTS, 0)}
-            records[key] = {"engine": key[0], "quantity": key[1], "max_ulp": -1.0, **zeros}
+            about = {name: row[name] for name in ("engine", "quantity", "within") if name in row}
+            records[key] = {**about, "max_ulp": -1.0, **zeros}
         record = records[key]
         record["inputs"] += sum(row["histogram"]) + row["flushed"]
         record["left_out"] += row["left_out"]
@@ -53,13 +57,20 @@ def summarize_census(census: Census, rows: Iterable[Row]) -> list[Row]:
         if row["max_ulp"] > record["max_ulp"]:
             record |= {name: row[name] for name in ("max_ulp", "worst_args", "worst_actual", "worst_exact")}
     order = {engine: i for i, engine in enumerate(census.engines)}
-    return sorted(records.values(), key=lambda record: order[record["engine"]])
+    return sorted(records.values(), key=lambda record: ("within" in record, order[record["engine"]]))
+
+
+def _innermost(rows: Iterable[Row]) -> list[Row]:
+    """The rows within what a rule states its accuracy for, if it does so in part, in the order of their chunks."""
+    rows = sorted(rows, key=lambda row: row["chunk"])
+    return [row for row in rows if "within" in row] or rows
 
 
 def binades_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Per engine, quantity and chunk with a result that is not correctly rounded: where it begins, its largest error.
 
-    Chunks are binades of the first argument where a dtype is swept whole.
+    Chunks are binades of the first argument where a dtype is swept whole. Of an accuracy that is stated in part it is
+    the inputs of that part.
     """
     frame = pd.DataFrame(
         [
@@ -71,7 +82,7 @@ def binades_frame(rows: Iterable[Row]) -> pd.DataFrame:
                 "at": json.dumps(row["worst_args"]),
                 **{name: row[name] for name in COUNTS},
             }
-            for row in sorted(rows, key=lambda row: row["chunk"])
+            for row in _innermost(rows)
             if row["max_ulp"] > CLASSES[0] or row["flushed"]
         ],
         columns=["engine", "quantity", "binade_start", "max_ulp", "at", *COUNTS],
@@ -127,32 +138,43 @@ def read_binades(folder: Path) -> pd.DataFrame:
 
 
 def comparison(records: Iterable[Row], dtype: str) -> pd.DataFrame:
-    """One row per op, options and gradient at a dtype: worst ULP of default rule, jax.grad and torch, and where."""
+    """One row per op, options and gradient at a dtype: worst ULP of default rule, jax.grad and torch, and where.
+
+    Where the default rule states its accuracy for some inputs alone, a second one for these.
+    """
     rows = []
     for about in records:
         if about["dtype"] != dtype:
             continue
-        by_key = {(record["engine"], record["quantity"]): record for record in about["records"]}
+        by_key = {(r["engine"], r["quantity"], "within" in r): r for r in about["records"]}
         op = next(op for op in OPS if op.name == about["op"])
         options = ", ".join(f"{name}={value}" for name, value in about["options"].items())
-        for argument in op.arguments:
-            row = {"op": op.name + (f"({options})" if options else ""), "gradient": f"ct_{argument}"}
-            engines = {f"rule:{op.default_rule.name}": "ours", "autodiff": "jax.grad", "torch": "torch"}
-            for engine, heading in engines.items():
-                record = by_key.get((engine, f"ct_{argument}"))
-                row[heading] = tables.number(record["max_ulp"]) if record else ""
-                row[f"{heading} at"] = ", ".join(f"{x:.6g}" for x in record["worst_args"]) if record else ""
-            rows.append(row)
+        name = op.name + (f"({options})" if options else "")
+        for within in dict.fromkeys(part for *_, part in by_key):
+            for argument in op.arguments:
+                row = {"op": f"{name}, as stated" if within else name, "gradient": f"ct_{argument}"}
+                engines = {f"rule:{op.default_rule.name}": "ours", "autodiff": "jax.grad", "torch": "torch"}
+                for engine, heading in engines.items():
+                    record = by_key.get((engine, f"ct_{argument}", within))
+                    row[heading] = tables.number(record["max_ulp"]) if record else ""
+                    row[f"{heading} at"] = ", ".join(f"{x:.6g}" for x in record["worst_args"]) if record else ""
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
 def overview(records: Iterable[Row]) -> pd.DataFrame:
-    """One row per engine and quantity, as text: worst error, where, and what is plainly wrong."""
+    """One row per engine and quantity, as text: worst error, where, and what is plainly wrong.
+
+    If an accuracy is stated for some inputs alone, a column says whose errors a row has.
+    """
+    records = list(records)
+    in_part = any("within" in record for record in records)
     return pd.DataFrame(
         [
             {
                 "engine": record["engine"],
                 "quantity": record["quantity"],
+                **({"of": "as stated" if "within" in record else "all"} if in_part else {}),
                 "worst ULP": tables.number(record["max_ulp"]),
                 "at": ", ".join(f"{x:.9g}" for x in record["worst_args"]),
                 "got": f"{record['worst_actual']:.9g}",
@@ -165,7 +187,7 @@ def overview(records: Iterable[Row]) -> pd.DataFrame:
 
 
 def histogram(records: Iterable[Row]) -> pd.DataFrame:
-    """One row per engine and quantity: the share of inputs in each class of error."""
+    """One row per engine and quantity: the inputs in each class of error."""
     labels = ["correctly rounded", *(f"≤ {end:g}" for end in CLASSES[1:]), f"> {CLASSES[-1]:g}"]
     return pd.DataFrame(
         [
@@ -185,14 +207,15 @@ def histogram(records: Iterable[Row]) -> pd.DataFrame:
 def title(about: Row) -> str:
     """What was swept, in words."""
     options = "".join(f", {name}={value}" for name, value in about["options"].items())
-    return f"{about['op']}{options}, {about['inputs']} of {about['dtype']}".replace("every float of", "every")
+    within = f", where {about['within']}" if "within" in about else ""
+    return f"{about['op']}{options}, {about['inputs']} of {about['dtype']}{within}".replace("every float of", "every")
 
 
 def error_against_argument(census: Census, rows: Iterable[Row]) -> Figure:
     """The largest error in each part of a chunk against the first argument, negative and positive side."""
     # The last chunk of a sample holds the hard points, which are no stretch of the axis.
     whole = census.chunks - (census.inputs == "a sample")
-    rows = [row for row in sorted(rows, key=lambda row: row["chunk"]) if row["chunk"] < whole]
+    rows = [row for row in _innermost(rows) if row["chunk"] < whole]
     quantities = tables.unique(row["quantity"] for row in rows)
     figure, axes = plt.subplots(
         len(quantities), 2, figsize=(11, 2.6 * len(quantities) + 0.6), squeeze=False, sharey=True, layout="constrained"
@@ -245,16 +268,18 @@ def _report(census: Census, machine: Row, records: list[Row], yardstick: Row) ->
         "stands where the exact value is a normal number. XLA's CPU backend takes subnormal arguments for zero "
         "too: what follows from that counts as wrong."
     )
-    sections = (
-        f"# Census: {title(census.about())}",
-        where,
-        table(overview(records)),
-        legend,
-        "Inputs by error in ULP:",
-        table(histogram(records)),
-        f"![Error against the argument]({PICTURE})",
-    )
-    return "\n\n".join(sections) + "\n"
+    everywhere, within = ([r for r in records if ("within" in r) is part] for part in (False, True))
+    about = {name: fact for name, fact in census.about().items() if name != "within"}
+    sections = [f"# Census: {title(about)}", where, table(overview(everywhere)), legend]
+    if within:
+        sections += [
+            f"Of these the {within[0]['inputs']:,} where {within[0]['within']}:",
+            table(overview(within).drop(columns="of")),
+        ]
+    sections += ["Inputs by error in ULP:", table(histogram(everywhere))]
+    if within:
+        sections += [f"Those where {within[0]['within']}, as in the picture:", table(histogram(within))]
+    return "\n\n".join([*sections, f"![Error against the argument]({PICTURE})"]) + "\n"
 
 
 def _yardstick(census: Census, yardstick: Row) -> str:

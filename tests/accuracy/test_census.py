@@ -132,6 +132,38 @@ def test_a_score_agrees_with_the_summary_of_the_whole_array():
     assert max(row["part_max"]) == np.inf
 
 
+def test_entries_that_are_not_counted_are_in_no_class_and_no_maximum():
+    score = Score(8)
+    actual = np.array([1, 0, np.nan, np.inf, 2, 2, 0, 1], np.float32)
+    exact = np.array([1, 1, 1, 1, 2, 2 + 2**-22, 1e-40, 1])
+    score.add(0, actual, exact, np.array([True, False, False, False, True, True, False, False]))
+    row = score.row((actual,))
+    assert row["max_ulp"] == 1
+    assert row["histogram"][:2] == [2, 1]
+    assert sum(row["histogram"]) == 3
+    assert all(row[name] == 0 for name in COUNTS)
+
+
+def test_an_accuracy_that_is_stated_in_part_has_rows_of_its_own_for_every_engine():
+    """Everywhere wrong zeros are counted, and within what is stated there are none; autodiff is held to both, too."""
+    whole = plan_census(jaxbp.geglu, "bfloat16")
+    assert whole.stated is jaxbp.geglu.default_rule.rule.accuracy
+    note = whole.about()["within"]
+    assert note
+    assert plan_census(jaxbp.geglu, "bfloat16", ("stable",)).stated is None
+    # x from 2^73: its products with activations below all numbers are far above them.
+    rows = score_chunk(whole, 200)
+    assert {row["within"] for row in rows if "within" in row} == {note}
+    by = {(row["engine"], row["quantity"], "within" in row): row for row in rows}
+    assert len(by) == len(rows) == 2 * 3 * len(whole.engines)
+    everywhere, stated = (by["rule:normal_range", "value", part] for part in (False, True))
+    assert everywhere["wrong_zeros"] > 0
+    assert stated["wrong_zeros"] == 0
+    assert stated["max_ulp"] <= 0.51
+    assert 0 < sum(stated["histogram"]) < sum(everywhere["histogram"])
+    assert by["autodiff", "value", True]["wrong_zeros"] > 0
+
+
 def test_wrong_infinities_are_counted():
     score = Score(8)
     score.add(0, np.full(8, np.inf, np.float32), np.full(8, 1e30))
