@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pandas as pd
 
 from jaxbp import ops
 from jaxbp.accuracy.census import DTYPES
@@ -17,6 +18,7 @@ from jaxbp.cases import VOCABULARY
 from jaxbp.declaration import Accuracy, Entries, Kink, shown
 from jaxbp.errors import ResultsError
 from jaxbp.measure.ahead import TARGETS
+from jaxbp.measure.machine import computer
 from jaxbp.measure.plan import LEVELS
 from jaxbp.op import Op
 from jaxbp.ops import OPS
@@ -40,7 +42,7 @@ from jaxbp.report.readme import (
     readme_census,
     where,
 )
-from jaxbp.report.run import read_run
+from jaxbp.report.run import newest_record, read_run
 from jaxbp.report.selftest import OUTCOME_COLUMNS, readme_selftest
 from jaxbp.report.selftest import SUMMARY_COLUMNS as SELFTEST_COLUMNS
 from jaxbp.report.sharding import AGREEMENT_COLUMNS, SCALING_COLUMNS, recorded_sharding
@@ -269,6 +271,36 @@ def measured_family(family: ModuleType) -> str:
     return "\n\n".join(parts)
 
 
+def blocks() -> str:
+    """What blocks of tokens cost, by the newest record of `bench.blocks`."""
+    found = newest_record(RESULTS, "blocks")
+    assert found is not None
+    folder, machine = found
+    header = ("tokens a block", "temporary, MiB", "autodiff's, times", "rule / autodiff", "products / autodiff")
+
+    def ratio(row: Any, name: str) -> str:
+        return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for _, row in pd.read_csv(folder / "blocks.csv").iterrows():
+            mine, theirs = row["rule_temp_bytes"], row["autodiff_temp_bytes"]
+            names = ("rule_of_autodiff", "products_of_autodiff", "rule_of_products")
+            yield (
+                f"{row['block']:.0f}",
+                f"{mine / 2**20:.0f}",
+                f"{theirs / mine:.1f}",
+                *(ratio(row, name) for name in names),
+            )
+
+    noise = machine["noise"]
+    where = (
+        f"Case {code(machine['case'])}, measured {machine['started'][:10]} on {computer(machine)}, jax "
+        f"{machine['versions']['jax']}, commit {machine['commit']}, in {machine['processes']} processes. The machine "
+        f"was {noise['verdict']}, with a spread of {100 * noise['spread']:.0f} %."
+    )
+    return f"{where}\n\n{table((*header, 'rule / products'), rows())}"
+
+
 def measured_in(runs: dict[Path, list[str]]) -> str:
     """What was measured of each op in the run that stands for it."""
     return "\n\n".join(f"{where(folder)}\n\n{measured(folder, ops)}" for folder, ops in runs.items())
@@ -288,6 +320,7 @@ def census_accelerator() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
+    "blocks": blocks,
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
     "long-columns": long_columns,

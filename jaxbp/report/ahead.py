@@ -102,7 +102,7 @@ def beside_times(compiled: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     moved = passes.groupby(["op", "case", "dtype", "engine", "mode"])["bytes"].sum(min_count=1)
     rows = []
     for op, own in summary.groupby("op", sort=False):
-        engine, found = tables.default_engine(str(op)), {}
+        engine, found = tables.default_engine(str(op), own["engine"]), {}
         for mode in ("fwd_bwd", "split"):
             for _, cell in own[(own["engine"] == engine) & (own["mode"] == mode) & own["ratio"].notna()].iterrows():
                 key = [(cell["op"], cell["case"], cell["dtype"], side, mode) for side in (engine, "autodiff")]

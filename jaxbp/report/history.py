@@ -62,7 +62,8 @@ def history(runs: Sequence[Run]) -> pd.DataFrame:
 def _points(run: Run) -> pd.DataFrame:
     # What was not sampled in the same rounds as autodiff has no verdict, and scatters too much for a trend.
     cells = run.summary[(run.summary["verdict"] != "") & run.summary["mode"].isin(list(MODES))]
-    cells = cells[cells["engine"] == cells["op"].map(tables.default_engine)]
+    defaults = {op: tables.default_engine(str(op), own["engine"]) for op, own in cells.groupby("op")}
+    cells = cells[cells["engine"] == cells["op"].map(defaults)]
     key = ["op", "case", "dtype", "engine"]
     found = cells.merge(tables.worst_gradient(run.accuracy)[[*key, "ulp"]], on=key, how="left")
     return found.assign(started=run.machine["started"], machine=run.machine["name"], commit=run.machine["commit"] or "")
@@ -130,7 +131,7 @@ def _last_change(runs: Sequence[Run], shown: pd.DataFrame) -> dict[str, str]:
     for _, point in shown.drop_duplicates("op", keep="last").iterrows():
         op = str(point["op"])
         own = changes[(changes["op"] == op) & (changes["case"] == point["case"]) & (changes["dtype"] == point["dtype"])]
-        own = own[own["engine"] == tables.default_engine(op)]
+        own = own[own["engine"] == tables.default_engine(op, own["engine"])]
         times = own.loc[own["measure"].isin(("ratio", "time")) & (own["mode"] == point["mode"]), "verdict"]
         errors = own.loc[own["measure"].isin(("ulp", "p99_ulp", "wrong")) & (own["verdict"] != "same"), "verdict"]
         said[op] = ", ".join(tables.unique([*times, *errors])) or "-"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxbp.ops import OPS
-from jaxbp.report.tables import SUMS, amount, default_engine, largest_cells, unique, worst_gradient
+from jaxbp.report.tables import SUMS, amount, largest_cells, unique, worst_gradient
 
 #: Colour (Okabe and Ito's, told apart by colour-blind readers) and marker of each kind of engine.
 STYLES = {
@@ -43,9 +43,9 @@ def style_of(op: str, engine: str) -> str:
     """The key of `STYLES` of an engine of an op."""
     if not engine.startswith("rule:"):
         return engine
-    if engine == default_engine(op):
-        return "default rule"
     rules = [f"rule:{name}" for known in OPS if known.name == op for name in known.rules]
+    if engine in rules[:1]:
+        return "default rule"
     return "third rule" if engine in rules[2:] else "second rule"
 
 

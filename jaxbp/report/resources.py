@@ -90,7 +90,7 @@ def _rivals(summary: pd.DataFrame, dtype: str) -> Iterator[tuple[str, str, str, 
     cells = largest_cells(summary, dtype)
     for op in unique(cells["op"]):
         own = cells[cells["op"] == op]
-        for engine in (default_engine(op), "autodiff"):
+        for engine in (default_engine(op, own["engine"]), "autodiff"):
             rows = {row["mode"]: row for _, row in own[own["engine"] == engine].iterrows()}
             if rows:
                 yield op, own["case"].iloc[0], engine, rows.get

@@ -43,9 +43,16 @@ def largest_error(accuracy: pd.DataFrame) -> pd.Series:
     return accuracy["max_ulp"].where(~accuracy["op"].isin(SUMS), of_largest)
 
 
-def default_engine(op: str) -> str:
-    """The engine of an op's default rule; of an op that this version does not have, any rule."""
-    return next((f"rule:{known.default_rule.name}" for known in OPS if known.name == op), "rule:")
+def default_engine(op: str, engines: Iterable[str]) -> str:
+    """The engine of an op's default rule among those of a run.
+
+    A run of another version may not have it: then that of the first rule that it has, in the order of this version,
+    where a new default comes before what it replaces. Of an op that this version does not have, any rule.
+    """
+    engines = list(engines)
+    declared = [f"rule:{name}" for known in OPS if known.name == op for name in known.rules]
+    rules = [engine for engine in engines if engine.startswith("rule:")]
+    return next(iter([*(engine for engine in declared if engine in engines), *rules, *declared, "rule:"]))
 
 
 def largest_cells(summary: pd.DataFrame, dtype: str) -> pd.DataFrame:
@@ -121,7 +128,7 @@ def standings(summary: pd.DataFrame, accuracy: pd.DataFrame, dtype: str) -> Iter
     errors = worst_gradient(accuracy[accuracy["dtype"] == dtype])
     failed = failures(summary[summary["dtype"] == dtype])
     for op in unique(summary.loc[summary["dtype"] == dtype, "op"]):
-        ours, own = default_engine(op), cells[cells["op"] == op]
+        ours, own = default_engine(op, unique(summary.loc[summary["op"] == op, "engine"])), cells[cells["op"] == op]
         case = str(own["case"].iloc[0]) if len(own) else ""
         own = own[own["case"] == case]
         found = errors[(errors["op"] == op) & (errors["case"] == case)]
@@ -348,7 +355,7 @@ def _merge_rules(table: pd.DataFrame) -> pd.DataFrame:
     merged: dict[str, list[str]] = {"default rule": [], "second rule": []}
     for key, row in table.iterrows():
         op = key[0] if isinstance(key, tuple) else key
-        default = default_engine(str(op))
+        default = default_engine(str(op), [name for name in rules if isinstance(row[name], str)])
         others = [f"{row[r]} ({r[5:]})" for r in rules if r != default and isinstance(row[r], str)]
         first = row.get(default)
         merged["default rule"].append(first if isinstance(first, str) else "")

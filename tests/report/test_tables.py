@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import FACTS, MACHINE, accuracy_row, failure_row, small_run, time_row
 
+import jaxbp
 from jaxbp.report import tables
 from jaxbp.report.frames import accuracy_frame, summary_frame
 from jaxbp.report.run import write_frames, write_machine
@@ -135,13 +136,29 @@ def test_failures_keep_their_reasons_and_stay_out_of_the_times():
 
 
 def test_an_op_of_another_version_has_some_rule():
-    assert tables.default_engine("sigmoid") == "rule:stable"
-    assert tables.default_engine("from_the_future") == "rule:"
+    assert tables.default_engine("sigmoid", []) == "rule:stable"
+    assert tables.default_engine("from_the_future", ["autodiff"]) == "rule:"
     rows = [time_row(op="from_the_future", engine=engine) for engine in ("rule:x", "autodiff")]
     rows.append(accuracy_row(op="from_the_future"))
     summary, accuracy = summary_frame(rows, FACTS), accuracy_frame(rows, FACTS)
     assert tables.overview(summary, accuracy, "float32")["op"].tolist() == ["from_the_future"]
-    assert tables.engine_times(summary, "small", "float32")["second rule"].tolist()[0].endswith("(x)")
+    assert tables.engine_times(summary, "small", "float32")["default rule"].tolist() == ["102 µs ±2"]
+
+
+def test_a_run_from_before_an_op_had_its_default_rule_shows_what_was_the_default():
+    """A record of another machine would lose the op from its table, without a word."""
+    assert next(iter(jaxbp.swiglu.rules)) == "normal_range"
+    engines = ("rule:textbook", "rule:stable", "autodiff")
+    assert tables.default_engine("swiglu", engines) == "rule:stable"
+    assert tables.default_engine("swiglu", ["autodiff", "rule:gone"]) == "rule:gone"
+    rows = [time_row(op="swiglu", engine=engine) for engine in engines]
+    rows += [accuracy_row(op="swiglu", engine=engine, max_ulp=ulp) for ulp, engine in enumerate(engines, 2)]
+    summary, accuracy = summary_frame(rows, FACTS), accuracy_frame(rows, FACTS)
+    (row,) = tables.overview(summary, accuracy, "float32").to_dict("records")
+    assert (row["rule"], row["worst ULP"]) == ("stable", "3")
+    (times,) = tables.engine_times(summary, "small", "float32").to_dict("records")
+    assert times["default rule"] == "102 µs ±2"
+    assert times["second rule"].endswith("(textbook)")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""The measurement of blocks: its products are all that cannot be left out, and its ratios are what was timed."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from bench import blocks
+from jaxbp.cases import Case, Labels, Normal
+from jaxbp.jaxprs import equations
+from jaxbp.measure.timer import Budget
+from jaxbp.ops import mean_losses
+
+CASE = Case("few", ((64, 16), (16, 512), (64,)), (Normal(), Normal(), Labels(512)))
+
+
+def work(args):
+    """How many products of matrices the rule's forward pass has now, and exponentials."""
+    # A function of its own each time, or JAX would remember the last program.
+    forward = functools.partial(mean_losses.mean_linear_cross_entropy_fwd, block=16)
+    names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(forward)(*args))]
+    return names.count("dot_general"), names.count("exp") + names.count("log1p")
+
+
+def test_the_products_are_the_rules_own_and_nothing_else_is_left(monkeypatch):
+    args = CASE.arguments(np.dtype(np.float32))
+    whole = work(args)
+    assert whole[0] == 3
+    assert whole[1] > 0
+    monkeypatch.setattr(mean_losses, "_total_and_slopes", blocks.products_alone)
+    assert work(args) == (3, 0)
+    x, w, _ = args
+    _, (ct_x, ct_w) = mean_losses.mean_linear_cross_entropy_fwd(*args, block=16)
+    logits = x.astype(np.float64) @ w
+    np.testing.assert_allclose(ct_x, logits @ w.T / 64, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ct_w, x.T @ logits / 64, rtol=1e-4, atol=1e-4)
+
+
+def test_the_rule_is_itself_again_afterwards():
+    args = CASE.arguments(np.dtype(np.float32))
+    compiled = blocks.programs(args, (16,))
+    y, (ct_x, ct_w) = compiled["rule", 16].call()
+    exact, cts = compiled[blocks.AUTODIFF].call()
+    assert float(y) == pytest.approx(float(exact), rel=1e-5)
+    for actual, expected in zip((ct_x, ct_w), cts, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
+    assert not np.allclose(compiled["products", 16].call()[1][0], ct_x)
+
+
+def test_ratios_are_of_the_rounds_of_each_process():
+    """A rule that takes 1.2 of its products' time, on a machine that is three times as slow in the second process."""
+    taken = {blocks.AUTODIFF: 2.0, ("rule", 16): 1.2, ("products", 16): 1.0}
+    found = [{name: (1000, [slow * t] * 6) for name, t in taken.items()} for slow in (1.0, 3.0)]
+    (row,) = blocks.frame(found).to_dict("records")
+    assert row["block"] == 16
+    assert row["rule_temp_bytes"] == row["autodiff_temp_bytes"] == 1000
+    assert row["rule_of_products"] == pytest.approx(1.2)
+    assert row["rule_of_autodiff"] == pytest.approx(0.6)
+    assert row["products_of_autodiff_low"] == pytest.approx(row["products_of_autodiff_high"]) == pytest.approx(0.5)
+
+
+def test_all_programs_are_timed_in_the_same_rounds(monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    found = blocks.measure(CASE, (16, 32), Budget(seconds=0.1, min_rounds=3, max_rounds=3), 0)
+    assert set(found) == {blocks.AUTODIFF, *((name, block) for name in ("rule", "products") for block in (16, 32))}
+    assert {len(seconds) for _, seconds in found.values()} == {3}
+    assert found["rule", 16][0] < found["rule", 32][0] < found[blocks.AUTODIFF][0]
+    assert np.isfinite(blocks.frame([found])["rule_of_products"]).all()
