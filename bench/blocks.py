@@ -12,7 +12,7 @@ import argparse
 import concurrent.futures
 import functools
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -79,7 +79,7 @@ def measure(case: Case, blocks: Sequence[int], budget: Budget, seed: int) -> dic
     return {name: (compiled[name].temp_bytes, samples.seconds) for name, samples in taken.items()}
 
 
-def frame(found: Sequence[dict[Name, tuple[int | None, list[float]]]]) -> pd.DataFrame:
+def frame(found: Sequence[Mapping[Name, tuple[int | None, list[float]]]]) -> pd.DataFrame:
     """One row per block, from what each process found: temporary memory, times, and ratios with their intervals."""
 
     def ratio(a: Name, b: Name) -> Interval:

@@ -31,10 +31,10 @@ def test_the_products_are_the_rules_own_and_nothing_else_is_left(monkeypatch):
     monkeypatch.setattr(mean_losses, "_total_and_slopes", blocks.products_alone)
     assert work(args) == (3, 0)
     x, w, _ = args
-    _, (ct_x, ct_w) = mean_losses.mean_linear_cross_entropy_fwd(*args, block=16)
+    _, gradients = mean_losses.mean_linear_cross_entropy_fwd(*args, block=16)
     logits = x.astype(np.float64) @ w
-    np.testing.assert_allclose(ct_x, logits @ w.T / 64, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(ct_w, x.T @ logits / 64, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients[0], logits @ w.T / 64, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients[1], x.T @ logits / 64, rtol=1e-4, atol=1e-4)
 
 
 def test_the_rule_is_itself_again_afterwards():
