@@ -23,6 +23,7 @@ ORDER = (
 _NORMAL_RANGE = (
     "Keeps the inputs alone; one exponential in each pass. Subnormal inputs and activations count as 0, as in stock."
 )
+_WHERE = "x, the gate, its activation and slope are normal numbers or 0"
 _TEXTBOOK = (
     "The formulas of jax.nn with their digits, and the inputs alone are kept: as fast as autodiff, and faster where "
     "the passes are apart."
@@ -56,9 +57,6 @@ def _in_normal_range(x, gate, activation, slope):
     x, gate, activation, slope = (np.abs(a.astype(np.float64)) for a in (x, gate, activation, slope))
     # So written NaN is in range.
     return ((x == 0) | ~(x < tiny)) & ((gate == 0) | ~((activation < tiny) | (slope < tiny)))
-
-
-_WHERE = "x, the gate, its activation and slope are normal numbers or 0"
 
 
 def _numpy_times(factor, gate, activation):
