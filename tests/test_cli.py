@@ -222,6 +222,17 @@ def test_ops_as_json(run):
     assert sigmoid["cases"] == "small, cache, memory"
 
 
+def test_ops_marks_an_accuracy_that_is_stated_in_part(run):
+    stated = jaxbp.swiglu.default_rule.rule.accuracy
+    assert stated is not None
+    (line,) = (line for line in run("ops").out.splitlines() if line.startswith("swiglu"))
+    value, gradient = stated.float32
+    assert f"{value:g}/{gradient:g}*, {value:g}/{gradient:g}, none" in line
+    row = next(row for row in json.loads(run("ops", "--json").out) if row["op"] == "swiglu")
+    assert row["accuracy"]["normal_range"]["where"] == stated.note
+    assert "where" not in row["accuracy"]["stable"]
+
+
 def test_machine(run):
     facts = json.loads(run("machine", "--json").out)
     assert facts.keys() >= {"name", "cpu", "cores", "versions", "noise"}
