@@ -25,6 +25,7 @@ import pandas as pd
 from jaxbp.cases import VOCABULARY, Case
 from jaxbp.cli.runs import machine_facts
 from jaxbp.environment import inherited
+from jaxbp.errors import ResultsError
 from jaxbp.measure.executables import Executable, compile_function
 from jaxbp.measure.machine import now
 from jaxbp.measure.sweep import environment_of
@@ -102,22 +103,31 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="What a block's size costs mean_linear_cross_entropy.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--processes", type=int, default=5, help="one after the other")
+    parser.add_argument("--processes", type=int, default=5, help="one after the other, about two minutes each")
     options = parser.parse_args()
+    if options.processes < 1:
+        parser.error(f"--processes must be at least 1, got {options.processes}.")
     case = next(case for case in OP.cases if case.name == VOCABULARY)
-    machine = {**machine_facts(), "started": now(), "processes": options.processes, "case": case.name}
+    machine = {**machine_facts(), "started": now(), "case": case.name}
+    folder = options.out / machine["name"]
+    try:
+        write_machine(
+            folder, {**machine, "processes": 0}
+        )  # What cannot be written is told before anything is measured.
+    except ResultsError as error:
+        parser.error(str(error))
     found = []
     for seed in range(options.processes):
+        print(f"process {seed + 1} of {options.processes} measures", flush=True)
         with (
             inherited(environment_of("jax")),
             concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
         ):
             found.append(pool.submit(measure, case, BLOCKS, BUDGET, seed).result())
-        print(f"process {seed + 1} of {options.processes}", flush=True)
-    folder = options.out / machine["name"]
-    write_machine(folder, machine)
-    frame(found).to_csv(folder / TABLE, index=False, float_format="%.6g")
-    print(folder / TABLE)
+        # After each, so that nothing is lost that was measured.
+        write_machine(folder, {**machine, "processes": len(found)})
+        frame(found).to_csv(folder / TABLE, index=False, float_format="%.6g")
+        print(folder / TABLE, flush=True)
 
 
 if __name__ == "__main__":

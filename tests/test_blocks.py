@@ -1,9 +1,12 @@
 """The measurement of blocks: its products are all that cannot be left out, and its ratios are what was timed."""
 
+import concurrent.futures
 import functools
+import json
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench import blocks
@@ -68,3 +71,51 @@ def test_all_programs_are_timed_in_the_same_rounds(monkeypatch):
     (row, larger) = blocks.frame([found]).to_dict("records")
     assert row["rule_temp_bytes"] < larger["rule_temp_bytes"] < row["autodiff_temp_bytes"]
     assert np.isfinite(blocks.frame([found])["rule_of_products"]).all()
+
+
+class FailsSecond:
+    """In place of a pool of one process: the first measures, the second dies."""
+
+    started = 0
+
+    def __init__(self, *_):
+        FailsSecond.started += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, *_):
+        future = concurrent.futures.Future()
+        if FailsSecond.started > 1:
+            future.set_exception(concurrent.futures.BrokenExecutor("planted"))
+        else:
+            seconds = {blocks.AUTODIFF: 2.0, ("rule", 16): 1.0, ("products", 16): 1.0}
+            future.set_result({name: (9, [taken] * 5) for name, taken in seconds.items()})
+        return future
+
+
+def test_what_was_measured_is_not_lost(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["blocks", "--out", str(tmp_path), "--processes", "3"])
+    monkeypatch.setattr(blocks, "machine_facts", lambda: {"name": "here"})
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", FailsSecond)
+    with pytest.raises(concurrent.futures.BrokenExecutor, match="planted"):
+        blocks.main()
+    (row,) = pd.read_csv(tmp_path / "here" / blocks.TABLE).to_dict("records")
+    assert row["rule_of_autodiff"] == pytest.approx(0.5)
+    assert json.loads((tmp_path / "here" / "machine.json").read_text())["processes"] == 1
+
+
+@pytest.mark.parametrize(("processes", "sentence"), [("0", "must be at least 1, got 0"), ("1", "cannot be written")])
+def test_bad_input_is_told_before_anything_is_measured(monkeypatch, tmp_path, capsys, processes, sentence):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr("sys.argv", ["blocks", "--out", str(file), "--processes", processes])
+    monkeypatch.setattr(blocks, "machine_facts", lambda: {"name": "here"})
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as told:
+        blocks.main()
+    assert told.value.code == 2
+    assert sentence in capsys.readouterr().err

@@ -94,6 +94,17 @@ def test_the_default_is_right_up_to_where_the_activation_is_subnormal(unit):
 
 
 @EACH
+def test_the_range_is_what_the_documentation_says(unit):
+    """Gates that are stated, and those from which on the activation of jax.nn is 0, to a tenth."""
+    op, options = UNITS[unit]
+    stated, vanished = {"swiglu": (-91.8, -87.3), "tanh": (-10.1, -4.9), "erf": (-13.1, -13.0)}[unit]
+    gate = np.array([stated, stated - 0.1, vanished + 0.05, vanished - 0.05], np.float32)
+    holds = op.default_rule.rule.accuracy.holds(np.ones_like(gate), gate, **options)
+    assert holds.tolist() == [True, False, True, True]
+    assert (np.asarray(op.stock(np.ones_like(gate), gate, **options))[2:] != 0).tolist() == [True, False]
+
+
+@EACH
 def test_outside_its_range_the_default_does_as_stock_where_that_is_a_number(unit):
     op, options = UNITS[unit]
     gate = np.array([*VANISHED[unit], 0.5, 1.5e-38], np.float32)

@@ -25,7 +25,7 @@ class Score:
         self.histogram = np.zeros(len(CLASSES) + 1, np.int64)
         # Rounded up: a part of the few entries that are left over would have a small error for that alone.
         self.part_size = max(1, -(-size // PARTS))
-        self.part_max = np.zeros(-(-size // self.part_size))
+        self.part_max = np.full(-(-size // self.part_size), np.nan)
         self.counts = dict.fromkeys(COUNTS, 0)
         self.worst = (-1.0, 0, 0.0, 0.0)
 
@@ -58,10 +58,14 @@ class Score:
             self._count_what_is_wrong(actual, exact, error)
         if error[worst] > self.worst[0]:
             self.worst = (float(error[worst]), start + worst, float(actual[worst]), float(exact[worst]))
-        # A part may be larger than a block, or smaller: either way its largest error is the largest of its entries.
+        if counted is not None:
+            error = np.where(counted, error, np.nan)
+        # A part may be larger than a block, or smaller: either way its largest error is the largest of its entries, and
+        # NaN where none is counted.
         for offset in range(0, error.size, self.part_size):
             part = (start + offset) // self.part_size
-            self.part_max[part] = max(self.part_max[part], error[offset : offset + self.part_size].max())
+            largest = np.fmax.reduce(error[offset : offset + self.part_size])
+            self.part_max[part] = np.fmax(self.part_max[part], largest)
 
     def _count_what_is_wrong(self, actual: np.ndarray, exact: np.ndarray, error: np.ndarray) -> None:
         wrong = error > SURELY_WRONG

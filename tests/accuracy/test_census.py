@@ -141,6 +141,7 @@ def test_entries_that_are_not_counted_are_in_no_class_and_no_maximum():
     assert row["max_ulp"] == 1
     assert row["histogram"][:2] == [2, 1]
     assert sum(row["histogram"]) == 3
+    np.testing.assert_array_equal(row["part_max"], [0, *[np.nan] * 3, 0, 1, *[np.nan] * 2])
     assert all(row[name] == 0 for name in COUNTS)
 
 

@@ -38,6 +38,16 @@ def test_a_row_for_each_run_and_mode(runs):
     assert own["ulp"].tolist() == [2.0, 2.0, 50.0]
 
 
+def test_a_run_from_before_an_op_had_its_default_rule_has_its_place():
+    """Of swiglu, whose default is `normal_range` now, and was `stable`."""
+    machine = {"started": "2026-01-01T00:00:00Z", "commit": "1" * 12, "name": "test-2-core"}
+    before = noisy_run("before", 1, machine, ops=("swiglu",))
+    assert set(before.summary["engine"]) == {"rule:stable", "autodiff"}
+    assert set(history([before])["op"]) == {"swiglu"}
+    table: Any = trend(history([before]), [before, before]).set_index("op")
+    assert table.loc["swiglu", "last change"] != "-"
+
+
 def test_the_trend_says_what_changed_last(runs):
     found = history(runs)
     table: Any = trend(found[found["machine"] == "test-2-core"], [runs[1], runs[0], runs[2]]).set_index("op")

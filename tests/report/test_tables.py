@@ -8,7 +8,7 @@ import pytest
 from synthetic import FACTS, MACHINE, accuracy_row, failure_row, small_run, time_row
 
 import jaxbp
-from jaxbp.report import tables
+from jaxbp.report import resources, tables
 from jaxbp.report.frames import accuracy_frame, summary_frame
 from jaxbp.report.run import write_frames, write_machine
 
@@ -159,6 +159,7 @@ def test_a_run_from_before_an_op_had_its_default_rule_shows_what_was_the_default
     (times,) = tables.engine_times(summary, "small", "float32").to_dict("records")
     assert times["default rule"] == "102 µs ±2"
     assert times["second rule"].endswith("(textbook)")
+    assert resources.memory(summary, "float32")["engine"].tolist() == ["rule:stable", "autodiff"]
 
 
 @pytest.mark.parametrize(
