@@ -59,7 +59,8 @@ SUMMARY_COLUMNS = {
     "outliers": f"share of these rounds beyond {FENCE:g} interquartile ranges from the quartiles",
     "inner": "calls that each sample averages over",
     "ratio": "time over the time of autodiff in the same mode: the trimmed mean of the rounds' own ratios where they "
-    "shared the rounds, else the ratio of the medians",
+    "shared the rounds, else the ratio of the medians. Of split, a pass that is the same program on both sides takes "
+    "in each round the mean of its two times",
     "ratio_low": "lower end of its 95 % interval, by the bootstrap",
     "ratio_high": "upper end of it",
     "verdict": f"{VERDICTS}; empty where the engine did not run interleaved with autodiff",
@@ -236,6 +237,7 @@ def split_row(forward: Row, backward: Row) -> Row:
     both |= {name: _merged(operator.add, passes, name) for name in ("xla_flops", "xla_bytes", "program")}
     both["samples_us"] = [a + b for a, b in zip(*(row["samples_us"] for row in passes), strict=False)]
     both["cores"] = [min(a, b) for a, b in zip(*(row["cores"] for row in passes), strict=False)]
+    both["passes"] = [(row.get("program"), row["samples_us"]) for row in passes]
     return {**forward, **both, "mode": "split", "inner": min(row["inner"] for row in passes)}
 
 
@@ -289,7 +291,23 @@ def undisturbed(rows: Sequence[Row], baselines: Mapping[int, Row]) -> Sequence[R
 
 def ratios(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> list[tuple[Interval, bool]]:
     """What `side_ratio` says of each process and its own baseline."""
-    return [side_ratio(_side(a), _side(b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+    return [side_ratio(*_sides(a, b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+
+
+def _sides(row: Row, baseline: Row) -> tuple[Side, Side]:
+    """Both sides of a comparison, of `split` with one time for a pass that is one program on both.
+
+    That is the mean of its two times in each round: what they differ by says nothing about the rule.
+    """
+    ours, theirs = _side(row), _side(baseline)
+    passes = list(zip(row.get("passes", ()), baseline.get("passes", ()), strict=True))
+    if not any(program and program == other for (program, _), (other, _) in passes):
+        return ours, theirs
+    totals = np.zeros((2, np.size(ours.samples)))
+    for (program, mine), (other, its) in passes:
+        times = np.array([mine, its])[:, : totals.shape[1]]
+        totals += times.mean(0) if program and program == other else times
+    return Side(totals[0], ours.cores), Side(totals[1], theirs.cores)
 
 
 def comparison(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> Row:

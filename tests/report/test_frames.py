@@ -156,6 +156,36 @@ def test_a_program_is_the_same_only_if_it_is_in_every_process():
     assert said("a", "b") == said(None, None) == "slower"
 
 
+def test_a_pass_that_is_one_program_has_one_time_in_split():
+    """Backward passes that are one program, of which the rule's happened to be slow: the forward passes decide."""
+
+    def split(program):
+        rows = [time_row("fwd_res", FAST), time_row("bwd", FAST, program="b")]
+        rows += [
+            time_row("fwd_res", FAST, engine="rule:swap"),
+            time_row("bwd", SLOW, engine="rule:swap", program=program),
+        ]
+        return summary(*rows).loc[("rule:swap", "split")]
+
+    both, other = split("b"), split("c")
+    assert (both["ratio"], both["verdict"]) == (1, "same")
+    assert (other["ratio"], other["verdict"]) == (pytest.approx(1.5), "slower")
+    # The times themselves are what was measured.
+    assert both["time_us"] == other["time_us"] == pytest.approx(51 + 102)
+
+
+def test_one_time_for_a_pass_leaves_what_the_other_pass_says():
+    rows = [time_row("fwd_res", SLOW), time_row("bwd", FAST, program="b")]
+    rows += [
+        time_row("fwd_res", FAST, engine="rule:swap"),
+        time_row("bwd", SLOW, engine="rule:swap", program="b"),
+    ]
+    cell = summary(*rows).loc[("rule:swap", "split")]
+    assert cell["ratio"] == pytest.approx((51 + 76.5) / (102 + 76.5))
+    assert cell["ratio_low"] <= cell["ratio"] <= cell["ratio_high"] < 0.75
+    assert cell["verdict"] == "faster"
+
+
 def passes(forward, backward):
     """A rule's verdicts by mode, for samples of its passes; autodiff takes 100 us for each."""
     usual = [100.0, 100.1, 100.2, 100.3, 100.4]
