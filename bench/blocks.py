@@ -1,11 +1,12 @@
-"""What a block's size costs mean_linear_cross_entropy, beside autodiff, and beside the products that it must compute.
+"""What a block's size costs mean_linear_cross_entropy, beside autodiff, and beside what no rule can do without.
 
     python -m bench.blocks --out results/blocks
 
 No rule can do with less than three products: of the tokens with the weights, and of the slopes with either. The program
 `products` is the rule's own with the logits in place of the slopes, so that of a block nothing is left but these. How
-far the rule is from it is all that other arithmetic can gain; how far it is from autodiff's time is what products in
-blocks of that size leave to be gained.
+far it is from autodiff's time is what products in blocks of that size leave to be gained. The program `passes` is the
+rule with a change of sign in place of each exponential: it goes over the logits as often, for their maximum, their
+exponentials, the sum of these, and the slopes. How far the rule is from it is what its exponentials cost.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import functools
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxbp import classes
 from jaxbp.cases import VOCABULARY, Case
 from jaxbp.cli.runs import machine_facts
 from jaxbp.environment import inherited
@@ -37,7 +40,7 @@ from jaxbp.report.run import write_machine
 TABLE = "blocks.csv"
 BLOCKS = (128, 256, 512, 1024)
 #: A call takes a second.
-BUDGET = Budget(seconds=100.0, min_rounds=5, max_rounds=100)
+BUDGET = Budget(seconds=130.0, min_rounds=5, max_rounds=100)
 OP = mean_losses.mean_linear_cross_entropy
 #: The name of a program, and the tokens of its blocks; autodiff has none.
 Name = tuple[str, int]
@@ -46,7 +49,9 @@ AUTODIFF: Name = ("autodiff", 0)
 RATIOS: dict[str, Callable[[int], tuple[Name, Name]]] = {
     "rule_of_autodiff": lambda block: (("rule", block), AUTODIFF),
     "products_of_autodiff": lambda block: (("products", block), AUTODIFF),
+    "passes_of_autodiff": lambda block: (("passes", block), AUTODIFF),
     "rule_of_products": lambda block: (("rule", block), ("products", block)),
+    "rule_of_passes": lambda block: (("rule", block), ("passes", block)),
 }
 
 
@@ -55,8 +60,15 @@ def products_alone(tokens: jax.Array, w: jax.Array, _: jax.Array, precision: jax
     return jnp.zeros((), w.dtype), jnp.matmul(tokens, w, precision=precision)
 
 
+#: By program, what is left out of the rule: where it is looked up, its name there, and what takes its place.
+LEFT_OUT: dict[str, tuple[ModuleType, str, Callable[..., Any]]] = {
+    "products": (mean_losses, "_total_and_slopes", products_alone),
+    "passes": (classes, "decay_or_infinity", jnp.negative),
+}
+
+
 def programs(args: tuple[Any, ...], blocks: Sequence[int]) -> dict[Name, Executable]:
-    """Value and gradients in one executable each: autodiff's, and the rule's and its products' for each block."""
+    """Value and gradients in one executable each: autodiff's, and for each block the rule's and what is left of it."""
 
     def gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         return jax.value_and_grad(f, (0, 1))
@@ -64,9 +76,10 @@ def programs(args: tuple[Any, ...], blocks: Sequence[int]) -> dict[Name, Executa
     compiled = {AUTODIFF: compile_function(gradient(OP.stock), *args)}
     for block in blocks:
         compiled["rule", block] = compile_function(gradient(functools.partial(OP, block=block)), *args)
-        with mock.patch.object(mean_losses, "_total_and_slopes", products_alone):
-            alone = functools.partial(mean_losses.mean_linear_cross_entropy_fwd, block=block)
-            compiled["products", block] = compile_function(alone, *args)
+        for name, left_out in LEFT_OUT.items():
+            with mock.patch.object(*left_out):
+                alone = functools.partial(mean_losses.mean_linear_cross_entropy_fwd, block=block)
+                compiled[name, block] = compile_function(alone, *args)
     return compiled
 
 

@@ -276,7 +276,15 @@ def blocks() -> str:
     found = newest_record(RESULTS, "blocks")
     assert found is not None
     folder, machine = found
-    header = ("tokens a block", "temporary, MiB", "autodiff's, times", "rule / autodiff", "products / autodiff")
+    header = (
+        "tokens a block",
+        "temporary, MiB",
+        "autodiff's, times",
+        "rule / autodiff",
+        "products / autodiff",
+        "passes / autodiff",
+        "rule / passes",
+    )
 
     def ratio(row: Any, name: str) -> str:
         return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
@@ -284,7 +292,7 @@ def blocks() -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for _, row in pd.read_csv(folder / "blocks.csv").iterrows():
             mine, theirs = row["rule_temp_bytes"], row["autodiff_temp_bytes"]
-            names = ("rule_of_autodiff", "products_of_autodiff", "rule_of_products")
+            names = ("rule_of_autodiff", "products_of_autodiff", "passes_of_autodiff", "rule_of_passes")
             yield (
                 f"{row['block']:.0f}",
                 f"{mine / 2**20:.0f}",
@@ -298,7 +306,7 @@ def blocks() -> str:
         f"{machine['versions']['jax']}, commit {machine['commit']}, in {machine['processes']} processes. The machine "
         f"was {noise['verdict']}, with a spread of {100 * noise['spread']:.0f} %."
     )
-    return f"{where}\n\n{table((*header, 'rule / products'), rows())}"
+    return f"{where}\n\n{table(header, rows())}"
 
 
 def measured_in(runs: dict[Path, list[str]]) -> str:
