@@ -316,8 +316,8 @@ def test_several_processes_are_asked_for_and_resumed(run, tmp_path, monkeypatch)
 
 
 def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_path, monkeypatch):
-    """By default rule exp is faster in one process and slower in the next; log is faster in all."""
-    asked, stops = [], [4]
+    """By default rule exp is faster in one process and slower in the next; log is faster in all. One process fails."""
+    asked, stops, failing = [], [4], [3]
 
     def measured(tasks, journal, *, progress, peak_rss):
         asked.append([(task.op, task.repetition) for task in tasks if task.owner == "jax"])
@@ -325,12 +325,14 @@ def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_
             progress(task)
             if task.repetition in stops:
                 raise KeyboardInterrupt
+            journal.append({**task.to_json(), "kind": "task"})
+            failed = task.repetition in failing
             ratio = 0.5 if task.op == "log" else 0.9 + 0.2 * (task.repetition % 2)
-            for engine in task.engines:
+            for engine in () if failed else task.engines:
                 samples = 1000 * np.linspace(0.999, 1.001, 9) * (1.0 if engine == "autodiff" else ratio)
                 about = {"op": task.op, "case": task.case, "repetition": task.repetition, "engine": engine}
                 journal.append(time_row(samples_us=samples, **about))
-            journal.append({**task.to_json(), "kind": "done"})
+            journal.append({**task.to_json(), "kind": "done", "failed": failed})
 
     monkeypatch.setattr("jaxbp.cli.bench.run_tasks", measured)
     command = ("bench", "--quick", "--ops", "exp,log", "--processes", 2, "--most-processes", 6, "--out", tmp_path)
@@ -341,9 +343,10 @@ def test_what_is_undecided_goes_on_in_further_processes_and_is_resumed(run, tmp_
     folder = only_run(tmp_path)
     assert json.loads((folder / "machine.json").read_text())["unfinished"] == 1
     stops.clear()
+    failing.clear()
     asked.clear()
     assert run("bench", "--resume", folder).code == 0
-    assert asked == [[], [("exp", 4)], [("exp", 5)]]
+    assert asked == [[("exp", 3)], [("exp", 4)], [("exp", 5)]]
     summary = pd.read_csv(folder / "summary.csv")
     assert summary.groupby("op")["processes"].max().to_dict() == {"exp": 6, "log": 2}
     assert json.loads((folder / "machine.json").read_text())["unfinished"] == 0

@@ -20,7 +20,7 @@ from jaxbp.measure.function_task import FunctionTask, measure_in_worker
 from jaxbp.measure.limits import best_limits
 from jaxbp.measure.plan import Task, plan
 from jaxbp.measure.resident import require_proc
-from jaxbp.measure.sweep import Journal, read_journal, remaining, run_tasks
+from jaxbp.measure.sweep import Journal, begun, read_journal, remaining, run_tasks
 from jaxbp.report import tables
 from jaxbp.report.function import function_frame, mode_table, summarize_function
 from jaxbp.report.history import HISTORY, write_history
@@ -137,7 +137,7 @@ def bench(
     with _executor(scheduler) as executor:
         setting = "" if allocator == "kept" else f"{allocator}-allocator"
         folder = resume or new_run(out_folder, request["level"], {"request": request}, setting)
-        todo = remaining(tasks, read_journal(folder), and_failed=True) if resume else tasks
+        todo = _left(tasks, read_journal(folder)) if resume else tasks
         finished = _measure(folder, todo, executor, peak_rss=request.get("peak_rss", False))
         while finished and (todo := _further(tasks, read_journal(folder), request)):
             finished = _measure(folder, todo, executor, peak_rss=False)
@@ -160,6 +160,11 @@ def bench(
 
 def _planned(request: dict[str, Any]) -> list[Task]:
     return plan(**{name: wish for name, wish in request.items() if name not in ("most_processes", "peak_rss")})
+
+
+def _left(tasks: list[Task], rows: list[dict[str, Any]]) -> list[Task]:
+    """What is left of the plan, and of the processes that were added to it, with what failed."""
+    return remaining(list(dict.fromkeys([*tasks, *begun(rows)])), rows, and_failed=True)
 
 
 def _further(tasks: list[Task], rows: list[dict[str, Any]], request: dict[str, Any]) -> list[Task]:

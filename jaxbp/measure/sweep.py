@@ -221,6 +221,13 @@ def remaining(tasks: list[Task], rows: list[Row], *, and_failed: bool = False) -
     return [task for task in tasks if json.loads(json.dumps(task.to_json())) not in done]
 
 
+def begun(rows: list[Row]) -> list[Task]:
+    """The tasks that the rows of a journal open, each once: those of a plan, and what was added to it."""
+    about = [field.name for field in dataclasses.fields(Task)]
+    opened = ({name: row[name] for name in about} for row in rows if row["kind"] == "task")
+    return list(dict.fromkeys(Task(**{**task, "engines": tuple(task["engines"])}) for task in opened))
+
+
 def run_tasks(
     tasks: list[Task],
     journal: Journal,
