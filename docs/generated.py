@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 
 from jaxbp import ops
@@ -27,7 +28,8 @@ from jaxbp.report.ahead import AHEAD_COLUMNS, recorded_ahead, recorded_beside_ti
 from jaxbp.report.compare import CHANGE_COLUMNS
 from jaxbp.report.frames import ACCURACY_COLUMNS, SUMMARY_COLUMNS
 from jaxbp.report.function import FUNCTION_COLUMNS
-from jaxbp.report.load import LONG_COLUMNS
+from jaxbp.report.header import holds_one, of_one_program
+from jaxbp.report.load import LONG_COLUMNS, find_runs
 from jaxbp.report.options import OPTION_COLUMNS
 from jaxbp.report.planted import recorded_planted
 from jaxbp.report.proof import COMPARISON_COLUMNS, readme_proof
@@ -309,6 +311,26 @@ def blocks() -> str:
     return f"{where}\n\n{table(header, rows())}"
 
 
+def one_program() -> str:
+    """What all records say of ratios that are 1 for certain, by mode and in all."""
+    cells = pd.concat(of_one_program(read_run(folder).summary) for folder in find_runs(RESULTS))
+
+    def row(name: str, found: pd.DataFrame) -> tuple[str, ...]:
+        low, high = np.quantile(found["ratio"], [0.025, 0.975])
+        mean = np.exp(np.log(found["ratio"]).mean())
+        return (
+            name,
+            f"{len(found)}",
+            f"{100 * holds_one(found).mean():.0f} %",
+            f"{mean:.3f}",
+            f"{low:.2f} to {high:.2f}",
+        )
+
+    rows = [row(code(str(mode)), found) for mode, found in cells.groupby("mode", sort=False)]
+    header = ("mode", "cells", "intervals that hold 1", "geometric mean of the ratios", "95 % of the ratios")
+    return table(header, [*rows, row("all", cells)])
+
+
 def measured_in(runs: dict[Path, list[str]]) -> str:
     """What was measured of each op in the run that stands for it."""
     return "\n\n".join(f"{where(folder)}\n\n{measured(folder, ops)}" for folder, ops in runs.items())
@@ -329,6 +351,7 @@ def census_accelerator() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     **{f"census-{dtype}": functools.partial(census, dtype) for dtype in DTYPES},
     "blocks": blocks,
+    "one-program": one_program,
     "summary-columns": lambda: columns(SUMMARY_COLUMNS),
     "accuracy-columns": lambda: columns(ACCURACY_COLUMNS),
     "long-columns": long_columns,

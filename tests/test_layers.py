@@ -67,6 +67,18 @@ def test_embedding_keeps_nothing():
     assert passes["fwd_res"].residual_bytes == 0
 
 
+def test_ids_are_not_made_indices_twice():
+    """Value and gradient are the very program that autodiff's are: what counts ids from the end costs a loop."""
+    case = jaxbp.embedding.case("cache")
+    args, ct = case.arguments(np.dtype(np.float32)), np.ones((1024, 64), np.float32)
+    programs = set()
+    for name in ("rule:scatter", "autodiff"):
+        engine = make_engine(jaxbp.embedding, name)
+        programs.add(compile_modes(engine, engine.prepare(args), ct, ("fwd_bwd",))["fwd_bwd"].program)
+    assert len(programs) == 1
+    assert None not in programs
+
+
 #: Of image and kernel, stride and padding.
 CONVOLUTIONS = [
     ((2, 6, 5, 3), (3, 3, 3, 2), 1, "SAME"),

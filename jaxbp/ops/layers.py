@@ -15,14 +15,20 @@ from jaxbp.op import Op
 from jaxbp.promotion import NARROW, widened
 
 
+def _indices(ids, rows):
+    """The ids in int32, as which JAX takes indices: of those that are wider, what is none stays none."""
+    fits = jnp.iinfo(ids.dtype).max <= jnp.iinfo(jnp.int32).max
+    return ids.astype(jnp.int32) if fits else places(ids, rows)
+
+
 def embedding_fwd(table, ids):
-    return jnp.take(table, places(ids, table.shape[0]), axis=0), (shape_of(table), ids)
+    return jnp.take(table, _indices(ids, table.shape[0]), axis=0), (shape_of(table), ids)
 
 
 def embedding_bwd(res, ct):
     table, ids = res
     # Rows that occur twice add up; indices outside the table are dropped.
-    ct_table = jnp.zeros(table.shape, widened(ct).dtype).at[places(ids, table.shape[0])].add(widened(ct), mode="drop")
+    ct_table = jnp.zeros(table.shape, widened(ct).dtype).at[_indices(ids, table.shape[0])].add(widened(ct), mode="drop")
     return ct_table.astype(ct.dtype), None
 
 
@@ -69,6 +75,7 @@ embedding = Op(
     cases=_embedding_cases(),
     flops=lambda shapes: Flops(0, math.prod(shapes[1]) * math.prod(shapes[0][1:])),
     torch=lambda torch: lambda table, ids: torch.nn.functional.embedding(ids.long(), table),
+    version=2,
     source="The product of one-hot rows with the table; where branches meet, gradients add.",
     example=""">>> table, ids = jnp.array([[1.0], [2.0], [3.0]]), jnp.array([2, 0, 2])
 >>> y, (ct_table, _) = jaxbp.embedding.value_and_vjp((table, ids), jnp.array([[1.0], [10.0], [100.0]]))

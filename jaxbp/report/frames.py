@@ -291,17 +291,17 @@ def undisturbed(rows: Sequence[Row], baselines: Mapping[int, Row]) -> Sequence[R
 
 def ratios(rows: Sequence[Row], baselines: Sequence[Row], *, paired: bool) -> list[tuple[Interval, bool]]:
     """What `side_ratio` says of each process and its own baseline."""
-    return [side_ratio(*_sides(a, b), paired=paired) for a, b in zip(rows, baselines, strict=True)]
+    return [side_ratio(*_sides(a, b, paired), paired=paired) for a, b in zip(rows, baselines, strict=True)]
 
 
-def _sides(row: Row, baseline: Row) -> tuple[Side, Side]:
-    """Both sides of a comparison, of `split` with one time for a pass that is one program on both.
+def _sides(row: Row, baseline: Row, paired: bool) -> tuple[Side, Side]:
+    """Both sides of a comparison, of `split` in the same rounds with one time for a pass that is one program on both.
 
     That is the mean of its two times in each round: what they differ by says nothing about the rule.
     """
     ours, theirs = _side(row), _side(baseline)
     passes = list(zip(row.get("passes", ()), baseline.get("passes", ()), strict=True))
-    if not any(program and program == other for (program, _), (other, _) in passes):
+    if not paired or not any(program and program == other for (program, _), (other, _) in passes):
         return ours, theirs
     totals = np.zeros((2, np.size(ours.samples)))
     for (program, mine), (other, its) in passes:

@@ -101,12 +101,25 @@ def _processes(machine: dict[str, Any], summary: pd.DataFrame) -> dict[str, str]
     return {"Processes": told}
 
 
+def of_one_program(summary: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose ratio is 1 for certain, since a rule and autodiff are one program.
+
+    Without those of `split`: there a pass that is one program has one time.
+    """
+    return summary[(summary["verdict"] == "same program") & (summary["mode"] != "split")]
+
+
+def holds_one(cells: pd.DataFrame) -> pd.Series:
+    """Whether the interval of each cell's ratio holds 1."""
+    return (cells["ratio_low"] <= 1) & (cells["ratio_high"] >= 1)
+
+
 def _against_itself(summary: pd.DataFrame) -> dict[str, str]:
     """What the intervals say where the ratio is 1 for certain."""
-    cells = summary[(summary["verdict"] == "same program") & (summary["mode"] != "split")]
+    cells = of_one_program(summary)
     if cells.empty:
         return {}
-    right = int(((cells["ratio_low"] <= 1) & (cells["ratio_high"] >= 1)).sum())
+    right = int(holds_one(cells).sum())
     return {
         "Intervals": f"in {len(cells)} cells a rule and autodiff are one program, so that the ratio is 1: {right} of "
         f"the intervals hold it, {100 * right / len(cells):.0f} %, where 95 % should"

@@ -24,9 +24,9 @@ HOW_TO_READ = """\
   that the call itself costs about as much as what it computes, *same program* that the compiler made one program of
   both, whatever their times say.
 - **split** is the forward pass with residuals plus the backward pass, as in training, where residuals cross
-  memory; **fwd_bwd** is one executable, where the compiler keeps them in registers; **summed** is that
-  with the value, times the cotangent, summed to a number, as a loss is: on a CPU XLA then writes no value down where a
-  library of sums knows the formula.
+  memory; a pass that is the same program on both sides has one time in its ratio. **fwd_bwd** is one executable, where
+  the compiler keeps them in registers; **summed** is that with the value, times the cotangent, summed to a number, as a
+  loss is: on a CPU XLA then writes no value down where a library of sums knows the formula.
 - **kept** is what stays alive between forward and backward pass beyond the inputs. **temporary** is what the
   executable of fwd_bwd allocates beside arguments and outputs, **peak** all three together, both by the compiler's
   plan; **peak resident set** is how far one call raised a process's memory above its inputs.

@@ -174,6 +174,16 @@ def test_a_pass_that_is_one_program_has_one_time_in_split():
     assert both["time_us"] == other["time_us"] == pytest.approx(51 + 102)
 
 
+def test_passes_of_other_rounds_have_times_of_their_own():
+    rows = [time_row(mode, FAST, program=mode) for mode in ("fwd_res", "bwd")]
+    rows += [
+        time_row(mode, SLOW[:4], engine="rule:swap", program=mode, interleaved=False) for mode in ("fwd_res", "bwd")
+    ]
+    cell = summary(*rows).loc[("rule:swap", "split")]
+    assert cell["ratio"] == pytest.approx(2 * 101.5 / (2 * 51))
+    assert cell["verdict"] == ""
+
+
 def test_one_time_for_a_pass_leaves_what_the_other_pass_says():
     rows = [time_row("fwd_res", SLOW), time_row("bwd", FAST, program="b")]
     rows += [
