@@ -1,4 +1,4 @@
-"""What a block's size costs mean_linear_cross_entropy, beside autodiff, and beside what no rule can do without.
+"""What a block's size costs mean_linear_cross_entropy, beside autodiff, and beside its own products and passes.
 
     python -m bench.blocks --out results/blocks
 
@@ -124,9 +124,8 @@ def main() -> None:
     machine = {**machine_facts(), "started": now(), "case": case.name}
     folder = options.out / machine["name"]
     try:
-        write_machine(
-            folder, {**machine, "processes": 0}
-        )  # What cannot be written is told before anything is measured.
+        # What cannot be written is told before anything is measured.
+        write_machine(folder, {**machine, "processes": 0})
     except ResultsError as error:
         parser.error(str(error))
     found = []

@@ -89,7 +89,8 @@ RECORDS = read_records(Path(__file__).parents[1] / "results")
 )
 def test_the_censuses_of_record_prove_what_is_stated(record):
     op = next(op for op in jaxbp.OPS if op.name == record["op"])
-    again = f"jaxbp census {op.name} --dtype {record['dtype']}"
+    options = "".join(f" --options {name}={value}" for name, value in record["options"].items())
+    again = f"jaxbp census {op.name} --dtype {record['dtype']}{options}"
     assert record["op_version"] == op.version, f"This census is of an earlier version of {op.name}; run {again}."
     for name, bound in op.rules.items():
         stated = bound.rule.accuracy
